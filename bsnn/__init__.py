@@ -1,0 +1,8 @@
+"""Binary and full-precision networks, converted to spiking networks and simulated exactly.
+
+The modules stand in the direction in which data flows; each imports only from those before it: errors, config,
+identity, provenance, artifacts, datasets, networks, binarize, train, percentiles, activations, thresholds,
+spiking, engines, readout, simulate, accounting, tables, figures, report, stages, cli.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,410 @@
+"""The one source of every setting: typed, closed to unknown keys, checked as a whole before any job starts.
+
+`load` turns config.yaml (and Snakemake's overrides) into a `Config`; `schema` writes the JSON schema that editors
+use. Nothing else in the project states a default.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from bsnn.errors import ConfigError
+
+Weights = Literal["full", "binary"]
+Engine = Literal["auto", "bindsnet", "torch", "integer", "triton"]
+Population = Literal["all", "positive"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _as_list(value: object) -> object:
+    """One value stands for a list of one, so that `--config percentile=99.9` works."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"names a value twice: {values}")
+    return values
+
+
+def _on_grid(value: float) -> float:
+    """Percentiles have three decimals from 90 to 100 and one below: the grid of the activation tables."""
+    decimals = 3 if value >= 90 else 1
+    if Decimal(repr(value)) != round(Decimal(repr(value)), decimals):
+        raise ValueError(
+            f"{value} is off the grid: three decimals from 90 to 100, one below (for example {round(value, decimals)})"
+        )
+    return value
+
+
+Percentile = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AfterValidator(_on_grid)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Data(Section):
+    """A data set and the part of it that is used."""
+
+    name: Literal["digits", "cifar10", "cifar100", "imagenet", "folder"] = Field(
+        description="Entry of the registry; `folder` takes any folder with train/ and val/ class folders."
+    )
+    path: Path | None = Field(
+        None,
+        description="Folder that already holds the files (cifar: the official .bin files; imagenet and folder: "
+        "train/ and val/). Without it the cifar sets are downloaded.",
+    )
+    image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
+    train_images: PositiveInt | None = Field(
+        None, description="Use only this many training images (evenly spaced)."
+    )
+    test_images: PositiveInt | None = Field(
+        None, description="Use only this many test images (evenly spaced)."
+    )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="Channel means for normalisation, of pixels in 0..1; without it the data set's own."
+    )
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+        None, description="Channel deviations for normalisation; without it the data set's own."
+    )
+
+    @model_validator(mode="after")
+    def _folder_has_path(self) -> Data:
+        if self.name in ("imagenet", "folder") and self.path is None:
+            raise ValueError(
+                f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it"
+            )
+        return self
+
+
+class Network(Section):
+    """A member of the VGG family: 3x3 convolutions without bias or batch norm, 2x2 pools, linear layers."""
+
+    features: list[PositiveInt | Literal["P"]] = Field(
+        description="Output channels of each 3x3 convolution, and P for each 2x2 pool."
+    )
+    hidden: list[PositiveInt] = Field(description="Units of each hidden linear layer.")
+    pool: Literal["average", "max"] = Field("average", description="Kind of pooling.")
+    place: Literal["before", "after"] = Field("before", description="Pool before or after the ReLU.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Dropout after each ReLU without a pool, before linear ones."
+    )
+    init: Literal["fan_in", "original"] = Field(
+        "fan_in",
+        description="He fan_in everywhere, or the original's (fan_out, linear normal(0, 0.01)), which starts slowly.",
+    )
+
+    @model_validator(mode="after")
+    def _pools_follow_convolutions(self) -> Network:
+        previous: object = "P"
+        for item in self.features:
+            if item == "P" and previous == "P":
+                raise ValueError("each P in `features` must follow a convolution")
+            previous = item
+        if not self.features:
+            raise ValueError("`features` needs at least one convolution")
+        return self
+
+    @property
+    def pools(self) -> int:
+        """Number of 2x2 pools."""
+        return self.features.count("P")
+
+
+class Optimiser(Section):
+    """SGD or Adam, with a weight decay that can be switched off at an epoch."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: PositiveFloat = Field(description="Learning rate of the first epoch.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam only.")
+    eps: PositiveFloat = Field(1e-8, description="Adam only.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; never applied to binarised latents.")
+    weight_decay_epochs: PositiveInt | None = Field(
+        None, description="Weight decay is 0 after this many epochs."
+    )
+
+
+class Schedule(Section):
+    """The learning rate is multiplied by `factor` at each milestone, or every `every` epochs."""
+
+    factor: PositiveFloat = 0.1
+    milestones: list[PositiveInt] = Field(default_factory=list, description="Epochs after which to multiply.")
+    every: PositiveInt | None = Field(
+        None, description="Multiply every so many epochs, in place of milestones."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Schedule:
+        if self.every is not None and self.milestones:
+            raise ValueError("give `milestones` or `every`, not both")
+        return self
+
+
+class Augment(Section):
+    """Augmentation of training images, run on the batch on the device."""
+
+    crop: int = Field(0, ge=0, description="Random crop after padding by so many pixels.")
+    flip: bool = Field(False, description="Random horizontal flip.")
+    resized_crop: bool = Field(
+        False, description="RandomResizedCrop while decoding (folders of images only)."
+    )
+
+
+class Train(Section):
+    """A training recipe."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = Field(256, description="Global batch, over all devices.")
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="Fabric's name of the precision."
+    )
+
+
+class Binarize(Train):
+    """Recipe of the binary network, and which layers stay full."""
+
+    keep_full: list[Literal["first", "last"]] = Field(
+        default=["first", "last"], description="Layers that keep their real weights."
+    )
+    from_scratch: bool = Field(False, description="Start from a fresh network, not from the trained one.")
+
+
+class Activations(Section):
+    """Calibration images for the percentiles: training images, without augmentation, with dropout off."""
+
+    images: PositiveInt = Field(
+        3500, description="Number of training images (evenly spaced; all if there are fewer)."
+    )
+    batch_size: PositiveInt = Field(
+        100,
+        description="Images a forward pass; part of the identity, since it changes last bits of activations.",
+    )
+
+
+class Thresholds(Section):
+    """How thresholds are read from the activation table."""
+
+    population: Population = Field(
+        "all",
+        description="Percentile over all post-ReLU values, zeros included (as the original), or positive ones.",
+    )
+
+
+class Simulation(Section):
+    """The spiking simulation."""
+
+    time: PositiveInt = Field(description="Simulated time steps T.")
+    initial: float = Field(
+        0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold."
+    )
+    shards: PositiveInt = Field(1, description="Jobs over which the test set is spread.")
+
+
+class Experiment(Section):
+    """One data set, one network, and the recipe of every stage."""
+
+    description: str = Field("", description="Source, expected result and cost; shown in the report.")
+    data: Data
+    network: Network
+    train: Train
+    binarize: Binarize
+    activations: Activations = Activations()
+    thresholds: Thresholds = Thresholds()
+    simulation: Simulation
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        factor = 2**self.network.pools
+        if self.data.image_size % factor:
+            raise ValueError(
+                f"data.image_size {self.data.image_size} is not a multiple of {factor}, "
+                f"which the {self.network.pools} pools of network.features need"
+            )
+        folder = self.data.name in ("imagenet", "folder")
+        for stage in ("train", "binarize"):
+            if getattr(self, stage).augment.resized_crop and not folder:
+                raise ValueError(
+                    f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'"
+                )
+        return self
+
+
+class Compute(Section):
+    """How jobs run here. No part of any artifact's identity, but for full-precision networks the engine's name."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device kind, in Fabric's words.")
+    devices: PositiveInt = Field(1, le=64, description="Devices a training job uses.")
+    engine: Engine = Field("auto", description="Simulation engine; `auto` chooses and says why.")
+    batch_size: PositiveInt = Field(
+        256, description="Most images simulated at once; less where memory asks for it."
+    )
+    memory_mib: PositiveInt = Field(2048, description="Memory budget of the simulation, in MiB.")
+    threads: PositiveInt = Field(2, description="CPU threads a job uses.")
+    workers: int = Field(2, ge=0, description="Processes that decode images.")
+
+
+class Config(Section):
+    """Everything: what to run, and every experiment's definition."""
+
+    run: Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)] = (
+        Field(description="Experiments to run; names from `experiments`.")
+    )
+    percentile: Annotated[
+        list[Percentile], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
+    ] = Field(description="Percentiles at which to convert.")
+    time: Annotated[
+        list[PositiveInt], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
+    ] = Field(description="Reported time steps; the largest must not exceed the simulated time.")
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        BeforeValidator(_as_list),
+        AfterValidator(_distinct),
+        Field(min_length=1),
+    ] = Field(default=[0], description="One trained network for each.")
+    weights: Annotated[
+        list[Weights], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
+    ] = Field(default=["full", "binary"], description="Kinds of network.")
+    compute: Compute = Compute()
+    experiments: dict[Name, Experiment]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for name in self.run:
+            if name not in self.experiments:
+                raise ValueError(
+                    f"run: there is no experiment '{name}'; experiments: {sorted(self.experiments)}"
+                )
+            simulated = self.experiments[name].simulation.time
+            if max(self.time) > simulated:
+                raise ValueError(
+                    f"time: {max(self.time)} steps cannot be reported, experiment '{name}' simulates {simulated}; "
+                    f"raise experiments.{name}.simulation.time or report at most {simulated}"
+                )
+        return self
+
+
+def format_percentile(percentile: float) -> str:
+    """Shortest text of a percentile, as used in paths: 99.9, 100."""
+    return f"{percentile:.3f}".rstrip("0").rstrip(".")
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep copy of `base` with `changes` laid over it; sections are merged, everything else replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Definition of an experiment with its `extends` resolved."""
+    if name in seen:
+        raise ConfigError(f"experiments.{name}: extends itself through {' -> '.join((*seen, name))}")
+    if name not in experiments:
+        raise ConfigError(
+            f"experiments.{seen[-1]}.extends: there is no experiment '{name}'; have {sorted(experiments)}"
+        )
+    definition = experiments[name]
+    if not isinstance(definition, Mapping):
+        raise ConfigError(
+            f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ..."
+        )
+    own = {key: value for key, value in definition.items() if key != "extends"}
+    parent = definition.get("extends")
+    return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
+
+
+def _message(error: ValidationError) -> str:
+    """One line a fault: key, what is wrong or allowed, and the value found."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "config"
+        found = fault.get("input")
+        shown = "" if isinstance(found, Mapping | BaseModel) else f" (found {found!r})"
+        what = "unknown key; see workflow/schemas/config.schema.json for the known ones"
+        lines.append(f"{where}: {what if fault['type'] == 'extra_forbidden' else fault['msg']}{shown}")
+    return "\n  ".join(["the configuration is not valid:", *lines])
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """Checked configuration from plain data.
+
+    Raises:
+        ConfigError: naming each faulty key, its value and what is allowed.
+    """
+    experiments = raw.get("experiments")
+    if not isinstance(experiments, Mapping):
+        raise ConfigError("experiments: missing; expected a section with one entry an experiment")
+    resolved = {name: _extended(name, experiments) for name in experiments}
+    try:
+        return Config.model_validate({**raw, "experiments": resolved})
+    except ValidationError as error:
+        raise ConfigError(_message(error)) from None
+
+
+def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:
+    """Checked configuration from a YAML file, with `changes` laid over it.
+
+    Raises:
+        ConfigError: when the file is missing, is no YAML, or is not valid.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; give one with --config-file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    return validate(merge(raw, changes or {}))
+
+
+def schema() -> str:
+    """JSON schema of config.yaml, for editors; `extends` is resolved before validation and added here by hand."""
+    document = Config.model_json_schema()
+    experiment = document["$defs"]["Experiment"]
+    experiment["properties"]["extends"] = {
+        "type": "string",
+        "description": "Experiment whose settings to start from.",
+    }
+    experiment.pop("required")
+    _loosen_sections(document["$defs"])
+    for key in ("run", "percentile", "time", "seeds", "weights"):
+        listed = document["properties"][key]
+        document["properties"][key] = {
+            "description": listed.get("description", ""),
+            "anyOf": [{k: v for k, v in listed.items() if k != "description"}, listed["items"]],
+        }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _loosen_sections(definitions: dict[str, Any]) -> None:
+    """An experiment that extends another may give a part of a section: nothing is required for an editor."""
+    for name in ("Data", "Network", "Optimiser", "Train", "Binarize", "Simulation"):
+        definitions[name].pop("required", None)

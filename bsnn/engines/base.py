@@ -1,0 +1,82 @@
+"""What every engine offers: start with images, advance by blocks of steps, let images leave between blocks.
+
+An engine knows a spiking network, a device and a memory budget; it knows nothing of files, configs or percentiles.
+For a network that is `exact` all engines give equal spikes, for every layer, step and image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bsnn.errors import EngineError
+from bsnn.spiking import SpikingNetwork
+
+
+class Block(NamedTuple):
+    """Results of consecutive time steps for N images."""
+
+    spikes: Tensor  # int8 [steps, N, units]: spikes of the last hidden layer, flattened, -1, 0 or 1 (0..4 after a pool)
+    counts: (
+        Tensor  # int64 [steps, firing layers, N]: spikes sent, of either sign, in the order of network.firing
+    )
+
+
+class State:
+    """Where a simulation stands: tensors whose first dimension is the image, and the number of steps done."""
+
+    def __init__(self, steps: int = 0, **tensors: Tensor | list[Tensor]) -> None:
+        self.steps = steps
+        self.tensors = tensors
+
+    def keep(self, index: Tensor) -> State:
+        """The same simulation for fewer images; `index` is int64, in the order wanted."""
+
+        def chosen(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+            return [item[index] for item in value] if isinstance(value, list) else value[index]
+
+        return State(self.steps, **{name: chosen(value) for name, value in self.tensors.items()})
+
+
+class Engine(ABC):
+    """Simulates one spiking network on one device.
+
+    Raises:
+        EngineError: from the constructor, when `refuses` gives a reason.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048
+    ) -> None:
+        self.device = torch.device(device)
+        reason = self.refuses(network, self.device)
+        if reason:
+            raise EngineError(f"engine '{self.name}' cannot run this network on {self.device}: {reason}")
+        self.network = network.to(self.device)
+        self.memory = memory_mib * 2**20
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
+        """Why this engine cannot run this network on this device; None when it can."""
+
+    @abstractmethod
+    def block(self, images: int) -> int:
+        """Most time steps to advance at once for so many images, from the memory budget; at least 1."""
+
+    @abstractmethod
+    def start(self, images: Tensor) -> State:
+        """State before the first step. `images`: float32 [N, channels, height, width], normalised, on the device."""
+
+    @abstractmethod
+    def advance(self, state: State, steps: int) -> tuple[State, Block]:
+        """Advance by `steps` time steps. The given state must not be used again: its tensors may be reused."""
+
+    def keep(self, state: State, index: Tensor) -> State:
+        """Let all images but `index` (int64, increasing) leave."""
+        return state.keep(index)

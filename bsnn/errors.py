@@ -1,0 +1,25 @@
+"""Errors that a user can cause and mend. Each message says what is wrong, where, and what to do."""
+
+
+class BsnnError(Exception):
+    """Base of all errors that name something the user can mend; the CLI and the scripts print the message alone."""
+
+
+class ConfigError(BsnnError):
+    """A setting is unknown, impossible, or contradicts another."""
+
+
+class DataError(BsnnError):
+    """A data set is missing, damaged, or not what it claims to be."""
+
+
+class ArtifactError(BsnnError):
+    """A file written by an earlier stage is missing, damaged, or of another kind, version or shape."""
+
+
+class ConversionError(BsnnError):
+    """A network, or a switch, cannot be converted to a spiking network as asked."""
+
+
+class EngineError(BsnnError):
+    """An engine cannot run this network on this device."""

@@ -1,0 +1,210 @@
+"""What decides an artifact: which settings, and the paths that carry their key.
+
+The key of an artifact is 12 hex digits of SHA-256 over the canonical form of the settings and stage versions that it
+depends on, its own and all upstream. A changed setting is a new path, hence a missing file, hence a job; nothing
+depends on file times or on Snakemake's records. Display and resource settings are no part of it. A stage's VERSION
+is raised when its outputs change for the same settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bsnn.config import Config, Experiment, Weights, format_percentile
+
+VERSION = {
+    "data": 1,
+    "train": 1,
+    "binarize": 1,
+    "activations": 1,
+    "thresholds": 1,
+    "simulate": 1,
+    "results": 1,
+}
+RESULTS = Path("results")
+VERIFIED = ("digits", "cifar10", "cifar100")  # content is fixed by a checksum: where it lies does not matter
+
+
+def canonical(section: BaseModel) -> dict[str, Any]:
+    """Settings that differ from their defaults, so that a new optional setting leaves old keys alone."""
+    return section.model_dump(mode="json", exclude_defaults=True)
+
+
+def key(identity: dict[str, Any]) -> str:
+    """12 hex digits over the sorted JSON of an identity."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def data(experiment: Experiment) -> dict[str, Any]:
+    """Identity of the data set. Where verified files lie is no part of it; normalisation belongs to later stages."""
+    settings = canonical(experiment.data)
+    hidden = {"mean", "std"} | ({"path"} if experiment.data.name in VERIFIED else set())
+    return {
+        "stage": "data",
+        "version": VERSION["data"],
+        "settings": {name: value for name, value in settings.items() if name not in hidden},
+    }
+
+
+def train(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """Identity of the full-precision network."""
+    normalisation = {
+        name: value for name, value in canonical(experiment.data).items() if name in ("mean", "std")
+    }
+    return {
+        "stage": "train",
+        "version": VERSION["train"],
+        "settings": canonical(experiment.train),
+        "network": canonical(experiment.network),
+        "normalisation": normalisation,
+        "seed": seed,
+        "upstream": data(experiment),
+    }
+
+
+def binarize(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """Identity of the binary network: depends on the full one even from scratch, for a simple chain."""
+    return {
+        "stage": "binarize",
+        "version": VERSION["binarize"],
+        "settings": canonical(experiment.binarize),
+        "upstream": train(experiment, seed),
+    }
+
+
+def network(experiment: Experiment, weights: Weights, seed: int) -> dict[str, Any]:
+    """Identity of the network of a kind."""
+    return train(experiment, seed) if weights == "full" else binarize(experiment, seed)
+
+
+def activations(experiment: Experiment, weights: Weights, seed: int) -> dict[str, Any]:
+    """Identity of the activation table; answers every percentile and both populations."""
+    return {
+        "stage": "activations",
+        "version": VERSION["activations"],
+        "settings": canonical(experiment.activations),
+        "upstream": network(experiment, weights, seed),
+    }
+
+
+def thresholds(experiment: Experiment, weights: Weights, seed: int, percentile: float) -> dict[str, Any]:
+    """Identity of the thresholds."""
+    return {
+        "stage": "thresholds",
+        "version": VERSION["thresholds"],
+        "settings": canonical(experiment.thresholds),
+        "percentile": format_percentile(percentile),
+        "upstream": activations(experiment, weights, seed),
+    }
+
+
+def simulate(
+    config: Config, experiment: Experiment, weights: Weights, seed: int, percentile: float
+) -> dict[str, Any]:
+    """Identity of the simulation. All engines give the same spikes for binary weights; for full ones the engine counts.
+
+    The number of shards is a matter of resources: it stands in the path, not in the key.
+    """
+    settings = {k: v for k, v in canonical(experiment.simulation).items() if k != "shards"}
+    engine = {"engine": config.compute.engine} if weights == "full" else {}
+    return {
+        "stage": "simulate",
+        "version": VERSION["simulate"],
+        "settings": settings,
+        **engine,
+        "upstream": thresholds(experiment, weights, seed, percentile),
+    }
+
+
+def results(config: Config, name: str) -> dict[str, Any]:
+    """Identity of an experiment's tables, figures and report: everything that they show."""
+    experiment = config.experiments[name]
+    simulations = [
+        key(simulate(config, experiment, weights, seed, percentile))
+        for weights in config.weights
+        for seed in config.seeds
+        for percentile in config.percentile
+    ]
+    return {
+        "stage": "results",
+        "version": VERSION["results"],
+        "experiment": name,
+        "time": sorted(config.time),
+        "percentile": [format_percentile(p) for p in config.percentile],
+        "weights": list(config.weights),
+        "seeds": list(config.seeds),
+        "description": experiment.description,
+        "simulations": simulations,
+    }
+
+
+class Paths:
+    """Where each artifact of a configuration lies, relative to the working directory."""
+
+    def __init__(self, config: Config, root: Path = RESULTS) -> None:
+        self.config = config
+        self.root = root
+
+    def _folder(self, name: str, weights: Weights, seed: int) -> Path:
+        return self.root / name / weights / f"seed{seed}"
+
+    def _percentile(self, name: str, weights: Weights, seed: int, percentile: float) -> Path:
+        return self._folder(name, weights, seed) / f"p{format_percentile(percentile)}"
+
+    def data(self, name: str) -> Path:
+        """Data set: arrays as safetensors, or a Parquet index of image files."""
+        experiment = self.config.experiments[name]
+        suffix = "safetensors" if experiment.data.name in VERIFIED else "parquet"
+        return self.root / "data" / f"{experiment.data.name}-{key(data(experiment))}.{suffix}"
+
+    def network(self, name: str, weights: Weights, seed: int) -> Path:
+        """Trained network."""
+        identity = network(self.config.experiments[name], weights, seed)
+        return self._folder(name, weights, seed) / f"ann-{key(identity)}.safetensors"
+
+    def history(self, name: str, weights: Weights, seed: int) -> Path:
+        """Loss and accuracy of each epoch."""
+        identity = network(self.config.experiments[name], weights, seed)
+        return self._folder(name, weights, seed) / f"history-{key(identity)}.parquet"
+
+    def summary(self, name: str, seed: int) -> Path:
+        """Weights, memory and MACs of the binary network, by layer."""
+        identity = binarize(self.config.experiments[name], seed)
+        return self._folder(name, "binary", seed) / f"summary-{key(identity)}.parquet"
+
+    def checkpoints(self, name: str, weights: Weights, seed: int) -> Path:
+        """Folder of the resumable checkpoint; no declared output, so a killed job keeps it."""
+        identity = network(self.config.experiments[name], weights, seed)
+        return self.root / "checkpoints" / name / weights / f"seed{seed}" / key(identity)
+
+    def activations(self, name: str, weights: Weights, seed: int) -> Path:
+        """Percentiles of every layer's activations."""
+        identity = activations(self.config.experiments[name], weights, seed)
+        return self._folder(name, weights, seed) / f"activations-{key(identity)}.parquet"
+
+    def thresholds(self, name: str, weights: Weights, seed: int, percentile: float) -> Path:
+        """Threshold of every layer."""
+        identity = thresholds(self.config.experiments[name], weights, seed, percentile)
+        return self._percentile(name, weights, seed, percentile) / f"thresholds-{key(identity)}.parquet"
+
+    def _shard(
+        self, what: str, name: str, weights: Weights, seed: int, percentile: float, shard: int
+    ) -> Path:
+        experiment = self.config.experiments[name]
+        identity = simulate(self.config, experiment, weights, seed, percentile)
+        file = f"{what}-{key(identity)}.{shard}of{experiment.simulation.shards}.parquet"
+        return self._percentile(name, weights, seed, percentile) / file
+
+    def predictions(self, name: str, weights: Weights, seed: int, percentile: float, shard: int) -> Path:
+        """Class and margin of each image at each step, of one shard (1, 2, ...)."""
+        return self._shard("predictions", name, weights, seed, percentile, shard)
+
+    def spikes(self, name: str, weights: Weights, seed: int, percentile: float, shard: int) -> Path:
+        """Spike counts of each layer at each step, of one shard (1, 2, ...)."""
+        return self._shard("spikes", name, weights, seed, percentile, shard)

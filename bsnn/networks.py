@@ -1,0 +1,176 @@
+"""The VGG family of the paper: 3x3 convolutions and linear layers without bias or batch norm, 2x2 pools, ReLU.
+
+One builder makes all members: average or maximum pooling, before or after the ReLU. `plan` describes a member layer
+by layer; `VGG.forward` shows each layer's activations to an observer, under the names that thresholds are given for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bsnn import config
+
+Observer = Callable[[str, Tensor], None]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One weight layer and what follows it."""
+
+    name: str  # conv1, conv2, ..., fc1, ...
+    op: Literal["conv", "linear"]
+    inputs: int  # input channels or units
+    outputs: int  # output channels or units
+    unpooled: tuple[int, ...]  # output shape of one image before the pool
+    shape: tuple[int, ...]  # output shape of one image after the pool
+    pool: Literal["average", "max"] | None
+    place: Literal["before", "after"]
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names under which activations are shown, and thresholds given."""
+        pooled_again = self.pool == "average" and self.place == "after"
+        return (self.name, f"{self.name}.pool") if pooled_again else (self.name,)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.inputs * self.outputs * (9 if self.op == "conv" else 1)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, borders counted as if they were inside."""
+        places = self.unpooled[1] * self.unpooled[2] if self.op == "conv" else 1
+        return self.weights * places
+
+
+def plan(network: config.Network, input_shape: tuple[int, int, int], classes: int) -> tuple[LayerPlan, ...]:
+    """Layers of a member of the family, from input to read-out.
+
+    Args:
+        network: settings of the member.
+        input_shape: channels, height and width of an image.
+        classes: outputs of the last layer.
+    """
+    channels, height, width = input_shape
+    layers: list[LayerPlan] = []
+    items = list(network.features)
+    for index, item in enumerate(items):
+        if item == "P":
+            continue
+        pooled = items[index + 1 : index + 2] == ["P"]
+        outputs = int(item)
+        unpooled = (outputs, height, width)
+        height, width = (height // 2, width // 2) if pooled else (height, width)
+        kind = network.pool if pooled else None
+        name = f"conv{len(layers) + 1}"
+        shape = (outputs, height, width)
+        layers.append(LayerPlan(name, "conv", channels, outputs, unpooled, shape, kind, network.place))
+        channels = outputs
+    units = channels * height * width
+    for number, outputs in enumerate([*network.hidden, classes], 1):
+        layers.append(
+            LayerPlan(f"fc{number}", "linear", units, outputs, (outputs,), (outputs,), None, "before")
+        )
+        units = outputs
+    return tuple(layers)
+
+
+class VGG(nn.Module):
+    """A member of the family. Children are named as in its plan, so that `conv3.weight` is the third convolution's."""
+
+    def __init__(self, network: config.Network, input_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.plan = plan(network, input_shape, classes)
+        self.input_shape = input_shape
+        self.dropout = nn.Dropout(network.dropout)
+        for layer in self.plan:
+            conv = layer.op == "conv"
+            module = (
+                nn.Conv2d(layer.inputs, layer.outputs, 3, padding=1, bias=False)
+                if conv
+                else nn.Linear(layer.inputs, layer.outputs, bias=False)
+            )
+            _initialise(module.weight, network.init, conv)
+            self.add_module(layer.name, module)
+
+    def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
+        """Logits [N, classes] of normalised images [N, channels, height, width].
+
+        `observe` is called with the name and the activations of each layer whose neurons will spike.
+        """
+        x = images
+        for layer in self.plan[:-1]:
+            x = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
+            x = _activate(x, layer, observe)
+            if layer.pool is None or layer.name == self._last_convolution:
+                x = self.dropout(x)
+        logits: Tensor = self.get_submodule(self.plan[-1].name)(x.flatten(1))
+        return logits
+
+    @property
+    def _last_convolution(self) -> str:
+        return [layer.name for layer in self.plan if layer.op == "conv"][-1]
+
+
+def _activate(x: Tensor, layer: LayerPlan, observe: Observer | None) -> Tensor:
+    """Pool and ReLU in the layer's order, observed where neurons will be."""
+    pool = {"average": nn.functional.avg_pool2d, "max": nn.functional.max_pool2d, None: None}[layer.pool]
+    if pool is not None and layer.place == "before":
+        x = pool(x, 2)
+    x = torch.relu(x)
+    if observe is not None:
+        observe(layer.name, x)
+    if pool is not None and layer.place == "after":
+        x = pool(x, 2)
+        if observe is not None and len(layer.observed) == 2:
+            observe(layer.observed[1], x)
+    return x
+
+
+def _initialise(weight: Tensor, init: str, conv: bool) -> None:
+    """He fan_in (He et al. 2015) everywhere, or the original's: He fan_out, and normal(0, 0.01) for linear layers."""
+    if init == "fan_in":
+        nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
+    elif conv:
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.normal_(weight, 0.0, 0.01)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network for evaluation and conversion: a module in eval mode, and the binary layers' exact parts.
+
+    The module of a binary network holds plain weights alpha * sign; `signs` and `alphas` hold the parts as stored,
+    never recomputed.
+    """
+
+    module: VGG
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # normalisation that the network was trained with, of pixels in 0..1
+    std: tuple[float, ...]
+    signs: Mapping[str, Tensor]  # int8 of +-1, by layer name; empty for a full-precision network
+    alphas: Mapping[str, Tensor]  # float32 [outputs], by layer name
+
+    @property
+    def plan(self) -> tuple[LayerPlan, ...]:
+        """Layers from input to read-out."""
+        return self.module.plan
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.module.input_shape
+
+    def weight(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Sign (int8) and alpha of a binary layer, or weight (float32) and None of a full one."""
+        if name in self.signs:
+            return self.signs[name], self.alphas[name]
+        weight = self.module.get_submodule(name).get_parameter("weight")
+        return weight.detach().float(), None

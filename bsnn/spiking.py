@@ -1,0 +1,227 @@
+"""The converted network as plain data: layers, weights, thresholds, and the neuron's options. No engine's behaviour.
+
+Conversion (Lu & Sengupta 2020, threshold form). With weights `alpha_o * B_o`, thresholds theta_l of each layer and
+spikes of amplitude theta, an integrate-and-fire neuron with soft reset fires when the accumulated `B_o . s` reaches
+
+    V_o = theta_l / (alpha_o * theta_{l-1}),        theta_0 = 1,
+
+so a binary layer keeps weights of +-1, spikes of 0 or 1, and integer sums; alpha lives in a threshold a channel.
+A 2x2 average of currents is kept as their sum with 4 * V_o (a power of two: exact). Layers with real weights use
+alpha = 1. The last layer never spikes: it is read out from summed spikes (see bsnn.readout).
+
+Neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V;  v(0) = initial.
+With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= -V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsnn.errors import ConversionError
+from bsnn.networks import Trained
+
+IMAGE_GRID = 2.0**16
+WEIGHT_GRID = 2.0**20
+
+
+@dataclass(frozen=True)
+class SpikingLayer:
+    """One layer: an operation on the spikes before it, a pool of the currents, and a neuron for each output."""
+
+    name: str
+    op: Literal["conv", "linear", "pool"]  # conv: 3x3, stride 1, padding 1; pool: 2x2 of spikes, no weights
+    shape: tuple[int, ...]  # of the output for one image: (channels, height, width) or (units,)
+    weight: Tensor | None = None  # int8 of +-1, or float32; [out, in, 3, 3] or [out, in]; None for op pool
+    pool: Literal["average", "max"] | None = (
+        None  # 2x2, of the currents (op pool: of the spikes); average is a sum
+    )
+    threshold: Tensor | None = (
+        None  # float32 [out], in units of the summed input; None: no neuron, passes spikes on
+    )
+    initial: Tensor | None = (
+        None  # float32 [out] or the layer's shape: membrane potential before the first step
+    )
+    bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
+    signed: bool = False  # negative spikes
+
+    @property
+    def fires(self) -> bool:
+        """Whether the layer has neurons."""
+        return self.threshold is not None
+
+    @property
+    def neurons(self) -> int:
+        """Outputs of the layer for one image."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def integer(self) -> bool:
+        """Whether its sums are integers when its input is: weights of +-1, or no weights."""
+        return self.weight is None or self.weight.dtype == torch.int8
+
+
+@dataclass(frozen=True)
+class SpikingNetwork:
+    """A converted network. The first layer is fed by the image's constant current (`input_current`)."""
+
+    layers: tuple[SpikingLayer, ...]
+    readout: Tensor  # float64 [classes, units], in the ANN's logit units for one spike
+    input_shape: tuple[int, int, int]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every engine must give the same spikes: all layers after the first have integer sums."""
+        return all(layer.integer for layer in self.layers[1:])
+
+    @property
+    def firing(self) -> tuple[SpikingLayer, ...]:
+        """Layers with neurons, in order: the ones that spike counts are given for."""
+        return tuple(layer for layer in self.layers if layer.fires)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.readout.shape[0])
+
+    def to(self, device: torch.device | str) -> SpikingNetwork:
+        """The same network with its tensors on a device."""
+        layers = tuple(replace(layer, **_moved(layer, device)) for layer in self.layers)
+        return replace(self, layers=layers, readout=self.readout.to(device))
+
+
+def _moved(layer: SpikingLayer, device: torch.device | str) -> dict[str, Tensor]:
+    tensors = {name: getattr(layer, name) for name in ("weight", "threshold", "initial", "bias")}
+    return {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
+
+
+def per_output(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Values of one a channel, or one a neuron, shaped so that they broadcast over [..., *shape]."""
+    if values.shape == shape:
+        return values
+    return values.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def convert(trained: Trained, thresholds: Mapping[str, float], *, initial: float = 0.0) -> SpikingNetwork:
+    """Spiking network from a trained one and a threshold for each observed layer.
+
+    Args:
+        trained: full-precision or binary network.
+        thresholds: theta of each layer that the network observes, in the units of its activations.
+        initial: membrane potential before the first step, as a fraction of the threshold (0, or 0.5 for OPI,
+            Bu et al. 2022).
+
+    Raises:
+        ConversionError: when a layer has no threshold, or one that is not finite and positive.
+    """
+    layers: list[SpikingLayer] = []
+    previous = 1.0
+    for plan in trained.plan[:-1]:
+        theta = _theta(thresholds, plan.name)
+        weight, alpha = trained.weight(plan.name)
+        before = plan.pool if plan.place == "before" else None
+        shape = plan.shape if before else plan.unpooled
+        threshold = _threshold(theta / previous, alpha, len(weight), 4 if before == "average" else 1)
+        layers.append(_layer(plan.name, plan.op, shape, weight, before, threshold, initial))
+        previous = theta
+        if plan.pool is not None and plan.place == "after":
+            pooled, previous = _pool_of_spikes(
+                plan.name, plan.pool, plan.shape, previous, thresholds, initial
+            )
+            layers.append(pooled)
+    last, alpha = trained.weight(trained.plan[-1].name)
+    real = last.double() if alpha is None else last.double() * alpha.double()[:, None]
+    return SpikingNetwork(tuple(layers), real * previous, trained.input_shape)
+
+
+def _theta(thresholds: Mapping[str, float], name: str) -> float:
+    if name not in thresholds:
+        raise ConversionError(
+            f"layer '{name}' has no threshold; thresholds are given for {sorted(thresholds)}"
+        )
+    theta = float(thresholds[name])
+    if not 0 < theta < float("inf"):
+        raise ConversionError(
+            f"layer '{name}' has threshold {theta}, which must be finite and positive; "
+            "choose a larger percentile, or population 'positive' if the layer is mostly silent"
+        )
+    return theta
+
+
+def _threshold(ratio: float, alpha: Tensor | None, outputs: int, windows: int) -> Tensor:
+    """V_o in float64, rounded once to float32, then times the window (a power of two: exact)."""
+    scale = torch.ones(outputs, dtype=torch.float64) if alpha is None else alpha.double().cpu()
+    if not bool((scale > 0).all()):
+        raise ConversionError("a binary filter has scaling factor alpha = 0: its latent weights are all zero")
+    return (ratio / scale).float() * windows
+
+
+def _layer(
+    name: str,
+    op: Literal["conv", "linear"],
+    shape: tuple[int, ...],
+    weight: Tensor,
+    pool: Literal["average", "max"] | None,
+    threshold: Tensor,
+    initial: float,
+) -> SpikingLayer:
+    return SpikingLayer(name, op, shape, weight.cpu(), pool, threshold, threshold * initial)
+
+
+def _pool_of_spikes(
+    name: str,
+    kind: Literal["average", "max"],
+    shape: tuple[int, ...],
+    theta: float,
+    thresholds: Mapping[str, float],
+    initial: float,
+) -> tuple[SpikingLayer, float]:
+    """A pool after the ReLU: the average gets neurons of its own, the maximum of 0/1 spikes passes on."""
+    label = f"{name}.pool"
+    if kind == "max":
+        return SpikingLayer(label, "pool", shape, pool="max"), theta
+    own = _theta(thresholds, label)
+    threshold = _threshold(own / theta, None, shape[0], 4)
+    return SpikingLayer(label, "pool", shape, None, "average", threshold, threshold * initial), own
+
+
+def input_current(network: SpikingNetwork, images: Tensor) -> Tensor:
+    """Current of the first layer, constant over time, the same bits for every engine, device and batch.
+
+    The image is put on a grid of 2^-16 and the first weights on one of 2^-20, so that all float64 sums are exact in
+    any order; the result, after the first layer's pool, is rounded once to float32.
+
+    Args:
+        network: whose first layer is meant.
+        images: float32 [N, channels, height, width], normalised.
+
+    Returns:
+        float32 [N, *shape of the first layer].
+    """
+    first = network.layers[0]
+    if first.weight is None or first.op != "conv":
+        raise ConversionError(f"the first layer '{first.name}' must be a convolution")
+    grid = torch.round(images.double() * IMAGE_GRID) / IMAGE_GRID
+    weight = torch.round(first.weight.to(images.device).double() * WEIGHT_GRID) / WEIGHT_GRID
+    columns = F.unfold(grid, kernel_size=3, padding=1)
+    current = (weight.flatten(1) @ columns).unflatten(-1, images.shape[-2:])
+    return pool_currents(current, first.pool).float()
+
+
+def pool_currents(current: Tensor, pool: Literal["average", "max"] | None) -> Tensor:
+    """2x2 pool of [..., height, width]: the sum for an average (thresholds carry the factor), or the maximum."""
+    if pool is None:
+        return current
+    if pool == "max":
+        return torch.amax(_windows(current), dim=(-3, -1))
+    return _windows(current).sum(dim=(-3, -1), dtype=current.dtype)
+
+
+def _windows(current: Tensor) -> Tensor:
+    height, width = current.shape[-2:]
+    return current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
