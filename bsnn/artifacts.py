@@ -40,9 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp", dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -81,9 +79,7 @@ def copy(source: str | Path, path: str | Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def document(
-    kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def document(kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The JSON document that an artifact of this kind carries."""
     return {
         "kind": kind,
@@ -153,14 +149,10 @@ def read_table(path: str | Path, kind: str, columns: Mapping[str, str]) -> tuple
     found = _check(path, None if note is None else json.loads(note), kind)
     for name, kind_ in columns.items():
         if name not in table.schema.names:
-            raise ArtifactError(
-                f"{path}: column '{name}' is missing, has {table.schema.names}; {_again(path)}"
-            )
+            raise ArtifactError(f"{path}: column '{name}' is missing, has {table.schema.names}; {_again(path)}")
         if str(table.schema.field(name).type) != kind_:
             actual = table.schema.field(name).type
-            raise ArtifactError(
-                f"{path}: column '{name}' has type {actual}, expected {kind_}; {_again(path)}"
-            )
+            raise ArtifactError(f"{path}: column '{name}' has type {actual}, expected {kind_}; {_again(path)}")
     return table, found
 
 

@@ -76,12 +76,8 @@ class Data(Section):
         "train/ and val/). Without it the cifar sets are downloaded.",
     )
     image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
-    train_images: PositiveInt | None = Field(
-        None, description="Use only this many training images (evenly spaced)."
-    )
-    test_images: PositiveInt | None = Field(
-        None, description="Use only this many test images (evenly spaced)."
-    )
+    train_images: PositiveInt | None = Field(None, description="Use only this many training images (evenly spaced).")
+    test_images: PositiveInt | None = Field(None, description="Use only this many test images (evenly spaced).")
     mean: tuple[float, float, float] | None = Field(
         None, description="Channel means for normalisation, of pixels in 0..1; without it the data set's own."
     )
@@ -92,9 +88,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _folder_has_path(self) -> Data:
         if self.name in ("imagenet", "folder") and self.path is None:
-            raise ValueError(
-                f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it"
-            )
+            raise ValueError(f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it")
         return self
 
 
@@ -107,9 +101,7 @@ class Network(Section):
     hidden: list[PositiveInt] = Field(description="Units of each hidden linear layer.")
     pool: Literal["average", "max"] = Field("average", description="Kind of pooling.")
     place: Literal["before", "after"] = Field("before", description="Pool before or after the ReLU.")
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout after each ReLU without a pool, before linear ones."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each ReLU without a pool, before linear ones.")
     init: Literal["fan_in", "original"] = Field(
         "fan_in",
         description="He fan_in everywhere, or the original's (fan_out, linear normal(0, 0.01)), which starts slowly.",
@@ -141,9 +133,7 @@ class Optimiser(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam only.")
     eps: PositiveFloat = Field(1e-8, description="Adam only.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; never applied to binarised latents.")
-    weight_decay_epochs: PositiveInt | None = Field(
-        None, description="Weight decay is 0 after this many epochs."
-    )
+    weight_decay_epochs: PositiveInt | None = Field(None, description="Weight decay is 0 after this many epochs.")
 
 
 class Schedule(Section):
@@ -151,9 +141,7 @@ class Schedule(Section):
 
     factor: PositiveFloat = 0.1
     milestones: list[PositiveInt] = Field(default_factory=list, description="Epochs after which to multiply.")
-    every: PositiveInt | None = Field(
-        None, description="Multiply every so many epochs, in place of milestones."
-    )
+    every: PositiveInt | None = Field(None, description="Multiply every so many epochs, in place of milestones.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Schedule:
@@ -167,9 +155,7 @@ class Augment(Section):
 
     crop: int = Field(0, ge=0, description="Random crop after padding by so many pixels.")
     flip: bool = Field(False, description="Random horizontal flip.")
-    resized_crop: bool = Field(
-        False, description="RandomResizedCrop while decoding (folders of images only)."
-    )
+    resized_crop: bool = Field(False, description="RandomResizedCrop while decoding (folders of images only).")
 
 
 class Train(Section):
@@ -180,9 +166,7 @@ class Train(Section):
     optimiser: Optimiser
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Fabric's name of the precision."
-    )
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric's name of the precision.")
 
 
 class Binarize(Train):
@@ -197,9 +181,7 @@ class Binarize(Train):
 class Activations(Section):
     """Calibration images for the percentiles: training images, without augmentation, with dropout off."""
 
-    images: PositiveInt = Field(
-        3500, description="Number of training images (evenly spaced; all if there are fewer)."
-    )
+    images: PositiveInt = Field(3500, description="Number of training images (evenly spaced; all if there are fewer).")
     batch_size: PositiveInt = Field(
         100,
         description="Images a forward pass; part of the identity, since it changes last bits of activations.",
@@ -219,9 +201,7 @@ class Simulation(Section):
     """The spiking simulation."""
 
     time: PositiveInt = Field(description="Simulated time steps T.")
-    initial: float = Field(
-        0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold."
-    )
+    initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
     shards: PositiveInt = Field(1, description="Jobs over which the test set is spread.")
 
 
@@ -248,9 +228,7 @@ class Experiment(Section):
         folder = self.data.name in ("imagenet", "folder")
         for stage in ("train", "binarize"):
             if getattr(self, stage).augment.resized_crop and not folder:
-                raise ValueError(
-                    f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'"
-                )
+                raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
         return self
 
 
@@ -260,9 +238,7 @@ class Compute(Section):
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device kind, in Fabric's words.")
     devices: PositiveInt = Field(1, le=64, description="Devices a training job uses.")
     engine: Engine = Field("auto", description="Simulation engine; `auto` chooses and says why.")
-    batch_size: PositiveInt = Field(
-        256, description="Most images simulated at once; less where memory asks for it."
-    )
+    batch_size: PositiveInt = Field(256, description="Most images simulated at once; less where memory asks for it.")
     memory_mib: PositiveInt = Field(2048, description="Memory budget of the simulation, in MiB.")
     threads: PositiveInt = Field(2, description="CPU threads a job uses.")
     workers: int = Field(2, ge=0, description="Processes that decode images.")
@@ -271,24 +247,24 @@ class Compute(Section):
 class Config(Section):
     """Everything: what to run, and every experiment's definition."""
 
-    run: Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)] = (
-        Field(description="Experiments to run; names from `experiments`.")
+    run: Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)] = Field(
+        description="Experiments to run; names from `experiments`."
     )
     percentile: Annotated[
         list[Percentile], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
     ] = Field(description="Percentiles at which to convert.")
-    time: Annotated[
-        list[PositiveInt], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
-    ] = Field(description="Reported time steps; the largest must not exceed the simulated time.")
+    time: Annotated[list[PositiveInt], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)] = (
+        Field(description="Reported time steps; the largest must not exceed the simulated time.")
+    )
     seeds: Annotated[
         list[Annotated[int, Field(ge=0)]],
         BeforeValidator(_as_list),
         AfterValidator(_distinct),
         Field(min_length=1),
     ] = Field(default=[0], description="One trained network for each.")
-    weights: Annotated[
-        list[Weights], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
-    ] = Field(default=["full", "binary"], description="Kinds of network.")
+    weights: Annotated[list[Weights], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)] = (
+        Field(default=["full", "binary"], description="Kinds of network.")
+    )
     compute: Compute = Compute()
     experiments: dict[Name, Experiment]
 
@@ -296,9 +272,7 @@ class Config(Section):
     def _consistent(self) -> Config:
         for name in self.run:
             if name not in self.experiments:
-                raise ValueError(
-                    f"run: there is no experiment '{name}'; experiments: {sorted(self.experiments)}"
-                )
+                raise ValueError(f"run: there is no experiment '{name}'; experiments: {sorted(self.experiments)}")
             simulated = self.experiments[name].simulation.time
             if max(self.time) > simulated:
                 raise ValueError(
@@ -332,9 +306,7 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
         )
     definition = experiments[name]
     if not isinstance(definition, Mapping):
-        raise ConfigError(
-            f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ..."
-        )
+        raise ConfigError(f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ...")
     own = {key: value for key, value in definition.items() if key != "extends"}
     parent = definition.get("extends")
     return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)

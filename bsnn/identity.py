@@ -54,9 +54,7 @@ def data(experiment: Experiment) -> dict[str, Any]:
 
 def train(experiment: Experiment, seed: int) -> dict[str, Any]:
     """Identity of the full-precision network."""
-    normalisation = {
-        name: value for name, value in canonical(experiment.data).items() if name in ("mean", "std")
-    }
+    normalisation = {name: value for name, value in canonical(experiment.data).items() if name in ("mean", "std")}
     return {
         "stage": "train",
         "version": VERSION["train"],
@@ -104,9 +102,7 @@ def thresholds(experiment: Experiment, weights: Weights, seed: int, percentile: 
     }
 
 
-def simulate(
-    config: Config, experiment: Experiment, weights: Weights, seed: int, percentile: float
-) -> dict[str, Any]:
+def simulate(config: Config, experiment: Experiment, weights: Weights, seed: int, percentile: float) -> dict[str, Any]:
     """Identity of the simulation. All engines give the same spikes for binary weights; for full ones the engine counts.
 
     The number of shards is a matter of resources: it stands in the path, not in the key.
@@ -193,9 +189,7 @@ class Paths:
         identity = thresholds(self.config.experiments[name], weights, seed, percentile)
         return self._percentile(name, weights, seed, percentile) / f"thresholds-{key(identity)}.parquet"
 
-    def _shard(
-        self, what: str, name: str, weights: Weights, seed: int, percentile: float, shard: int
-    ) -> Path:
+    def _shard(self, what: str, name: str, weights: Weights, seed: int, percentile: float, shard: int) -> Path:
         experiment = self.config.experiments[name]
         identity = simulate(self.config, experiment, weights, seed, percentile)
         file = f"{what}-{key(identity)}.{shard}of{experiment.simulation.shards}.parquet"

@@ -74,9 +74,7 @@ def plan(network: config.Network, input_shape: tuple[int, int, int], classes: in
         channels = outputs
     units = channels * height * width
     for number, outputs in enumerate([*network.hidden, classes], 1):
-        layers.append(
-            LayerPlan(f"fc{number}", "linear", units, outputs, (outputs,), (outputs,), None, "before")
-        )
+        layers.append(LayerPlan(f"fc{number}", "linear", units, outputs, (outputs,), (outputs,), None, "before"))
         units = outputs
     return tuple(layers)
 

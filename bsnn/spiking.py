@@ -38,15 +38,9 @@ class SpikingLayer:
     op: Literal["conv", "linear", "pool"]  # conv: 3x3, stride 1, padding 1; pool: 2x2 of spikes, no weights
     shape: tuple[int, ...]  # of the output for one image: (channels, height, width) or (units,)
     weight: Tensor | None = None  # int8 of +-1, or float32; [out, in, 3, 3] or [out, in]; None for op pool
-    pool: Literal["average", "max"] | None = (
-        None  # 2x2, of the currents (op pool: of the spikes); average is a sum
-    )
-    threshold: Tensor | None = (
-        None  # float32 [out], in units of the summed input; None: no neuron, passes spikes on
-    )
-    initial: Tensor | None = (
-        None  # float32 [out] or the layer's shape: membrane potential before the first step
-    )
+    pool: Literal["average", "max"] | None = None  # 2x2, of the currents (op pool: of the spikes); average is a sum
+    threshold: Tensor | None = None  # float32 [out], in units of the summed input; None: no neuron, passes spikes on
+    initial: Tensor | None = None  # float32 [out] or the layer's shape: membrane potential before the first step
     bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
     signed: bool = False  # negative spikes
 
@@ -130,9 +124,7 @@ def convert(trained: Trained, thresholds: Mapping[str, float], *, initial: float
         layers.append(_layer(plan.name, plan.op, shape, weight, before, threshold, initial))
         previous = theta
         if plan.pool is not None and plan.place == "after":
-            pooled, previous = _pool_of_spikes(
-                plan.name, plan.pool, plan.shape, previous, thresholds, initial
-            )
+            pooled, previous = _pool_of_spikes(plan.name, plan.pool, plan.shape, previous, thresholds, initial)
             layers.append(pooled)
     last, alpha = trained.weight(trained.plan[-1].name)
     real = last.double() if alpha is None else last.double() * alpha.double()[:, None]
@@ -141,9 +133,7 @@ def convert(trained: Trained, thresholds: Mapping[str, float], *, initial: float
 
 def _theta(thresholds: Mapping[str, float], name: str) -> float:
     if name not in thresholds:
-        raise ConversionError(
-            f"layer '{name}' has no threshold; thresholds are given for {sorted(thresholds)}"
-        )
+        raise ConversionError(f"layer '{name}' has no threshold; thresholds are given for {sorted(thresholds)}")
     theta = float(thresholds[name])
     if not 0 < theta < float("inf"):
         raise ConversionError(

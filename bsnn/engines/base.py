@@ -20,9 +20,7 @@ class Block(NamedTuple):
     """Results of consecutive time steps for N images."""
 
     spikes: Tensor  # int8 [steps, N, units]: spikes of the last hidden layer, flattened, -1, 0 or 1 (0..4 after a pool)
-    counts: (
-        Tensor  # int64 [steps, firing layers, N]: spikes sent, of either sign, in the order of network.firing
-    )
+    counts: Tensor  # int64 [steps, firing layers, N]: spikes sent, of either sign, in the order of network.firing
 
 
 class State:
@@ -50,9 +48,7 @@ class Engine(ABC):
 
     name: ClassVar[str]
 
-    def __init__(
-        self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048
-    ) -> None:
+    def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         self.device = torch.device(device)
         reason = self.refuses(network, self.device)
         if reason:
