@@ -1,4 +1,4 @@
-"""Where a number comes from: hardware, versions, revision, time. Written into every artifact and shown in the report."""
+"""Where a number comes from: hardware, versions, revision, time. Written into every artifact, shown in reports."""
 
 from __future__ import annotations
 

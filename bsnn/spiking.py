@@ -59,6 +59,20 @@ class SpikingLayer:
         """Whether its sums are integers when its input is: weights of +-1, or no weights."""
         return self.weight is None or self.weight.dtype == torch.int8
 
+    def to(self, device: torch.device | str) -> SpikingLayer:
+        """The same layer with its tensors on a device."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return replace(
+            self,
+            weight=moved(self.weight),
+            threshold=moved(self.threshold),
+            initial=moved(self.initial),
+            bias=moved(self.bias),
+        )
+
 
 @dataclass(frozen=True)
 class SpikingNetwork:
@@ -85,13 +99,8 @@ class SpikingNetwork:
 
     def to(self, device: torch.device | str) -> SpikingNetwork:
         """The same network with its tensors on a device."""
-        layers = tuple(replace(layer, **_moved(layer, device)) for layer in self.layers)
+        layers = tuple(layer.to(device) for layer in self.layers)
         return replace(self, layers=layers, readout=self.readout.to(device))
-
-
-def _moved(layer: SpikingLayer, device: torch.device | str) -> dict[str, Tensor]:
-    tensors = {name: getattr(layer, name) for name in ("weight", "threshold", "initial", "bias")}
-    return {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
 
 
 def per_output(values: Tensor, shape: tuple[int, ...]) -> Tensor:

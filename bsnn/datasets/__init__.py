@@ -1,0 +1,1 @@
+"""Data sets: a registry, their files verified, their images as uint8."""
