@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -312,15 +312,33 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
     return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
 
 
+def _sections(annotation: Any) -> list[type[Section]]:
+    """Section classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _known(location: tuple[int | str, ...]) -> str:
+    """Keys that are allowed beside an unknown one."""
+    section: type[Section] = Config
+    for part in location[:-1]:
+        if part in section.model_fields:
+            section = _sections(section.model_fields[str(part)].annotation)[0]
+    return ", ".join(section.model_fields)
+
+
 def _message(error: ValidationError) -> str:
     """One line a fault: key, what is wrong or allowed, and the value found."""
     lines = []
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "config"
+        where = ".".join(str(part) for part in fault["loc"])
         found = fault.get("input")
         shown = "" if isinstance(found, Mapping | BaseModel) else f" (found {found!r})"
-        what = "unknown key; see workflow/schemas/config.schema.json for the known ones"
-        lines.append(f"{where}: {what if fault['type'] == 'extra_forbidden' else fault['msg']}{shown}")
+        what = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            what = f"unknown key; known here: {_known(fault['loc'])}"
+        lines.append(f"{where}: {what}{shown}" if where else what)
     return "\n  ".join(["the configuration is not valid:", *lines])
 
 

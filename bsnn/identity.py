@@ -26,19 +26,23 @@ VERSION = {
     "simulate": 1,
     "results": 1,
 }
+KEY_LENGTH = 12
 RESULTS = Path("results")
 VERIFIED = ("digits", "cifar10", "cifar100")  # content is fixed by a checksum: where it lies does not matter
 
 
 def canonical(section: BaseModel) -> dict[str, Any]:
-    """Settings that differ from their defaults, so that a new optional setting leaves old keys alone."""
+    """Settings that differ from their defaults, so that a new optional setting leaves old keys alone.
+
+    A default that changes in bsnn.config changes no key: raise the VERSION of the stages that read it.
+    """
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
 def key(identity: dict[str, Any]) -> str:
     """12 hex digits over the sorted JSON of an identity."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def data(experiment: Experiment) -> dict[str, Any]:

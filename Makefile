@@ -1,0 +1,60 @@
+# Two commands do everything: `make run` and `make test`. Both make the environment in .venv when it is missing or
+# older than the lock file.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help run test test-all lint format schema lock benchmark
+
+help:
+	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
+	@echo "make test       the tests (a few minutes)"
+	@echo "make test-all   also the slow ones"
+	@echo "make lint       formatters, linters and type checker"
+	@echo "make format     format the source"
+	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config.py"
+	@echo "make lock       resolve requirements.txt anew from pyproject.toml"
+	@echo "make benchmark  measure the engines against their peers on this machine"
+
+$(READY): requirements.txt pyproject.toml
+	@echo "Making the environment in $(VENV): missing, or older than requirements.txt. This takes some minutes, once."
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; set PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY)
+	snakemake
+	@echo "Report: results/digits/report.html"
+
+test: $(READY)
+	pytest -m "not slow"
+
+test-all: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff format --check bsnn tests benchmarks workflow/scripts
+	ruff check bsnn tests benchmarks workflow/scripts
+	mypy bsnn
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: $(READY)
+	ruff format bsnn tests benchmarks workflow/scripts
+	ruff check --fix bsnn tests benchmarks workflow/scripts
+	snakefmt Snakefile workflow
+
+schema: $(READY)
+	bsnn schema > workflow/schemas/config.schema.json
+
+lock: $(READY)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--extra dev -o requirements.txt pyproject.toml
+
+benchmark: $(READY)
+	python benchmarks/simulation.py

@@ -1,0 +1,51 @@
+# Binary and full-precision networks, converted to spiking networks and simulated exactly.
+#
+#   snakemake                    everything that `run` in config.yaml names, up to tables, figures and reports
+#   snakemake networks           only the trained networks; likewise: activations, thresholds, simulations
+#   snakemake --config percentile=99.5 time=50 run=cifar100      the same, with other settings
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/binarize.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/thresholds.smk"
+include: "workflow/rules/simulate.smk"
+include: "workflow/rules/results.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        reports(),
+
+
+rule networks:
+    input:
+        trained_networks(),
+
+
+rule activation_tables:
+    input:
+        activation_tables(),
+
+
+rule threshold_tables:
+    input:
+        threshold_tables(),
+
+
+rule simulations:
+    input:
+        simulations(),

@@ -1,0 +1,38 @@
+"""Where a job's messages go: its log file and the terminal. A user's error is one message, anything else a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bsnn.errors import BsnnError
+
+logger = logging.getLogger("bsnn")
+
+
+@contextmanager
+def job(path: str | Path | None = None) -> Iterator[None]:
+    """Run a job: messages of `bsnn` loggers to stderr and, if given, to a log file; errors end the process with 1."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except BsnnError as error:
+        logger.error("error: %s", error)
+        sys.exit(1)
+    except Exception:
+        logger.exception("unexpected error; please report it with this log")
+        sys.exit(1)
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

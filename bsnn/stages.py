@@ -1,0 +1,194 @@
+"""The stages of the pipeline: read artifacts, call one room, write artifacts. What a rule does, by hand or by Snakemake.
+
+Every function takes a `Job`: the checked configuration, the experiment, and which of its networks is meant. Paths
+follow from it (bsnn.identity.Paths), so a stage is the same whoever starts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsnn import artifacts, identity
+from bsnn.config import Config, Experiment, Weights, format_percentile
+from bsnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bsnn.datasets import DataSet, Split
+    from bsnn.networks import Trained
+
+logger = logging.getLogger("bsnn")
+DOWNLOADS = Path("data")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job works on."""
+
+    config: Config
+    name: str
+    weights: Weights = "full"
+    seed: int = 0
+    percentile: float = 100.0
+    shard: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in self.config.experiments:
+            known = ", ".join(sorted(self.config.experiments))
+            raise ConfigError(f"there is no experiment '{self.name}'; experiments: {known}")
+        shards = self.experiment.simulation.shards
+        if not 1 <= self.shard <= shards:
+            raise ConfigError(f"shard {self.shard} does not exist: experiment '{self.name}' has 1 to {shards}")
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment's settings."""
+        return self.config.experiments[self.name]
+
+    @property
+    def paths(self) -> identity.Paths:
+        """Where artifacts lie."""
+        return identity.Paths(self.config)
+
+
+def data(job: Job) -> None:
+    """Prepare and verify the data set."""
+    from bsnn import datasets
+
+    path = job.paths.data(job.name)
+    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=DOWNLOADS)
+
+
+def train(job: Job) -> None:
+    """Train the full-precision network, or fine-tune the binary one from it."""
+    from bsnn import binarize, datasets
+    from bsnn import train as training
+
+    _threads(job)
+    paths, experiment = job.paths, job.experiment
+    images = datasets.load(paths.data(job.name))
+    from_full = job.weights == "binary" and not experiment.binarize.from_scratch
+    start = binarize.load(paths.network(job.name, "full", job.seed), experiment.network) if from_full else None
+    checkpoints = paths.checkpoints(job.name, job.weights, job.seed)
+    trained, history = training.fit(experiment, job.weights, job.seed, images, job.config.compute, checkpoints, start)
+    stands_for = identity.network(experiment, job.weights, job.seed)
+    if job.weights == "binary":
+        summary = binarize.summary(trained)
+        artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
+    artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for)
+    extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])}
+    binarize.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
+
+
+def activations(job: Job) -> None:
+    """Percentiles of every layer's activations, over training images without augmentation and with dropout off."""
+    from bsnn import activations as rooms
+    from bsnn import binarize, datasets
+
+    _threads(job)
+    experiment, device = job.experiment, _device(job)
+    trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
+    trained.module.to(device)
+    split = datasets.load(job.paths.data(job.name)).train
+    settings = experiment.activations
+    order = datasets.evenly(len(split), settings.images)
+    batches = partial(_normalised, trained, split, order, settings.batch_size, device, job.config.compute.workers)
+    table = rooms.collect(trained, batches)
+    stands_for = identity.activations(experiment, job.weights, job.seed)
+    path = job.paths.activations(job.name, job.weights, job.seed)
+    artifacts.write_table(path, table, "activations", stands_for, {"images": len(order)})
+
+
+def thresholds(job: Job) -> None:
+    """Thresholds at one percentile, from the activation table alone."""
+    from bsnn import thresholds as rooms
+
+    columns = {"layer": "string", "population": "string", "percentile": "double", "value": "double"}
+    path = job.paths.activations(job.name, job.weights, job.seed)
+    table, _ = artifacts.read_table(path, "activations", columns)
+    found = rooms.from_table(table, job.percentile, job.experiment.thresholds.population)
+    stands_for = identity.thresholds(job.experiment, job.weights, job.seed, job.percentile)
+    target = job.paths.thresholds(job.name, job.weights, job.seed, job.percentile)
+    artifacts.write_table(target, found, "thresholds", stands_for)
+
+
+def simulate(job: Job) -> None:
+    """Simulate one shard of the test set for all time steps."""
+    import torch
+
+    from bsnn import binarize, datasets, engines, simulate, spiking
+
+    _threads(job)
+    experiment, device, compute = job.experiment, _device(job), job.config.compute
+    trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
+    network = spiking.convert(trained, _lambdas(job), initial=experiment.simulation.initial)
+    chosen, reason = engines.choose(network, device) if compute.engine == "auto" else (compute.engine, "as configured")
+    logger.info("engine %s on %s: %s", chosen, device, reason)
+    engine = engines.create(chosen, network, device, compute.memory_mib)
+    split = datasets.load(job.paths.data(job.name)).test
+    order = torch.arange(len(split)).tensor_split(experiment.simulation.shards)[job.shard - 1]
+    batches = partial(_normalised, trained, split, order, compute.batch_size, device, compute.workers)
+    started = time.monotonic()
+    result = simulate.run(engine, batches(), experiment.simulation.time)
+    seconds = time.monotonic() - started
+    ann = _predictions(trained.module.to(device), batches())
+    predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
+    stands_for = identity.simulate(job.config, experiment, job.weights, job.seed, job.percentile)
+    extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
+    where = (job.name, job.weights, job.seed, job.percentile, job.shard)
+    artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
+    artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
+
+
+def _lambdas(job: Job) -> dict[str, float]:
+    """Threshold of each layer at the job's percentile."""
+    path = job.paths.thresholds(job.name, job.weights, job.seed, job.percentile)
+    table, _ = artifacts.read_table(path, "thresholds", {"layer": "string", "threshold": "double"})
+    return dict(zip(table["layer"].to_pylist(), table["threshold"].to_pylist(), strict=True))
+
+
+def _predictions(module: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
+    """Classes that the network itself predicts, int64 [N], on the CPU."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([module(batch).argmax(1).cpu() for batch in batches])
+
+
+def _normalised(
+    trained: Trained, split: Split, order: Tensor, size: int, device: torch.device, workers: int
+) -> Iterator[Tensor]:
+    """Float32 batches of a split, normalised as the network was trained."""
+    from bsnn.datasets import Normalise
+
+    normalise = Normalise(trained.mean, trained.std)
+    for images, _ in split.batches(order, size, device, workers):
+        yield normalise(images)
+
+
+def _device(job: Job) -> torch.device:
+    """The device that `compute.accelerator` asks for.
+
+    Raises:
+        ConfigError: when a GPU is asked for and there is none.
+    """
+    import torch
+
+    wanted = job.config.compute.accelerator
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("compute.accelerator is 'cuda', but no CUDA device is here; use 'auto' or 'cpu'")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _threads(job: Job) -> None:
+    import torch
+
+    torch.set_num_threads(job.config.compute.threads)

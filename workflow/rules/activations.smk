@@ -1,0 +1,23 @@
+# Needs: a trained network, and the data set (training images).
+# Makes: results/{experiment}/{weights}/seed{seed}/activations-{key}.parquet: every percentile of every layer, exact.
+
+
+rule activations:
+    """Percentiles of the {wildcards.weights} network of {wildcards.experiment}, seed {wildcards.seed}."""
+    input:
+        network=for_activations,
+        data=data_of,
+    output:
+        "results/{experiment}/{weights}/seed{seed}/activations-{key}.parquet",
+    log:
+        "logs/activations/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/activations/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/activations.py"

@@ -1,0 +1,28 @@
+# Needs: the data set, and the full-precision network to start from.
+# Makes: results/{experiment}/binary/seed{seed}/ann-{key}.safetensors (1 bit a binary weight), history-{key}.parquet,
+# and summary-{key}.parquet (weights, memory and MACs by layer).
+
+
+rule binarize:
+    """Fine-tune the binary network of {wildcards.experiment}, seed {wildcards.seed}."""
+    input:
+        network=for_binarize,
+        data=data_of,
+    output:
+        network="results/{experiment}/binary/seed{seed}/ann-{key}.safetensors",
+        history="results/{experiment}/binary/seed{seed}/history-{key}.parquet",
+        summary="results/{experiment}/binary/seed{seed}/summary-{key}.parquet",
+    log:
+        "logs/binarize/{experiment}/seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/binarize/{experiment}/seed{seed}-{key}.tsv"
+    params:
+        weights="binary",
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=720,
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,160 @@
+# Functions that the rules share: the checked configuration, the paths that carry keys, and the targets.
+# A path's key stands for all settings that its content depends on (bsnn/identity.py). Inputs are `ancient`: whether a
+# job runs is decided by missing paths alone, never by file times.
+
+import sys
+from itertools import product
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.basedir))
+
+from bsnn import config as settings
+from bsnn import identity
+from bsnn.errors import ConfigError
+
+try:
+    CONFIG = settings.validate(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+PATHS = identity.Paths(CONFIG)
+THREADS = CONFIG.compute.threads
+
+
+wildcard_constraints:
+    experiment="|".join(CONFIG.experiments),
+    weights="full|binary",
+    seed=r"\d+",
+    percentile=r"\d+(\.\d+)?",
+    key=f"[0-9a-f]{{{identity.KEY_LENGTH}}}",
+    shard=r"\d+",
+    shards=r"\d+",
+
+
+def where(w):
+    """Experiment, kind of network, seed and percentile that the wildcards name, as bsnn.identity.Paths takes them."""
+    wildcards = dict(w.items())
+    place = [wildcards["experiment"]]
+    place += [wildcards["weights"]] if "weights" in wildcards else []
+    place += [int(wildcards["seed"])] if "seed" in wildcards else []
+    place += [float(wildcards["percentile"])] if "percentile" in wildcards else []
+    return place
+
+
+def named(path, w):
+    """Refuse a key that is not the current settings': what it stands for is not known here."""
+    if w.key not in Path(path).name:
+        raise WorkflowError(
+            f"key {w.key} does not belong to the current settings, whose file is {path}. Ask for that file, or restore "
+            "the settings (`bsnn describe FILE` tells what the key of an existing file stands for)."
+        )
+
+
+def data_of(w):
+    return ancient(str(PATHS.data(w.experiment)))
+
+
+def network_of(w):
+    return ancient(str(PATHS.network(*where(w)[:3])))
+
+
+def for_data(w):
+    """The data set needs nothing; the experiment that names it is the first one that uses it."""
+    named(PATHS.data(experiment_of_data(w)), w)
+    return []
+
+
+def experiment_of_data(w):
+    for name in CONFIG.experiments:
+        if PATHS.data(name).name == f"{w.data}-{w.key}.{w.suffix}":
+            return name
+    raise WorkflowError(f"no experiment of the current settings uses data set {w.data} with key {w.key}")
+
+
+def for_train(w):
+    named(PATHS.network(w.experiment, "full", int(w.seed)), w)
+    return data_of(w)
+
+
+def for_binarize(w):
+    named(PATHS.network(w.experiment, "binary", int(w.seed)), w)
+    return ancient(str(PATHS.network(w.experiment, "full", int(w.seed))))
+
+
+def for_activations(w):
+    named(PATHS.activations(*where(w)), w)
+    return network_of(w)
+
+
+def for_thresholds(w):
+    named(PATHS.thresholds(*where(w)), w)
+    return ancient(str(PATHS.activations(*where(w)[:3])))
+
+
+def for_simulate(w):
+    path = PATHS.predictions(*where(w), int(w.shard))
+    named(path, w)
+    if not path.stem.endswith(f"of{w.shards}"):
+        raise WorkflowError(f"{w.shards} shards are not the current setting, whose file is {path}")
+    return ancient(str(PATHS.thresholds(*where(w))))
+
+
+def experiments_of(names):
+    """All (experiment, kind, seed) of some experiments, or of those that run."""
+    return product(names, CONFIG.weights, CONFIG.seeds)
+
+
+def trained_networks():
+    return [str(PATHS.network(*place)) for place in experiments_of(CONFIG.run)]
+
+
+def activation_tables():
+    return [str(PATHS.activations(*place)) for place in experiments_of(CONFIG.run)]
+
+
+def threshold_tables():
+    return [str(PATHS.thresholds(*place, p)) for place in experiments_of(CONFIG.run) for p in CONFIG.percentile]
+
+
+def shards_of(names):
+    for place in experiments_of(names):
+        count = CONFIG.experiments[place[0]].simulation.shards
+        yield from ((*place, p, shard) for p in CONFIG.percentile for shard in range(1, count + 1))
+
+
+def simulations():
+    return [str(path(*shard)) for shard in shards_of(CONFIG.run) for path in (PATHS.predictions, PATHS.spikes)]
+
+
+def reports():
+    return [f"results/{name}/report.html" for name in CONFIG.run]
+
+
+def for_results(w):
+    """Everything that tables, figures and report read."""
+    full_needed = "binary" in CONFIG.weights
+    networks = [place for place in experiments_of([w.experiment])]
+    files = [path(*place) for place in networks for path in (PATHS.network, PATHS.history, PATHS.activations)]
+    files += [PATHS.summary(w.experiment, seed) for seed in CONFIG.seeds if full_needed]
+    files += [PATHS.thresholds(*place, p) for place in networks for p in CONFIG.percentile]
+    files += [path(*shard) for shard in shards_of([w.experiment]) for path in (PATHS.predictions, PATHS.spikes)]
+    return [ancient(str(path)) for path in files]
+
+
+def stale(folder):
+    """Input function: the settings file, if what lies in the folder was made for other settings; else nothing.
+
+    Tables, figures and report lie at plain names, so their age says nothing; each notes the key that it was made for.
+    The settings file is temporary: whoever needs it makes it anew, and is made anew itself.
+    """
+
+    def settings_if_stale(w):
+        key = identity.key(identity.results(CONFIG, w.experiment))
+        noted = Path(f"results/{w.experiment}/{folder}/.key")
+        if noted.is_file() and noted.read_text().strip() == key:
+            return []
+        return f"results/{w.experiment}/settings-{key}.json"
+
+    return settings_if_stale

@@ -1,0 +1,23 @@
+# Needs: nothing, or the folder that `data.path` names.
+# Makes: results/data/{data}-{key}.safetensors (arrays) or .parquet (index of image files): whole and verified.
+
+
+rule data:
+    """Fetch, verify and store data set {wildcards.data}."""
+    input:
+        for_data,
+    output:
+        "results/data/{data}-{key}.{suffix,safetensors|parquet}",
+    log:
+        "logs/data/{data}-{key}.{suffix}.log",
+    benchmark:
+        "logs/benchmarks/data/{data}-{key}.{suffix}.tsv"
+    params:
+        experiment=experiment_of_data,
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/data.py"

@@ -1,0 +1,25 @@
+# Needs: the activation table, nothing else.
+# Makes: results/{experiment}/{weights}/seed{seed}/p{percentile}/thresholds-{key}.parquet: lambda and threshold by layer.
+
+
+localrules:
+    thresholds,
+
+
+rule thresholds:
+    """Thresholds at percentile {wildcards.percentile}, {wildcards.weights} network of {wildcards.experiment}."""
+    input:
+        for_thresholds,
+    output:
+        "results/{experiment}/{weights}/seed{seed}/p{percentile}/thresholds-{key}.parquet",
+    log:
+        "logs/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.log",
+    benchmark:
+        "logs/benchmarks/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/thresholds.py"

@@ -1,0 +1,7 @@
+"""Figures of an experiment."""
+
+from bsnn import log, stages
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    stages.figures(stages.Job(validate(snakemake.config), snakemake.wildcards.experiment))

@@ -1,0 +1,7 @@
+"""Note the settings that results are made for."""
+
+from bsnn import log, stages
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    stages.settings(stages.Job(validate(snakemake.config), snakemake.wildcards.experiment), snakemake.output[0])

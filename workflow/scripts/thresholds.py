@@ -1,0 +1,14 @@
+"""Thresholds at one percentile."""
+
+from bsnn import log, stages
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    job = stages.Job(
+        validate(snakemake.config),
+        snakemake.wildcards.experiment,
+        weights=snakemake.wildcards.weights,
+        seed=int(snakemake.wildcards.seed),
+        percentile=float(snakemake.wildcards.percentile),
+    )
+    stages.thresholds(job)

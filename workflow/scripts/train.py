@@ -1,0 +1,13 @@
+"""Train a full-precision network, or fine-tune a binary one."""
+
+from bsnn import log, stages
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    job = stages.Job(
+        validate(snakemake.config),
+        snakemake.wildcards.experiment,
+        weights=snakemake.params.weights,
+        seed=int(snakemake.wildcards.seed),
+    )
+    stages.train(job)
