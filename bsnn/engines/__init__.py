@@ -1,1 +1,76 @@
-"""Simulation engines behind one signature; see bsnn.engines.base."""
+"""Simulation engines behind one signature (bsnn.engines.base), by name; an engine's module is imported when it is used.
+
+A new engine is one new file and one line in ENGINES.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from bsnn.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bsnn.engines.base import Engine
+    from bsnn.spiking import SpikingNetwork
+
+ENGINES: dict[str, str] = {
+    "bindsnet": "bsnn.engines.bindsnet_engine:BindsnetEngine",
+    "torch": "bsnn.engines.torch_engine:TorchEngine",
+    "integer": "bsnn.engines.integer:IntegerEngine",
+    "triton": "bsnn.engines.triton_engine:TritonEngine",
+}
+"""Where each engine lies, as module:class. On CUDA `auto` prefers triton, on a CPU integer, and takes torch else."""
+
+_FAST = {"cuda": "triton", "cpu": "integer"}
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Class of an engine.
+
+    Raises:
+        EngineError: when there is no such engine, or what it needs is not installed.
+    """
+    if name not in ENGINES:
+        raise EngineError(f"there is no engine '{name}'; engines: {', '.join(ENGINES)} (or auto)")
+    module, _, label = ENGINES[name].partition(":")
+    try:
+        return cast("type[Engine]", getattr(import_module(module), label))
+    except ImportError as error:
+        raise EngineError(f"engine '{name}' cannot be loaded here: {error}; choose another, or auto") from error
+
+
+def create(name: str, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> Engine:
+    """Engine of a name for a network on a device.
+
+    Args:
+        name: key of ENGINES.
+        network: converted network, on any device.
+        device: where to simulate.
+        memory_mib: memory budget of the simulation.
+
+    Raises:
+        EngineError: when there is no such engine, or it refuses the network or the device.
+    """
+    return engine_class(name)(network, device, memory_mib)
+
+
+def choose(network: SpikingNetwork, device: torch.device | str) -> tuple[str, str]:
+    """Name of the fastest engine that takes the network on the device, and why it was chosen, for a log."""
+    import torch
+
+    device = torch.device(device)
+    fast = _FAST.get(device.type)
+    if fast is None:
+        return "torch", f"the only engine for device '{device.type}'"
+    if not network.exact:
+        return "torch", f"'{fast}' needs integer sums, and a layer after the first has real weights"
+    try:
+        reason = engine_class(fast).refuses(network, device)
+    except EngineError as error:
+        reason = str(error)
+    if reason:
+        return "torch", f"'{fast}' cannot run this network on {device}: {reason}"
+    return fast, f"all layers after the first have integer sums, which '{fast}' uses"

@@ -7,13 +7,15 @@ For a network that is `exact` all engines give equal spikes, for every layer, st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingNetwork
+from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
 
 
 class Block(NamedTuple):
@@ -76,3 +78,26 @@ class Engine(ABC):
     def keep(self, state: State, index: Tensor) -> State:
         """Let all images but `index` (int64, increasing) leave."""
         return state.keep(index)
+
+
+def initial_potential(layer: SpikingLayer, images: int, device: torch.device) -> Tensor:
+    """Membrane potential before the first step, float32 [images, *shape]."""
+    potential = torch.zeros(images, *layer.shape, device=device)
+    return potential if layer.initial is None else potential + per_output(layer.initial, layer.shape)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """No autocast and no TF32: full-precision networks need all bits of float32."""
+    matmul = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(matmul)
+
+
+def sent_so_far(layer: SpikingLayer, images: int, device: torch.device) -> Tensor:
+    """Positive minus negative spikes sent before the first step: zeros, float32; empty for a layer without signs."""
+    return torch.zeros(images, *(layer.shape if layer.signed else (0,)), device=device)

@@ -11,15 +11,13 @@ counts that is accepted between two engines there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.engines.base import Block, Engine, State
+from bsnn.engines.base import Block, Engine, State, full_float32, initial_potential, sent_so_far
 from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output, pool_currents
 
 TOLERANCE = 1e-3  # of a layer's spikes, for full-precision networks; binary networks have none
@@ -54,10 +52,7 @@ class TorchEngine(Engine):
         return State(
             current=input_current(self.network, images),
             potential=[initial_potential(layer, len(images), self.device) for layer in firing],
-            sent=[
-                torch.zeros(len(images), *(layer.shape if layer.signed else (0,)), device=self.device)
-                for layer in firing
-            ],
+            sent=[sent_so_far(layer, len(images), self.device) for layer in firing],
         )
 
     @torch.no_grad()
@@ -76,24 +71,6 @@ class TorchEngine(Engine):
                     counts.append(_count(x, layer.signed))
         state.steps += steps
         return state, Block(x.flatten(2).to(torch.int8), torch.stack(counts, 1))
-
-
-def initial_potential(layer: SpikingLayer, images: int, device: torch.device) -> Tensor:
-    """Membrane potential before the first step, float32 [images, *shape]."""
-    potential = torch.zeros(images, *layer.shape, device=device)
-    return potential if layer.initial is None else potential + per_output(layer.initial, layer.shape)
-
-
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32: full-precision networks need all bits of float32."""
-    matmul = torch.get_float32_matmul_precision()
-    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(matmul)
 
 
 def _operand(layer: SpikingLayer) -> Tensor | None:

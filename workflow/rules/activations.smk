@@ -13,11 +13,11 @@ rule activations:
         "logs/activations/{experiment}/{weights}-seed{seed}-{key}.log",
     benchmark:
         "logs/benchmarks/activations/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=8000,
         runtime=120,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/activations.py"

@@ -16,13 +16,13 @@ rule binarize:
         "logs/binarize/{experiment}/seed{seed}-{key}.log",
     benchmark:
         "logs/benchmarks/binarize/{experiment}/seed{seed}-{key}.tsv"
-    params:
-        weights="binary",
+    conda:
+        "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=8000,
         runtime=720,
-    conda:
-        "../../environment.yml"
+    params:
+        weights="binary",
     script:
         "../scripts/train.py"

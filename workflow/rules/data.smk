@@ -12,12 +12,12 @@ rule data:
         "logs/data/{data}-{key}.{suffix}.log",
     benchmark:
         "logs/benchmarks/data/{data}-{key}.{suffix}.tsv"
-    params:
-        experiment=experiment_of_data,
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=240,
-    conda:
-        "../../environment.yml"
+    params:
+        experiment=experiment_of_data,
     script:
         "../scripts/data.py"

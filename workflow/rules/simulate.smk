@@ -17,11 +17,11 @@ rule simulate:
         "logs/simulate/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.{shard}of{shards}.log",
     benchmark:
         "logs/benchmarks/simulate/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.{shard}of{shards}.tsv"
+    conda:
+        "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=2000 + CONFIG.compute.memory_mib,
         runtime=240,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/simulate.py"

@@ -16,10 +16,10 @@ rule thresholds:
         "logs/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.log",
     benchmark:
         "logs/benchmarks/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.tsv"
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/thresholds.py"

@@ -14,13 +14,13 @@ rule train:
         "logs/train/{experiment}/seed{seed}-{key}.log",
     benchmark:
         "logs/benchmarks/train/{experiment}/seed{seed}-{key}.tsv"
-    params:
-        weights="full",
+    conda:
+        "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=8000,
         runtime=720,
-    conda:
-        "../../environment.yml"
+    params:
+        weights="full",
     script:
         "../scripts/train.py"
