@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 
 
 class Block(NamedTuple):
@@ -80,6 +80,21 @@ class Engine(ABC):
         return state.keep(index)
 
 
+@torch.no_grad()
+def at_rest(network: SpikingNetwork, images: Tensor) -> State:
+    """State before the first step, in float32.
+
+    Its tensors: `current` [N, *shape] of the first layer, constant over time; and, for each firing layer, `potential`
+    [N, *shape] and `sent`, the positive minus the negative spikes so far ([N, *shape]; empty for unsigned layers).
+    """
+    count, firing = len(images), network.firing
+    return State(
+        current=input_current(network, images),
+        potential=[initial_potential(layer, count, images.device) for layer in firing],
+        sent=[torch.zeros(count, *(layer.shape if layer.signed else (0,)), device=images.device) for layer in firing],
+    )
+
+
 def initial_potential(layer: SpikingLayer, images: int, device: torch.device) -> Tensor:
     """Membrane potential before the first step, float32 [images, *shape]."""
     potential = torch.zeros(images, *layer.shape, device=device)
@@ -96,8 +111,3 @@ def full_float32(device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(matmul)
-
-
-def sent_so_far(layer: SpikingLayer, images: int, device: torch.device) -> Tensor:
-    """Positive minus negative spikes sent before the first step: zeros, float32; empty for a layer without signs."""
-    return torch.zeros(images, *(layer.shape if layer.signed else (0,)), device=device)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.engines.base import Block, Engine, State, full_float32, initial_potential, sent_so_far
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output, pool_currents
+from bsnn.engines.base import Block, Engine, State, at_rest, full_float32
+from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output, pool_currents
 
 TOLERANCE = 1e-3  # of a layer's spikes, for full-precision networks; binary networks have none
 
@@ -45,15 +45,9 @@ class TorchEngine(Engine):
         state = layers[0].neurons + sum(layer.neurons * (2 if layer.signed else 1) for layer in self.network.firing)
         return max(1, (self.memory // (4 * max(images, 1)) - state) // step)
 
-    @torch.no_grad()
     def start(self, images: Tensor) -> State:
-        """Constant current of the first layer, initial potentials, and for signed layers the spikes sent so far."""
-        firing = self.network.firing
-        return State(
-            current=input_current(self.network, images),
-            potential=[initial_potential(layer, len(images), self.device) for layer in firing],
-            sent=[sent_so_far(layer, len(images), self.device) for layer in firing],
-        )
+        """Constant current, initial potentials, and for signed layers the spikes sent so far."""
+        return at_rest(self.network, images)
 
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:

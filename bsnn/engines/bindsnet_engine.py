@@ -1,0 +1,219 @@
+"""Engine `bindsnet`: the network in BindsNET's own Network, with its nodes and connections, one step at a time.
+
+BindsNET (Hazan et al. 2018, AGPL-3.0) is the reference that the paper used. Its converter knows neither the average
+pool nor networks without biases, so `build` puts the network together from its parts:
+
+- `Input` holds the first layer's constant current; an identity connection hands it to the first neurons;
+- `Conv2dConnection` and `Connection` hold the weights, unscaled;
+- a pool lies behind `PassThroughNodes` that hold the sums, as in the original;
+- `IFNodes` here are `SubtractiveResetIFNodes` with a threshold a channel (BindsNET's reset subtracts through a mask and
+  takes one number a layer), and spikes of 0 or 1 as booleans, or of -1, 0, 1 as float32 for signed layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from bindsnet.conversion.nodes import PassThroughNodes, SubtractiveResetIFNodes
+from bindsnet.network import Network
+from bindsnet.network.monitors import AbstractMonitor
+from bindsnet.network.nodes import Input, Nodes
+from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
+from torch import Tensor
+
+from bsnn.engines.base import Block, Engine, State, at_rest, full_float32
+from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output, pool_currents
+
+INPUT = "input"
+
+
+class IFNodes(SubtractiveResetIFNodes):
+    """Integrate-and-fire neurons with soft reset, a threshold and a bias for each channel or neuron."""
+
+    v: Tensor
+
+    def __init__(self, layer: SpikingLayer, *, first: bool, exact_sums: bool) -> None:
+        super().__init__(shape=list(layer.shape), thresh=0.0, reset=0.0, refrac=0)
+        self.thresh = per_output(cast(Tensor, layer.threshold), layer.shape)
+        self.bias = None if first or layer.bias is None else per_output(layer.bias, layer.shape)
+        self.signed = layer.signed
+        self.rounds = layer.integer and not first and not exact_sums
+        self.sent = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> None:
+        """One step: integrate, fire, subtract."""
+        if self.rounds:
+            x = torch.round(x)
+        if self.bias is not None:
+            x = x + self.bias
+        self.v = self.v + x
+        self.s = self.v >= self.thresh
+        if self.signed:
+            self.s = self.s.float() - ((self.v <= -self.thresh) & (self.sent > 0)).float()
+            self.sent = self.sent + self.s
+        self.v = self.v - self.s * self.thresh
+        Nodes.forward(self, x)
+
+
+class _WithoutWeights(AbstractConnection):
+    """A connection with nothing to learn."""
+
+    def update(self, **kwargs: Any) -> None:
+        """Nothing changes."""
+
+    def normalize(self) -> None:
+        """Nothing to normalise."""
+
+    def reset_state_variables(self) -> None:
+        """Nothing is remembered."""
+
+
+class IdentityConnection(_WithoutWeights):
+    """Hands on what the source holds."""
+
+    def compute(self, s: Tensor) -> Tensor:
+        """Current of the target."""
+        return s.float()
+
+
+class PoolConnection(_WithoutWeights):
+    """2x2 pool: the sum of four for an average (the threshold carries the factor), or the maximum."""
+
+    def __init__(self, source: Nodes, target: Nodes, layer: SpikingLayer) -> None:
+        super().__init__(source, target)
+        self.kind = layer.pool
+
+    def compute(self, s: Tensor) -> Tensor:
+        """Current of the target."""
+        return pool_currents(s.float(), self.kind)
+
+
+class SpikeCounter(AbstractMonitor):
+    """After each step, counts the spikes of every layer with neurons and copies the last layer's."""
+
+    def __init__(self, firing: list[Nodes], last: Nodes) -> None:
+        self.firing = firing
+        self.last = last
+        self.reset_state_variables()
+
+    def reset_state_variables(self) -> None:
+        """Forget what was recorded."""
+        self.counts: list[Tensor] = []
+        self.spikes: list[Tensor] = []
+
+    def record(self) -> None:
+        """Called by the network after each step."""
+        self.counts.append(torch.stack([nodes.s.flatten(1).count_nonzero(1) for nodes in self.firing]))
+        self.spikes.append(self.last.s.flatten(1).to(torch.int8))
+
+
+class BindsnetEngine(Engine):
+    """The paper's simulator, in its one-step mode (`same-step` propagation)."""
+
+    name: ClassVar[str] = "bindsnet"
+
+    def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
+        super().__init__(network, device, memory_mib)
+        self._bindsnet = build(self.network, self.device)
+        layers = self._bindsnet.layers
+        self._firing = [layers[label(layer)] for layer in self.network.firing]
+        self._counter = SpikeCounter(self._firing, layers[label(self.network.layers[-1])])
+        self._bindsnet.add_monitor(self._counter, "counter")
+
+    @classmethod
+    def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
+        """Takes every network on every device."""
+        return None
+
+    def block(self, images: int) -> int:
+        """One step needs every layer at once, whatever the number of steps; only the last layer's spikes add up."""
+        step = 16 * sum(layer.neurons * (5 if layer.pool else 1) for layer in self.network.layers)
+        return max(1, (self.memory // max(images, 1) - step) // self.network.layers[-1].neurons)
+
+    def start(self, images: Tensor) -> State:
+        """Constant current, initial potentials, and for signed layers the spikes sent so far."""
+        return at_rest(self.network, images)
+
+    @torch.no_grad()
+    def advance(self, state: State, steps: int) -> tuple[State, Block]:
+        """Advance by `steps` time steps; the network's membranes are taken from the state and put back."""
+        current = cast(Tensor, state.tensors["current"])
+        potential = cast(list[Tensor], state.tensors["potential"])
+        sent = cast(list[Tensor], state.tensors["sent"])
+        self._load(len(current), potential, sent)
+        # a clone, since BindsNET keeps the tensor that it is given and zeroes it in place when reset
+        inputs = {INPUT: current.clone().expand(steps, *current.shape)}
+        with full_float32(self.device):
+            self._bindsnet.run(inputs, time=steps, one_step=True)
+        potential[:] = [nodes.v for nodes in self._firing]
+        sent[:] = [nodes.sent for nodes in self._firing]
+        state.steps += steps
+        return state, Block(torch.stack(self._counter.spikes), torch.stack(self._counter.counts))
+
+    def _load(self, images: int, potential: list[Tensor], sent: list[Tensor]) -> None:
+        """Give the network so many images and these membranes."""
+        self._counter.reset_state_variables()
+        self._bindsnet.batch_size = images
+        for nodes in self._bindsnet.layers.values():
+            nodes.set_batch_size(images)
+        for nodes, v, count in zip(self._firing, potential, sent, strict=True):
+            nodes.v, nodes.sent = v, count
+
+
+def label(layer: SpikingLayer) -> str:
+    """Name of a layer in the BindsNET network, whose names must not hold a dot."""
+    return layer.name.replace(".", "_")
+
+
+def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Network:
+    """BindsNET network, fed with the first layer's current [time, N, *shape] at `INPUT`.
+
+    With `run(..., one_step=False)` each connection delays by one step (see bsnn.readout.propagation_delays).
+    """
+    device = torch.device(device)
+    made = Network(learning=False)
+    made.add_layer(Input(shape=list(network.layers[0].shape)), INPUT)
+    before = INPUT
+    for index, layer in enumerate(network.layers):
+        if layer.pool and layer.op != "pool":
+            before = _add_sums(made, before, layer, first=index == 0)
+        nodes = _nodes(layer, first=index == 0, device=device)
+        made.add_layer(nodes, label(layer))
+        made.add_connection(_connection(made.layers[before], nodes, layer, first=index == 0), before, label(layer))
+        before = label(layer)
+    return made.to(device)
+
+
+def _nodes(layer: SpikingLayer, *, first: bool, device: torch.device) -> Nodes:
+    # float32 convolutions of integers are direct, and so exact, on a CPU; elsewhere Winograd may be chosen
+    return IFNodes(layer, first=first, exact_sums=device.type == "cpu") if layer.fires else _passing(layer.shape)
+
+
+def _passing(shape: tuple[int, ...]) -> PassThroughNodes:
+    return PassThroughNodes(shape=list(shape))
+
+
+def _add_sums(made: Network, before: str, layer: SpikingLayer, *, first: bool) -> str:
+    """Add the nodes that hold a layer's sums before its pool, and their connection; returns their name."""
+    channels, height, width = layer.shape
+    name = f"{label(layer)}_sums"
+    # the first layer's current comes pooled
+    nodes = _passing(layer.shape if first else (channels, 2 * height, 2 * width))
+    made.add_layer(nodes, name)
+    source = made.layers[before]
+    made.add_connection(IdentityConnection(source, nodes) if first else _weights(source, nodes, layer), before, name)
+    return name
+
+
+def _connection(source: Nodes, target: Nodes, layer: SpikingLayer, *, first: bool) -> AbstractConnection:
+    if first:
+        return IdentityConnection(source, target)
+    return PoolConnection(source, target, layer) if layer.pool else _weights(source, target, layer)
+
+
+def _weights(source: Nodes, target: Nodes, layer: SpikingLayer) -> AbstractConnection:
+    weight = cast(Tensor, layer.weight).float()
+    if layer.op == "conv":
+        return Conv2dConnection(source, target, kernel_size=3, padding=1, w=weight)
+    return Connection(source, target, w=weight.T.contiguous())
