@@ -1,0 +1,117 @@
+"""Fetching a file whose checksum is known: whole and verified, or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import shutil
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from filelock import FileLock
+from torchvision.datasets.utils import calculate_md5
+from tqdm import tqdm
+
+from bsnn.errors import DataError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
+TIMEOUT = 30.0  # seconds without a byte
+LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # no use in asking the server again
+PASSING = {408, 425, 429}  # client errors of HTTP that may be gone the next time
+
+
+def _mismatch(name: str | Path, expected: str, found: str, what_to_do: str) -> DataError:
+    return DataError(f"{name}: md5 is {found}, expected {expected}: damaged, or not the official file; {what_to_do}")
+
+
+def check_file(path: Path, md5: str, what_to_do: str) -> None:
+    """Refuse a file with another checksum.
+
+    Raises:
+        DataError: with both checksums and `what_to_do`.
+    """
+    found = calculate_md5(path)
+    if found != md5:
+        raise _mismatch(path, md5, found, what_to_do)
+
+
+def check_bytes(name: str | Path, content: bytes, md5: str, what_to_do: str) -> None:
+    """Refuse content with another checksum; `name` is for the message. See `check_file`."""
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise _mismatch(name, md5, found, what_to_do)
+
+
+def fetch(url: str, path: Path, md5: str) -> Path:
+    """The verified file at `path`: the one that is there, or else downloaded.
+
+    A download goes to `<name>.part` and takes its name only once its checksum is right; what a killed process left
+    there is overwritten. A file at `path` with a wrong checksum is removed, with a warning, and fetched again.
+    Processes that want the same file wait for each other.
+
+    Raises:
+        DataError: not to be had after several attempts, or nowhere to write to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            if not _whole(path, md5):
+                _persist(url, path, md5)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror or error}; make room or give write access, then run again"
+        ) from error
+    return path
+
+
+def _whole(path: Path, md5: str) -> bool:
+    if not path.is_file():
+        return False
+    found = calculate_md5(path)
+    if found == md5:
+        return True
+    log.warning("%s: md5 is %s, expected %s: damaged; removed, will be downloaded again", path, found, md5)
+    path.unlink()
+    return False
+
+
+def _persist(url: str, path: Path, md5: str) -> None:
+    """Try several times, waiting longer each time; then give up with what the last attempt met."""
+    part = path.with_name(f"{path.name}.part")
+    problem: Exception | None = None
+    for attempt in range(ATTEMPTS):
+        if problem is not None:
+            pause = PAUSE * 2 ** (attempt - 1)
+            log.warning("%s; attempt %d of %d in %g s", problem, attempt + 1, ATTEMPTS, pause)
+            time.sleep(pause)
+        try:
+            _download(url, part)
+            check_file(part, md5, f"downloaded from {url}")
+            part.replace(path)
+            return
+        except (OSError, HTTPException, DataError) as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in LOCAL:
+                raise
+            problem = error
+            if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in PASSING:
+                break
+    raise DataError(
+        f"{url}: cannot be downloaded: {problem}; check the network and run again, "
+        f"or put {path.name} into a folder and set data.path to that folder"
+    ) from problem
+
+
+def _download(url: str, part: Path) -> None:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        with tqdm.wrapattr(response, "read", total=total, desc=part.stem, miniters=1, disable=None) as body:
+            shutil.copyfileobj(body, file, 2**20)

@@ -1,0 +1,46 @@
+"""Which data sets there are. A new one is one function that returns a `Source`, and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bsnn import config
+from bsnn.datasets import arrays, cifar, digits, folder
+from bsnn.datasets.arrays import Source
+from bsnn.datasets.base import DataSet
+
+SOURCES: dict[str, Callable[[config.Data, Path], Source]] = {
+    "digits": digits.read,
+    "cifar10": cifar.read,
+    "cifar100": cifar.read,
+}
+
+
+def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cache: Path) -> None:
+    """Make the artifact of a data set: images as arrays (kind "images"), or an index of files (kind "image-index").
+
+    Args:
+        settings: which data set, and what of it. Its mean and deviation are for later stages.
+        path: file to write.
+        identity: settings that the artifact's key stands for.
+        cache: folder for downloads.
+
+    Raises:
+        DataError: the source is missing, damaged, or not to be had.
+        ArtifactError: `path` cannot be written.
+    """
+    if settings.name in SOURCES:
+        arrays.write(path, SOURCES[settings.name](settings, cache), settings, identity)
+    else:
+        folder.prepare(settings, path, identity)
+
+
+def load(path: Path) -> DataSet:
+    """Read the artifact of a data set, of either kind.
+
+    Raises:
+        ArtifactError: missing, damaged, foreign, or with other content than `prepare` writes.
+    """
+    return folder.load(Path(path)) if Path(path).suffix == ".parquet" else arrays.load(Path(path))

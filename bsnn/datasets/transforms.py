@@ -1,0 +1,68 @@
+"""Augmentation and normalisation of whole batches, on the device on which the batch lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bsnn import config
+
+
+class Normalise:
+    """`(x / 255 - mean) / std`, channel by channel: uint8 [B, C, H, W] to float32 of the same shape and device.
+
+    Every operand is a tensor on the device: dividing by a Python number is a multiplication by its reciprocal on
+    CUDA, and the last bit would depend on the device.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        constants = torch.tensor([[255.0] * len(mean), list(mean), list(std)], dtype=torch.float32)
+        self._constants = {torch.device("cpu"): constants.reshape(3, 1, -1, 1, 1)}
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Normalised images; the batch stays as it is."""
+        if batch.device not in self._constants:
+            self._constants[batch.device] = self._constants[torch.device("cpu")].to(batch.device)
+        scale, mean, std = self._constants[batch.device]
+        return batch.to(torch.float32).div_(scale).sub_(mean).div_(std)
+
+
+def augment(batch: Tensor, settings: config.Augment, generator: torch.Generator) -> Tensor:
+    """Random crop and random flip, drawn for each image by itself.
+
+    A crop of the image's own size is taken after zero padding by `settings.crop` pixels at each side; a flip is
+    horizontal and has probability 1/2. `settings.resized_crop` happens while decoding, not here.
+
+    Args:
+        batch: uint8 [B, C, H, W], on any device.
+        settings: what to do.
+        generator: the only source of randomness; one on the CPU gives the same images on every device.
+
+    Returns:
+        uint8 of the same shape and device; the batch itself if there is nothing to do.
+    """
+    if settings.crop:
+        batch = _cropped(batch, settings.crop, generator)
+    if settings.flip:
+        batch = _flipped(batch, generator)
+    return batch
+
+
+def _draw(high: int, shape: tuple[int, ...], batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Integers 0..high-1, drawn on the generator's device and moved to the batch's."""
+    return torch.randint(high, shape, generator=generator, device=generator.device).to(batch.device)
+
+
+def _cropped(batch: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """All places of the window are views of the padded batch; one of them is copied for each image."""
+    height, width = batch.shape[2:]
+    top, left = _draw(2 * padding + 1, (2, len(batch)), batch, generator)
+    windows = torch.nn.functional.pad(batch, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(batch), device=batch.device), :, top, left]
+
+
+def _flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = _draw(2, (len(batch),), batch, generator).bool()
+    return torch.where(chosen.reshape(-1, 1, 1, 1), batch.flip(3), batch)
