@@ -1,0 +1,90 @@
+"""Percentiles of every layer's activations over calibration images: two forward passes, whatever the number of images.
+
+One table answers every percentile on the grid (bsnn.percentiles.grid) for all values, zeros included, and for the
+positive ones alone; a new percentile never touches an image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bsnn.errors import BsnnError
+from bsnn.networks import Trained
+from bsnn.percentiles import FirstPass, Population, SecondPass, Summary, grid
+
+TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
+
+
+def collect(trained: Trained, batches: Callable[[], Iterable[Tensor]]) -> pd.DataFrame:
+    """Exact percentiles of each observed layer, equal to NumPy's over the concatenated activations as float64.
+
+    Args:
+        trained: the network; runs without gradients and with dropout off, on the device of its weights.
+        batches: gives the same normalised images, float32 [N, channels, height, width] on the network's device, in
+            the same batches each time it is called; called twice.
+
+    Returns:
+        layer (string), population ("all" or "positive"), percentile, value (float64), and for each layer and
+        population, repeated: count (int64), mean, maximum (float64). Layers in the network's order, percentiles
+        increasing. A layer without a positive value has count 0 and NaN throughout in population "positive".
+
+    Raises:
+        BsnnError: no images; NaN, infinite or negative activations (names the layer); or passes that differ.
+    """
+    device = next(trained.module.parameters()).device
+    names = [name for layer in trained.plan[:-1] for name in layer.observed]
+    first = {name: FirstPass(name, device) for name in names}
+    _feed(trained.module, batches(), first, "activations, pass 1 of 2")
+    second = {name: SecondPass(first.pop(name), grid()) for name in names}
+    _feed(trained.module, batches(), second, "activations, pass 2 of 2")
+    summaries = {name: counter.summaries() for name, counter in second.items()}
+    rows = [_rows(name, population, found) for name in names for population, found in summaries[name].items()]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _feed(
+    module: nn.Module, batches: Iterable[Tensor], counters: Mapping[str, FirstPass | SecondPass], title: str
+) -> None:
+    """Show each layer's activations to its counter."""
+    images = 0
+    with _evaluating(module), torch.no_grad():
+        for batch in tqdm(batches, desc=title, unit="batch", disable=None):
+            module(batch, lambda name, values: counters[name].add(values))
+            images += len(batch)
+    if not images:
+        raise BsnnError(f"{title}: there are no calibration images; give at least one")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off within, as it was afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _rows(name: str, population: Population, found: Summary) -> pd.DataFrame:
+    """A row for each percentile."""
+    percentiles = grid()
+    return pd.DataFrame(
+        {
+            "layer": pd.Series([name] * len(percentiles), dtype=TEXT),
+            "population": pd.Series([population] * len(percentiles), dtype=TEXT),
+            "percentile": percentiles,
+            "value": found.percentiles,
+            "count": np.int64(found.count),
+            "mean": found.mean,
+            "maximum": found.maximum,
+        }
+    )
