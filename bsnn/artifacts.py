@@ -118,10 +118,18 @@ def write_table(
     import pyarrow.parquet as pq
 
     arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.cast(pa.schema([_plain(field) for field in arrow.schema], arrow.schema.metadata))
     note = json.dumps(document(kind, identity, extra))
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), KEY.encode(): note.encode()})
     with replacing(path) as temporary:
         pq.write_table(arrow, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Strings as `string`, whatever pandas made of them."""
+    import pyarrow as pa
+
+    return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
 
 
 def read_table(path: str | Path, kind: str, columns: Mapping[str, str]) -> tuple[pa.Table, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The stages of the pipeline: read artifacts, call one room, write artifacts. What a rule does, by hand or by Snakemake.
+"""The stages of the pipeline: read artifacts, call one room, write artifacts. What a rule does, also by hand.
 
 Every function takes a `Job`: the checked configuration, the experiment, and which of its networks is meant. Paths
 follow from it (bsnn.identity.Paths), so a stage is the same whoever starts it.
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsnn import artifacts, identity
-from bsnn.config import Config, Experiment, Weights, format_percentile
+from bsnn.config import Config, Experiment, Weights
 from bsnn.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bsnn.datasets import DataSet, Split
+    from bsnn.datasets import Split
     from bsnn.networks import Trained
 
 logger = logging.getLogger("bsnn")

@@ -1,0 +1,217 @@
+"""The command line: every stage by hand, and questions about artifacts. `snakemake` runs the same stages by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+import bsnn
+from bsnn import artifacts, config, inventory, log, stages
+from bsnn.config import Config, Weights
+from bsnn.errors import BsnnError, ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Stages, in order: data, train, binarize, activations, thresholds, simulate, tables, figures, report. "
+    "`snakemake` runs them all, and only those that are needed.",
+)
+
+Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
+Kind = Annotated[str, typer.Option("--weights", help="full or binary.")]
+Seed = Annotated[int, typer.Option(help="Seed of the network.")]
+Percentile = Annotated[float, typer.Option(help="Percentile of the activations.")]
+ConfigFile = Annotated[Path, typer.Option("--config-file", help="Configuration.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: key=value, with dots for sections; repeatable.")
+]
+
+CONFIG_FILE = Path("config.yaml")
+
+
+def _changes(texts: list[str] | None) -> dict[str, Any]:
+    """Nested settings from `a.b=value` texts, values as YAML."""
+    changes: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected key=value, for example --set compute.engine=torch")
+        nested: Any = yaml.safe_load(value)
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        changes = config.merge(changes, nested)
+    return changes
+
+
+def _load(path: Path, texts: list[str] | None) -> Config:
+    return config.load(path, _changes(texts))
+
+
+def _weights(text: str) -> Weights:
+    if text == "full" or text == "binary":
+        return text  # type: ignore[return-value]
+    raise ConfigError(f"--weights {text}: expected full or binary")
+
+
+def _run(stage: Callable[[stages.Job], None], file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
+    with log.job():
+        stage(stages.Job(_load(file, changes), name, **place))
+
+
+@app.command()
+def data(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Fetch, verify and store the data set."""
+    _run(stages.data, config_file, changes, experiment)
+
+
+@app.command()
+def train(
+    experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
+) -> None:
+    """Train the full-precision network."""
+    _run(stages.train, config_file, changes, experiment, seed=seed)
+
+
+@app.command()
+def binarize(
+    experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
+) -> None:
+    """Fine-tune the binary network from the full-precision one."""
+    _run(stages.train, config_file, changes, experiment, weights="binary", seed=seed)
+
+
+@app.command()
+def activations(
+    experiment: Experiment,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Collect every percentile of every layer's activations."""
+    _run(stages.activations, config_file, changes, experiment, weights=_weights(weights), seed=seed)
+
+
+@app.command()
+def thresholds(
+    experiment: Experiment,
+    percentile: Percentile,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Read thresholds at one percentile from the activation table."""
+    place = {"weights": _weights(weights), "seed": seed, "percentile": percentile}
+    _run(stages.thresholds, config_file, changes, experiment, **place)
+
+
+@app.command()
+def simulate(
+    experiment: Experiment,
+    percentile: Percentile,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    shard: Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")] = 1,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Simulate the spiking network on one shard of the test set."""
+    place = {"weights": _weights(weights), "seed": seed, "percentile": percentile, "shard": shard}
+    _run(stages.simulate, config_file, changes, experiment, **place)
+
+
+@app.command()
+def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write the tables (CSV, Parquet, Markdown)."""
+    _run(stages.tables, config_file, changes, experiment)
+
+
+@app.command()
+def figures(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Draw the figures (SVG, PNG)."""
+    _run(stages.figures, config_file, changes, experiment)
+
+
+@app.command()
+def report(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write the report (one HTML file)."""
+    _run(stages.report, config_file, changes, experiment)
+
+
+@app.command()
+def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
+    """Tell what an artifact is: the settings that its key stands for, and where it comes from."""
+    with log.job():
+        typer.echo(json.dumps(artifacts.describe(path), indent=2))
+
+
+@app.command("list")
+def list_artifacts(
+    unused: Annotated[bool, typer.Option("--unused", help="Only those that no current setting needs.")] = False,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """List artifacts: size in MiB, whether a current setting needs them, path."""
+    with log.job():
+        for item in inventory.artifacts(_load(config_file, changes)):
+            if not (unused and item.needed):
+                typer.echo(f"{item.size / 2**20:10.2f}  {'needed' if item.needed else 'unused'}  {item.path}")
+
+
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only tell.")] = False,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Remove artifacts that no current setting needs."""
+    with log.job():
+        unused = [item for item in inventory.artifacts(_load(config_file, changes)) if not item.needed]
+        for item in unused:
+            typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
+            if yes:
+                item.remove()
+        size = sum(item.size for item in unused) / 2**20
+        typer.echo(f"{len(unused)} artifacts, {size:.1f} MiB" + ("" if yes else "; add --yes to remove them"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of config.yaml."""
+    typer.echo(config.schema(), nl=False)
+
+
+@app.command()
+def check(config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Check the configuration and print it with all defaults filled in."""
+    with log.job():
+        typer.echo(yaml.safe_dump(_load(config_file, changes).model_dump(mode="json"), sort_keys=False))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(bsnn.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Entry point of `bsnn`."""
+    try:
+        app()
+    except BsnnError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,117 @@
+"""Artifacts: whole or not at all, and checked on reading."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bsnn import artifacts
+from bsnn.errors import ArtifactError
+
+IDENTITY = {"stage": "test", "version": 3}
+TABLE = pd.DataFrame({"layer": ["a", "b"], "value": [1.5, 2.5]})
+TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "sign": torch.tensor([1, -1], dtype=torch.int8)}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_table_comes_back_with_its_document(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "t.parquet"
+    artifacts.write_table(path, TABLE, "test", IDENTITY, {"images": 7})
+    table, document = artifacts.read_table(path, "test", {"layer": "string", "value": "double"})
+    assert table.to_pandas()["value"].tolist() == [1.5, 2.5]
+    assert (document["identity"], document["version"], document["extra"]) == (IDENTITY, 3, {"images": 7})
+    assert {"created", "revision", "hardware", "versions"} <= set(document["provenance"])
+    assert artifacts.describe(path) == document
+    assert leftovers(path.parent) == []
+
+
+def test_tensors_come_back_bit_by_bit(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    artifacts.write_tensors(path, TENSORS, "test", IDENTITY)
+    tensors, document = artifacts.read_tensors(path, "test")
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert artifacts.describe(path) == document
+
+
+def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    artifacts.write_text(path, "old")
+    with pytest.raises(RuntimeError), artifacts.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        artifacts.write_text(tmp_path / "file" / "t.txt", "x")
+
+
+def written(tmp_path: Path) -> tuple[Path, Path]:
+    table, tensors = tmp_path / "t.parquet", tmp_path / "t.safetensors"
+    artifacts.write_table(table, TABLE, "test", IDENTITY)
+    artifacts.write_tensors(tensors, TENSORS, "test", IDENTITY)
+    return table, tensors
+
+
+@pytest.mark.parametrize("kept", [0, 4, 40, -1])
+def test_truncated_files_are_refused(tmp_path: Path, kept: int) -> None:
+    table, tensors = written(tmp_path)
+    for path in (table, tensors):
+        path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ArtifactError, match=r"t\.parquet: damaged.*snakemake"):
+        artifacts.read_table(table, "test", {})
+    with pytest.raises(ArtifactError, match=r"t\.safetensors: damaged.*snakemake"):
+        artifacts.read_tensors(tensors, "test")
+
+
+def test_flipped_bit_is_refused(tmp_path: Path) -> None:
+    _, tensors = written(tmp_path)
+    raw = bytearray(tensors.read_bytes())
+    raw[-1] ^= 1
+    tensors.write_bytes(bytes(raw))
+    with pytest.raises(ArtifactError, match="digest"):
+        artifacts.read_tensors(tensors, "test")
+
+
+def test_flipped_bit_in_a_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    artifacts.write_table(path, pd.DataFrame({"value": range(1000)}), "test", IDENTITY)
+    raw = bytearray(path.read_bytes())
+    raw[200] ^= 16  # inside the first data page
+    path.write_bytes(bytes(raw))
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifacts.read_table(path, "test", {"value": "int64"})
+
+
+def test_foreign_files_and_wrong_kinds_are_refused(tmp_path: Path) -> None:
+    table, tensors = written(tmp_path)
+    with pytest.raises(ArtifactError, match="holds 'test', expected 'other'"):
+        artifacts.read_table(table, "other", {})
+    with pytest.raises(ArtifactError, match="holds 'test', expected 'other'"):
+        artifacts.read_tensors(tensors, "other")
+    pq.write_table(pa.table({"value": [1]}), table)
+    save_file({"x": torch.zeros(1)}, tensors)
+    with pytest.raises(ArtifactError, match="not written by bsnn"):
+        artifacts.read_table(table, "test", {})
+    with pytest.raises(ArtifactError, match="not written by bsnn"):
+        artifacts.read_tensors(tensors, "test")
+    with pytest.raises(ArtifactError, match="no such file"):
+        artifacts.read_table(tmp_path / "none.parquet", "test", {})
+
+
+def test_columns_are_checked(tmp_path: Path) -> None:
+    table, _ = written(tmp_path)
+    with pytest.raises(ArtifactError, match="column 'count' is missing"):
+        artifacts.read_table(table, "test", {"count": "int64"})
+    with pytest.raises(ArtifactError, match="column 'value' has type double, expected int64"):
+        artifacts.read_table(table, "test", {"value": "int64"})

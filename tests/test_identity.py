@@ -1,0 +1,94 @@
+"""Keys: which change of the settings changes which stage's key, and nothing else does."""
+
+from pathlib import Path
+
+import pytest
+
+from bsnn import config, identity
+
+FILE = Path(__file__).parent.parent / "config.yaml"
+STAGES = ["data", "train", "binarize", "activations", "thresholds", "simulate", "results"]
+
+
+def keys(changes: dict[str, object], weights: config.Weights = "binary", name: str = "digits") -> dict[str, str]:
+    loaded = config.load(FILE, changes)
+    one = loaded.experiments[name]
+    seed, percentile = loaded.seeds[0], loaded.percentile[0]
+    identities = [
+        identity.data(one),
+        identity.train(one, seed),
+        identity.binarize(one, seed),
+        identity.activations(one, weights, seed),
+        identity.thresholds(one, weights, seed, percentile),
+        identity.simulate(loaded, one, weights, seed, percentile),
+        identity.results(loaded, name),
+    ]
+    return {stage: identity.key(found) for stage, found in zip(STAGES, identities, strict=True)}
+
+
+def digits(**sections: object) -> dict[str, object]:
+    return {"experiments": {"digits": sections}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"percentile": 99.5}, ["thresholds", "simulate", "results"]),
+        ({"time": 50}, ["results"]),
+        (digits(simulation={"time": 150}), ["simulate", "results"]),
+        (digits(simulation={"initial": 0.5}), ["simulate", "results"]),
+        (digits(simulation={"shards": 4}), []),
+        (digits(thresholds={"population": "positive"}), ["thresholds", "simulate", "results"]),
+        (digits(activations={"images": 500}), ["activations", "thresholds", "simulate", "results"]),
+        (digits(binarize={"epochs": 3}), ["binarize", "activations", "thresholds", "simulate", "results"]),
+        (digits(train={"epochs": 3}), STAGES[1:]),
+        (digits(data={"mean": [0.5, 0.5, 0.5]}), STAGES[1:]),
+        (digits(network={"hidden": [99]}), STAGES[1:]),
+        ({"seeds": 1}, STAGES[1:]),
+        (digits(data={"image_size": 24}), STAGES),
+        (digits(data={"path": "/elsewhere"}), []),
+        (digits(description="other words"), ["results"]),
+        ({"compute": {"engine": "torch", "threads": 1, "batch_size": 7}}, ["results"]),
+    ],
+)
+def test_change_reaches_exactly_these_stages(changes: dict[str, object], expected: list[str]) -> None:
+    before, after = keys({"weights": "binary"}), keys({"weights": "binary", **changes})
+    if changes.get("compute"):
+        expected = []
+    assert [stage for stage in STAGES if before[stage] != after[stage]] == expected
+
+
+def test_engine_counts_for_full_precision_only() -> None:
+    changes = {"compute": {"engine": "torch"}}
+    assert keys(changes, "full")["simulate"] != keys({}, "full")["simulate"]
+    assert keys(changes, "binary")["simulate"] == keys({}, "binary")["simulate"]
+
+
+def test_path_of_unverified_data_counts() -> None:
+    changes = {"experiments": {"imagenet": {"data": {"path": "/elsewhere"}}}}
+    assert keys(changes, name="imagenet")["data"] != keys({}, name="imagenet")["data"]
+
+
+def test_order_and_spelling_do_not_count() -> None:
+    loaded = config.load(FILE)
+    raw = loaded.model_dump(mode="json")
+    turned = {name: raw[name] for name in reversed(raw)}
+    turned["experiments"]["digits"] = dict(reversed(raw["experiments"]["digits"].items()))
+    assert identity.results(config.validate(turned), "digits") == identity.results(loaded, "digits")
+    assert keys(digits(network={"dropout": 0.10})) == keys({})
+
+
+def test_version_of_a_stage_reaches_everything_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys({})
+    monkeypatch.setitem(identity.VERSION, "activations", 99)
+    after = keys({})
+    changed = [stage for stage in STAGES if before[stage] != after[stage]]
+    assert changed == ["activations", "thresholds", "simulate", "results"]
+
+
+def test_paths_name_what_a_person_varies() -> None:
+    paths = identity.Paths(config.load(FILE))
+    path = paths.predictions("digits", "binary", 0, 99.9, 1)
+    assert path.parent == Path("results/digits/binary/seed0/p99.9")
+    assert path.name.endswith(".1of1.parquet")
