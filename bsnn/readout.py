@@ -1,0 +1,115 @@
+"""Read-out: class and margin at every time step from the spikes of the last hidden layer, the same bits everywhere.
+
+The last layer never spikes; its potential after t steps is the sum over all steps of `readout @ spikes`, that is
+`readout @ (spikes of each neuron so far)`. The weights are put on a grid of 2^-24 of the largest weight's power of two
+(float32's own resolution there), so that every product and sum is a multiple of the grid below 2^53 of them: exact in
+float64 in any order, whatever the device, batch, block size or library. Hence equal spikes give equal predictions.
+
+Ties go to the lowest class; before the first spike arrives, all potentials are 0 and the prediction is class 0.
+"""
+
+from __future__ import annotations
+
+from math import frexp
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bsnn.errors import EngineError
+from bsnn.spiking import SpikingNetwork
+
+GRID_BITS = 24
+_LARGEST_SPIKE = 4  # a sum of four spikes may be read out
+_CHUNK_VALUES = 2**23  # spikes turned into float64 at once: 64 MiB
+
+
+class Reading(NamedTuple):
+    """Predictions of consecutive time steps for N images."""
+
+    predicted: Tensor  # int16 [steps, N]
+    margin: Tensor  # float32 [steps, N]: best minus second best potential, divided by the steps so far (logit units)
+
+
+def on_grid(weight: Tensor) -> Tensor:
+    """Read-out weights, float64, rounded to multiples of 2^-24 of the power of two above the largest magnitude."""
+    exponent = frexp(float(weight.abs().max()))[1]
+    scale = 2.0 ** (GRID_BITS - exponent)
+    return torch.round(weight.double() * scale) / scale
+
+
+class Readout:
+    """Running potentials of a batch of images.
+
+    Args:
+        network: whose read-out weights are used.
+        images: images in the batch.
+        device: where the spikes lie.
+    """
+
+    def __init__(self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu") -> None:
+        self.weight = on_grid(network.readout).to(device)
+        self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
+        self.steps = 0
+
+    def advance(self, spikes: Tensor) -> Reading:
+        """Predictions after each of the next steps.
+
+        Args:
+            spikes: int8 [steps, N, units], the last hidden layer's (Block.spikes).
+
+        Raises:
+            EngineError: when so many steps could exceed what is exact in float64 (far above any use).
+        """
+        units = self.weight.shape[1]
+        if (self.steps + len(spikes)) * units * _LARGEST_SPIKE > 2 ** (53 - GRID_BITS):
+            most = 2 ** (53 - GRID_BITS) // (units * _LARGEST_SPIKE)
+            raise EngineError(f"the read-out of {units} units is exact for at most {most} time steps; simulate fewer")
+        rows = max(1, _CHUNK_VALUES // max(1, spikes[0].numel()))
+        readings = [self._chunk(some) for some in spikes.split(rows)]
+        return Reading(*(torch.cat(part) for part in zip(*readings, strict=True)))
+
+    def _chunk(self, spikes: Tensor) -> Reading:
+        potential = self.potential + (spikes.double() @ self.weight.T).cumsum(0)
+        self.potential = potential[-1]
+        elapsed = torch.arange(1, len(spikes) + 1, device=spikes.device) + self.steps
+        self.steps += len(spikes)
+        predicted, margin = decide(potential)
+        return Reading(predicted, (margin / elapsed[:, None]).float())
+
+    def keep(self, index: Tensor) -> None:
+        """Let all images but `index` (int64) leave."""
+        self.potential = self.potential[index]
+
+
+def decide(potential: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest class of the largest potential (int16), and its distance from the next (infinite for a single class).
+
+    Args:
+        potential: float64 [..., classes].
+    """
+    classes = torch.arange(potential.shape[-1], dtype=torch.int16, device=potential.device)
+    best = potential.amax(-1, keepdim=True)
+    predicted = torch.where(potential == best, classes, potential.shape[-1]).amin(-1)
+    rest = potential.masked_fill(classes == predicted[..., None], -torch.inf)
+    return predicted, best[..., 0] - rest.amax(-1)
+
+
+def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Fraction of images classified correctly at every step, float64 [T], from [N, T] and [N]."""
+    return (predicted == labels[:, None]).double().mean(0)
+
+
+def propagation_delays(network: SpikingNetwork) -> list[int]:
+    """Steps by which `delayed` propagation lags behind `same-step`, for each firing layer and, last, the read-out.
+
+    Each connection delays by one step, and so does a connection into nodes that merely hold what they are given: the
+    sums before a pool, or spikes of a maximum pool. Delayed propagation is same-step shifted by these, so it needs no
+    simulation of its own.
+    """
+    delays, elapsed = [], 0
+    for layer in network.layers:
+        elapsed += 2 if layer.pool and layer.op != "pool" else 1
+        if layer.fires:
+            delays.append(elapsed)
+    return [*delays, elapsed + 1]
