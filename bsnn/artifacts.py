@@ -8,9 +8,11 @@ tensor files carry a digest of their tensors.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -40,7 +42,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp", dir=path.parent)
+        _sweep(path)
+        prefix, suffix = f".{path.name}.", f".{os.getpid()}.{platform.node()}.tmp"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -54,6 +58,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes of this machine left behind of earlier tries to write this file."""
+    ending = f".{platform.node()}.tmp"
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(ending)}"):
+        process = left.name.removesuffix(ending).rpartition(".")[2]
+        if not _alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

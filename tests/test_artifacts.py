@@ -1,5 +1,7 @@
 """Artifacts: whole or not at all, and checked on reading."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -43,9 +45,14 @@ def test_tensors_come_back_bit_by_bit(tmp_path: Path) -> None:
 def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     artifacts.write_text(path, "old")
-    with pytest.raises(RuntimeError), artifacts.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with artifacts.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert leftovers(tmp_path) == []
 
@@ -115,3 +122,25 @@ def test_columns_are_checked(tmp_path: Path) -> None:
         artifacts.read_table(table, "test", {"count": "int64"})
     with pytest.raises(ArtifactError, match="column 'value' has type double, expected int64"):
         artifacts.read_table(table, "test", {"value": "int64"})
+
+
+def test_remains_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    script = (
+        "import os, signal; from bsnn import artifacts\n"
+        f"with artifacts.replacing({str(path)!r}) as p: p.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert len(leftovers(tmp_path)) == 1
+    assert not path.exists()
+    artifacts.write_text(path, "whole")
+    assert leftovers(tmp_path) == []
+
+
+def test_another_writer_at_work_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    with artifacts.replacing(path) as first:
+        first.write_text("first")
+        artifacts.write_text(path, "second")
+        assert first.exists()
+    assert path.read_text() == "first"

@@ -1,0 +1,192 @@
+"""What reruns after which change: asserted exactly, on a pipeline that really ran."""
+
+import copy
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run, snakemake
+
+from bsnn.config import merge, validate
+from bsnn.identity import Paths
+
+BOTH = {"thresholds": 4, "simulate": 4}
+ONE_KIND = {"thresholds": 2, "simulate": 2}
+EVERYTHING = {"train": 1, "binarize": 1, "activations": 2, **BOTH, **RESULTS}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose pipeline ran to its end."""
+    folder = checkout(tmp_path_factory.mktemp("finished"), TINY)
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def scratch(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def tiny(**sections: object) -> dict[str, Any]:
+    return {"experiments": {"tiny": sections}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, {}, id="nothing"),
+        pytest.param({"percentile": 99.5}, {**ONE_KIND, **RESULTS}, id="percentile changed"),
+        pytest.param({"percentile": [99.0, 99.5, 100.0]}, {**ONE_KIND, **RESULTS}, id="percentile added"),
+        pytest.param({"percentile": 99.0}, RESULTS, id="percentile dropped"),
+        pytest.param({"time": 5}, RESULTS, id="reported time"),
+        pytest.param(tiny(simulation={"time": 12}), {"simulate": 4, **RESULTS}, id="simulated time"),
+        pytest.param(
+            tiny(binarize={"epochs": 4}),
+            {"binarize": 1, "activations": 1, **ONE_KIND, **RESULTS},
+            id="binary recipe",
+        ),
+        pytest.param(tiny(train={"epochs": 4}), EVERYTHING, id="full-precision recipe"),
+        pytest.param(tiny(network={"hidden": [20]}), EVERYTHING, id="network"),
+        pytest.param({"seeds": [0, 1]}, EVERYTHING, id="seed added"),
+        pytest.param({"seeds": [1]}, EVERYTHING, id="seed changed"),
+        pytest.param({"weights": ["full"]}, RESULTS, id="kind dropped"),
+        pytest.param(tiny(data={"test_images": 40}), {"data": 1, **EVERYTHING}, id="data"),
+        pytest.param(tiny(data={"path": "elsewhere"}), {}, id="path of verified data"),
+        pytest.param({"compute": {"batch_size": 7, "memory_mib": 100, "threads": 2}}, {}, id="resources"),
+    ],
+)
+def test_changed_settings(scratch: Path, changes: dict[str, Any], expected: dict[str, int]) -> None:
+    configure(scratch, merge(TINY, changes))
+    assert planned(scratch) == expected
+
+
+def test_changes_on_the_command_line(finished: Path) -> None:
+    assert planned(finished, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS}
+    assert planned(finished, "--config", "time=5") == RESULTS
+    assert planned(finished) == {}
+
+
+def test_reordered_and_respelled_settings(scratch: Path) -> None:
+    def turned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: turned(value[name]) for name in reversed(value)}
+        return value
+
+    configure(scratch, turned(TINY))
+    text = (scratch / "config.yaml").read_text()
+    (scratch / "config.yaml").write_text("# a comment\n" + text.replace("0.05", "5.0e-2"))
+    assert planned(scratch) == {}
+
+
+def test_touched_and_edited_sources(scratch: Path) -> None:
+    for name in ("bsnn/train.py", "bsnn/simulate.py", "workflow/scripts/train.py", "workflow/rules/simulate.smk"):
+        path = scratch / name
+        path.write_text(path.read_text() + "\n# a comment\n")
+    for path in [*(scratch / "workflow/scripts").iterdir(), *(scratch / "results").rglob("data/*")]:
+        os.utime(path)
+    assert planned(scratch) == {}
+
+
+def test_back_to_an_old_setting(scratch: Path) -> None:
+    run(scratch, "--config", "percentile=99.5", "time=8")
+    assert planned(scratch, "--config", "percentile=99.5", "time=8") == {}
+    assert planned(scratch) == RESULTS
+
+
+def test_lost_intermediate_files_are_not_missed(scratch: Path) -> None:
+    for path in (scratch / "results").rglob("activations-*.parquet"):
+        path.unlink()
+    assert planned(scratch) == {}
+    assert planned(scratch, "--config", "percentile=99.5") == {"activations": 2, **ONE_KIND, **RESULTS}
+
+
+def command(*words: str) -> Callable[[Path, Path], None]:
+    def copy_results(source: Path, target: Path) -> None:
+        subprocess.run([*words, f"{source}/results", str(target)], check=True)
+
+    return copy_results
+
+
+def rsync_like(source: Path, target: Path) -> None:
+    """What `rsync -r` leaves: contents in order of name, all file times new."""
+    for path in sorted((source / "results").rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+COPIES = {
+    "cp -r": command("cp", "-r"),
+    "cp -a": command("cp", "-a"),
+    "rsync -r": command("rsync", "-r") if shutil.which("rsync") else rsync_like,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_fresh_clone_with_all_results(finished: Path, tmp_path: Path, way: str) -> None:
+    clone = checkout(tmp_path / "clone", TINY)
+    COPIES[way](finished, clone)
+    assert planned(clone) == {}
+    assert planned(clone, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS}
+    configure(clone, merge(TINY, tiny(binarize={"epochs": 4})))
+    assert planned(clone) == {"binarize": 1, "activations": 1, **ONE_KIND, **RESULTS}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_fresh_clone_with_some_results(finished: Path, tmp_path: Path, way: str) -> None:
+    clone = checkout(tmp_path / "clone", TINY)
+    COPIES[way](finished, clone)
+    results = clone / "results"
+    for path in [*results.rglob("predictions-*"), *results.rglob("spikes-*"), *results.rglob("thresholds-*")]:
+        path.unlink()
+    for folder in ("tables", "figures", "report"):
+        shutil.rmtree(results / "tiny" / folder)
+    (results / "tiny" / "report.html").unlink()
+    assert planned(clone) == {**BOTH, **RESULTS}
+    for path in results.rglob("binary/**/ann-*"):
+        path.unlink()
+    for path in results.rglob("binary/**/activations-*"):
+        path.unlink()
+    assert planned(clone) == {"binarize": 1, "activations": 1, **BOTH, **RESULTS}
+
+
+def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
+    """A folder has no checksum, so another path is another data set. Files stand in for a run's artifacts."""
+    here, elsewhere = (merge(TINY, tiny(data={"name": "folder", "path": path})) for path in ("a", "b"))
+    folder = checkout(tmp_path / "clone", here)
+    networks = {"data": 1, "train": 1, "binarize": 1}
+    assert planned(folder, "networks") == networks
+    paths = Paths(validate(here), folder / "results")
+    for path in (paths.data("tiny"), paths.network("tiny", "full", 0), paths.network("tiny", "binary", 0)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert planned(folder, "networks") == {}
+    configure(folder, elsewhere)
+    assert planned(folder, "networks") == networks
+
+
+def test_foreign_key_is_refused(finished: Path) -> None:
+    path = "results/tiny/full/seed0/activations-000000000000.parquet"
+    done = snakemake(finished, "-n", path)
+    assert done.returncode != 0
+    assert "does not belong to the current settings" in done.stdout + done.stderr
+
+
+def test_invalid_settings_stop_before_any_job(scratch: Path) -> None:
+    for changes, words in [
+        ({"percentile": "99,9"}, "percentile.0"),
+        ({"time": 11}, "simulates 10"),
+        ({"tiem": 5}, "unknown key"),
+    ]:
+        configure(scratch, merge(copy.deepcopy(TINY), changes))
+        done = snakemake(scratch, "--cores", "1")
+        assert done.returncode != 0
+        assert words in done.stdout + done.stderr

@@ -1,0 +1,90 @@
+"""Kill -9 in the midst of a stage: the same command goes on, and the artifacts equal an undisturbed run's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from safetensors.torch import load_file
+from workflow_for_tests import TINY, checkout, environment, planned, run, snakemake
+
+from bsnn.config import merge
+
+LONGER = {"epochs": 40}
+CONFIG = merge(
+    TINY,
+    {"percentile": [99.0], "experiments": {"tiny": {"train": LONGER, "binarize": LONGER, "simulation": {"time": 60}}}},
+)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill_when(folder: Path, sign: str) -> None:
+    """Start the pipeline and kill it, with all its jobs, as soon as a file of this pattern is there."""
+    process = start(folder)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(sign)):
+        assert process.poll() is None, f"ended before {sign} was there"
+        assert time.monotonic() < deadline, f"{sign} never came"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What all artifacts hold, without where and when they were made."""
+    found: dict[str, object] = {}
+    for path in sorted((folder / "results/tiny").rglob("*-*.*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".safetensors":
+            found[name] = {key: tensor.numpy().tobytes() for key, tensor in load_file(path).items()}
+        elif path.suffix == ".parquet":
+            table = pq.read_table(path)
+            measured = [column for column in ("seconds", "images_per_second") if column in table.column_names]
+            found[name] = table.drop_columns(measured).replace_schema_metadata(None).to_pydict()
+    return found
+
+
+def test_killed_runs_go_on_to_the_same_artifacts(tmp_path: Path) -> None:
+    undisturbed = checkout(tmp_path / "undisturbed", CONFIG)
+    run(undisturbed)
+    killed = checkout(tmp_path / "killed", CONFIG)
+    kill_when(killed, "results/checkpoints/tiny/full/*/*/*")
+    assert not list(killed.glob("results/tiny/full/*/ann-*"))
+    kill_when(killed, "results/checkpoints/tiny/binary/*/*/*")
+    assert not list(killed.glob("results/tiny/binary/*/ann-*"))
+    kill_when(killed, "logs/activations/tiny/*.log")
+    assert len(list(killed.glob("results/tiny/*/*/activations-*"))) < 2
+    kill_when(killed, "logs/simulate/tiny/*.log")
+    assert len(list(killed.glob("results/tiny/*/*/*/predictions-*"))) < 2
+    run(killed)
+    assert planned(killed) == {}
+    assert contents(killed) == contents(undisturbed)
+    assert len(contents(killed)) == 13
+    assert not list((killed / "results/tiny").rglob("*.tmp"))
+
+
+def test_damaged_artifact_is_named_with_its_remedy(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "damaged", CONFIG)
+    run(folder, "activation_tables")
+    [table] = folder.glob("results/tiny/full/*/activations-*")
+    table.write_bytes(table.read_bytes()[:1000])
+    done = snakemake(folder, "--cores", "2", "threshold_tables")
+    assert done.returncode != 0
+    assert "damaged Parquet file" in done.stdout + done.stderr
+    assert f"snakemake {table.relative_to(folder)}" in done.stdout + done.stderr
+    assert not list(folder.glob("results/tiny/full/*/*/thresholds-*"))
+    table.unlink()
+    run(folder, "threshold_tables")
