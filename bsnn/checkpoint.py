@@ -1,0 +1,115 @@
+"""Checkpoints at epoch ends, from which a killed run goes on to the same weights.
+
+One safetensors file an epoch (no pickle), written whole or not at all, with a digest of its content and the identity
+of the run. The last two are kept: a damaged one is named and passed over. A lock in the folder keeps two processes
+from training the same network at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from bsnn import artifacts
+from bsnn.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+KIND = "checkpoint"
+KEEP = 2
+LOCK_MESSAGE_SECONDS = 60.0
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Be the only process that trains in this folder; wait for another one, and say so once a minute.
+
+    The lock is the operating system's: it goes with its process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    patience = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            logger.warning("%s: another process is training this network and holds the lock; waiting for it", folder)
+            patience = LOCK_MESSAGE_SECONDS
+    try:
+        for left in folder.glob(".*.tmp"):  # of a killed process: nobody else can be writing now
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def save(
+    folder: Path,
+    identity: Mapping[str, Any],
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    """Write the checkpoint of the last epoch in `history`; remove all but the last two.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items() if value is not None}
+    path = folder / f"epoch-{len(history):06d}.safetensors"
+    artifacts.write_tensors(path, tensors, KIND, identity, {"history": history})
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+
+
+def restore(
+    folder: Path, identity: Mapping[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer
+) -> list[dict[str, float]]:
+    """Put a network and its optimiser back to the newest sound checkpoint; gives its history.
+
+    Without one, nothing is changed and the history is empty. A damaged or foreign checkpoint is named in a warning.
+    """
+    for path in _newest_first(folder):
+        try:
+            tensors, found = artifacts.read_tensors(path, KIND)
+        except ArtifactError as error:
+            logger.warning("checkpoint passed over: %s", error)
+            continue
+        if found["identity"] != identity:
+            logger.warning("checkpoint passed over: %s belongs to a run with other settings", path)
+            continue
+        module.load_state_dict(_under("model/", tensors))
+        _restore_optimiser(optimiser, _under("optimiser/", tensors))
+        history: list[dict[str, float]] = found["extra"]["history"]
+        logger.info("going on after epoch %d, from %s", len(history), path)
+        return history
+    return []
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Fill the optimiser's state, in the memory layout of its parameters (which fused steps insist on)."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, entry = name.partition("/")
+        like = parameters[int(index)]
+        shaped = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(index), {})[entry] = shaped
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

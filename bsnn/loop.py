@@ -1,0 +1,179 @@
+"""One process's training loop: epochs of steps, with evaluation on the test images after each.
+
+Every random choice comes from a seed for its purpose and epoch (see bsnn.recipe), and what is summed up over an epoch
+stays on the device: a step never waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from bsnn import binarize, config, recipe
+from bsnn.datasets import DataSet, Normalise, augment
+from bsnn.errors import BsnnError
+from bsnn.networks import VGG, Trained
+
+logger = logging.getLogger(__name__)
+
+CHECK_STEPS = 100  # steps between looks at the loss, each of which waits for the device
+TEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to train; sent to every device's process."""
+
+    experiment: config.Experiment
+    weights: config.Weights
+    seed: int
+    data: DataSet
+    compute: config.Compute
+    checkpoints: Path
+    start: Trained | None
+
+    @property
+    def recipe(self) -> config.Train:
+        """Recipe of the kind of network."""
+        return self.experiment.train if self.weights == "full" else self.experiment.binarize
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Channel means and deviations: the settings', or the data set's own."""
+        settings = self.experiment.data
+        return tuple(settings.mean or self.data.mean), tuple(settings.std or self.data.std)
+
+    def random(self, *purpose: str | int) -> int:
+        """Seed of this network for one purpose."""
+        return recipe.derived_seed(self.seed, self.weights, *purpose)
+
+
+class Loop:
+    """The training loop of one process."""
+
+    def __init__(self, fabric: Fabric, job: Job, module: VGG, network: Any, optimiser: Any) -> None:
+        self.fabric, self.job, self.module = fabric, job, module
+        self.network, self.optimiser = network, optimiser  # as wrapped by Fabric: precision, gradients averaged
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+        self.normalise = Normalise(*job.normalisation)
+
+    def epoch(self, epoch: int, rate: float) -> dict[str, float]:
+        """Train for one epoch and evaluate; gives the row of the history."""
+        begin = time.perf_counter()
+        loss, accuracy, images = self._train(epoch, rate)
+        seconds = time.perf_counter() - begin
+        row = {
+            "epoch": epoch + 1,
+            "lr": rate,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "test_accuracy": self._evaluate(),
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+        }
+        if self.fabric.is_global_zero:
+            self._report(row)
+        return row
+
+    def _train(self, epoch: int, rate: float) -> tuple[float, float, int]:
+        """Mean loss and accuracy over the epoch's training images, as they were seen; and their number."""
+        self.module.train()
+        device = self.fabric.device
+        augmenting = torch.Generator(device).manual_seed(self.job.random(epoch, "augmentation", self.rank))
+        torch.manual_seed(self.job.random(epoch, "dropout", self.rank))
+        order = self._order(epoch)
+        total = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images: kept on the device
+        for step, (batch, labels) in enumerate(self._batches(order, epoch), 1):
+            images = self._input(augment(batch, self.job.recipe.augment, augmenting))
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, labels)
+            self.optimiser.zero_grad()
+            self.fabric.backward(loss)
+            self.optimiser.step()
+            binarize.project_(self.module)
+            with torch.no_grad():
+                correct = (logits.argmax(1) == labels).sum()
+                total += torch.stack([loss.double() * len(labels), correct.double(), correct.new_tensor(len(labels))])
+            if step % CHECK_STEPS == 0:
+                self._require_finite(total[0], epoch, rate)
+        total = self._sum(total)
+        self._require_finite(total[0] + sum(p.detach().sum() for p in self.module.parameters()), epoch, rate)
+        loss_sum, correct_sum, count = total.tolist()
+        return loss_sum / count, correct_sum / count, int(count)
+
+    def _order(self, epoch: int) -> Tensor:
+        """This process's part of the epoch's order: every world-th image, so that global batches stay what they are."""
+        shuffling = torch.Generator().manual_seed(self.job.random(epoch, "order"))
+        order = torch.randperm(len(self.job.data.train), generator=shuffling)
+        whole = len(order) - len(order) % self.world  # each process takes the same number of steps
+        return order[self.rank : whole : self.world]
+
+    def _batches(self, order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        settings, share = self.job.recipe, self.job.recipe.batch_size // self.world
+        batches = self.job.data.train.batches(
+            order,
+            share,
+            self.fabric.device,
+            self.job.compute.workers,
+            resized_crop=settings.augment.resized_crop,
+            seed=self.job.random(epoch, "decoding", self.rank),
+        )
+        quiet = None if self.fabric.is_global_zero else True  # None: silent unless standard error is a terminal
+        steps = -(-len(order) // share)
+        label = f"{self.job.weights} seed {self.job.seed}, epoch {epoch + 1}/{settings.epochs}"
+        yield from tqdm(batches, label, steps, unit="batch", leave=False, disable=quiet)
+
+    def _input(self, batch: Tensor) -> Tensor:
+        images = self.normalise(batch)
+        cuda = self.fabric.device.type == "cuda"
+        return images.contiguous(memory_format=torch.channels_last) if cuda else images
+
+    def _require_finite(self, value: Tensor, epoch: int, rate: float) -> None:
+        if not bool(torch.isfinite(value)):
+            section = "train" if self.job.weights == "full" else "binarize"
+            raise BsnnError(
+                f"{self.job.weights} network, seed {self.job.seed}: the loss is not finite in epoch {epoch + 1} at "
+                f"learning rate {rate:g}; try a lower {section}.optimiser.lr, or precision 32-true"
+            )
+
+    @torch.no_grad()
+    def _evaluate(self) -> float:
+        """Accuracy on the test images, in float32: of the network as it is stored."""
+        self.module.eval()
+        test = self.job.data.test
+        order = torch.arange(self.rank, len(test), self.world)
+        total = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        with parametrize.cached():
+            for batch, labels in test.batches(order, TEST_BATCH, self.fabric.device, self.job.compute.workers):
+                correct = (self.module(self._input(batch)).argmax(1) == labels).sum()
+                total += torch.stack([correct.double(), correct.new_tensor(len(labels))])
+        correct_sum, count = self._sum(total).tolist()
+        return float(correct_sum / count)
+
+    def _sum(self, total: Tensor) -> Tensor:
+        return cast(Tensor, self.fabric.all_reduce(total, reduce_op="sum"))
+
+    def _report(self, row: dict[str, float]) -> None:
+        logger.info(
+            "%s seed %d: epoch %d/%d, lr %g, loss %.4f, train %.2f %%, test %.2f %%, %.0f images/s",
+            self.job.weights,
+            self.job.seed,
+            row["epoch"],
+            self.job.recipe.epochs,
+            row["lr"],
+            row["train_loss"],
+            100 * row["train_accuracy"],
+            100 * row["test_accuracy"],
+            row["images_per_second"],
+        )

@@ -1,0 +1,172 @@
+"""Trained networks on disk: one artifact format for full-precision and binary ones.
+
+A full layer is stored as float32 `<layer>.weight`; a binary one as `<layer>.sign`, one bit a weight (NumPy's packbits
+of the row-major signs, 1 for +1), and float32 `<layer>.alpha`. Sign and alpha are stored as the training's forward
+pass computed them and never recomputed, so a network loads back to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsnn import artifacts, config
+from bsnn.errors import ArtifactError, BsnnError
+from bsnn.networks import VGG, LayerPlan, Trained
+
+KIND = "network"
+
+
+def weight_shape(layer: LayerPlan) -> tuple[int, ...]:
+    """Shape of a layer's weights: [out, in, 3, 3] or [out, in]."""
+    return (layer.outputs, layer.inputs, 3, 3) if layer.op == "conv" else (layer.outputs, layer.inputs)
+
+
+def assemble(
+    network: config.Network,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    weights: Mapping[str, Tensor],
+    signs: Mapping[str, Tensor],
+    alphas: Mapping[str, Tensor],
+) -> Trained:
+    """A network for evaluation from its parts, on the CPU, in row-major order: equal parts give equal logits.
+
+    Args:
+        network: settings of the member of the family.
+        input_shape: channels, height and width of an image.
+        classes: names of the classes.
+        mean: channel means of the normalisation, of pixels in 0..1.
+        std: channel deviations of the normalisation.
+        weights: float32 weights of the full layers, by layer name.
+        signs: int8 signs (+-1) of the binary layers, in the weights' shape.
+        alphas: float32 scaling factors [outputs] of the binary layers.
+    """
+    with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced at once
+        module = VGG(network, input_shape, len(classes))
+    full = {name: weight.float().cpu().contiguous() for name, weight in weights.items()}
+    kept = {name: sign.to("cpu", torch.int8).contiguous() for name, sign in signs.items()}
+    scales = {name: alpha.float().cpu().contiguous() for name, alpha in alphas.items()}
+    full |= {name: scales[name].reshape(-1, *[1] * (sign.dim() - 1)) * sign for name, sign in kept.items()}
+    module.load_state_dict({f"{name}.weight": weight for name, weight in full.items()}, assign=True)
+    module.requires_grad_(False)
+    return Trained(module.eval(), classes, mean, std, kept, scales)
+
+
+def pack(sign: Tensor) -> Tensor:
+    """Signs of +-1 as uint8, eight a byte, in row-major order; the last byte is filled with zeros."""
+    return torch.from_numpy(np.packbits(sign.cpu().numpy().reshape(-1) > 0))
+
+
+def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Inverse of `pack`: int8 of +-1 in the given shape."""
+    ones = np.unpackbits(bits.numpy(), count=int(np.prod(shape))).astype(np.int8)
+    return torch.from_numpy(2 * ones - 1).reshape(shape)
+
+
+def save(
+    path: str | Path, trained: Trained, identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write a network.
+
+    Args:
+        path: safetensors file to write.
+        trained: the network.
+        identity: settings that its key stands for.
+        extra: what else to note in its metadata, for example {"test_accuracy": 0.99}; its input shape, classes and
+            normalisation are noted anyway.
+
+    Raises:
+        BsnnError: a weight is NaN or infinite.
+        ArtifactError: the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer in trained.plan:
+        weight, alpha = trained.weight(layer.name)
+        if alpha is None:
+            tensors[f"{layer.name}.weight"] = weight
+        else:
+            tensors[f"{layer.name}.sign"] = pack(weight)
+            tensors[f"{layer.name}.alpha"] = alpha
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BsnnError(f"{path}: not written, {name} holds NaN or infinity; train with a lower learning rate")
+    note = {
+        "input_shape": trained.input_shape,
+        "classes": trained.classes,
+        "mean": trained.mean,
+        "std": trained.std,
+    }
+    artifacts.write_tensors(path, tensors, KIND, identity, {**(extra or {}), **note})
+
+
+def load(path: str | Path, network: config.Network) -> Trained:
+    """Read a network, full-precision or binary.
+
+    Args:
+        path: file written by `save`.
+        network: settings of the member of the family that it must hold.
+
+    Raises:
+        ArtifactError: missing, damaged or foreign file; a layer that is missing, unknown or of another shape than the
+            settings ask for; NaN or infinity.
+    """
+    tensors, found = artifacts.read_tensors(path, KIND)
+    try:
+        extra = found["extra"]
+        channels, height, width = (int(size) for size in extra["input_shape"])
+        classes = tuple(str(name) for name in extra["classes"])
+        mean, std = (tuple(float(value) for value in extra[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refused(path, f"its metadata lacks a valid input_shape, classes, mean or std ({error!r})") from error
+    with torch.device("meta"):
+        plan = VGG(network, (channels, height, width), len(classes)).plan
+    _check_names(path, tensors, plan)
+    weights: dict[str, Tensor] = {}
+    signs: dict[str, Tensor] = {}
+    alphas: dict[str, Tensor] = {}
+    for layer in plan:
+        shape = weight_shape(layer)
+        if f"{layer.name}.weight" in tensors:
+            weights[layer.name] = _checked(path, tensors, f"{layer.name}.weight", shape, torch.float32)
+        else:
+            size = (-(-layer.weights // 8),)
+            signs[layer.name] = unpack(_checked(path, tensors, f"{layer.name}.sign", size, torch.uint8), shape)
+            alphas[layer.name] = _checked(path, tensors, f"{layer.name}.alpha", (layer.outputs,), torch.float32)
+    return assemble(network, (channels, height, width), classes, mean, std, weights, signs, alphas)
+
+
+def _check_names(path: str | Path, tensors: Mapping[str, Tensor], plan: tuple[LayerPlan, ...]) -> None:
+    left = set(tensors)
+    for layer in plan:
+        full, binary = {f"{layer.name}.weight"}, {f"{layer.name}.sign", f"{layer.name}.alpha"}
+        held = left & (full | binary)
+        if held not in (full, binary):
+            raise _refused(path, f"layer {layer.name} needs a weight, or a sign and an alpha; it has {sorted(held)}")
+        left -= held
+    if left:
+        raise _refused(path, f"it holds tensors that the network has no layer for: {sorted(left)}")
+
+
+def _checked(
+    path: str | Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
+    tensor = tensors[name]
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise _refused(path, f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise _refused(path, f"{name} holds NaN or infinity")
+    if name.endswith(".alpha") and bool((tensor < 0).any()):
+        raise _refused(path, f"{name} holds negative values; a mean of absolute weights cannot")
+    return tensor
+
+
+def _refused(path: str | Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{path}: {why}; delete it and make it again with: snakemake {path}")

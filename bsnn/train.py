@@ -1,0 +1,157 @@
+"""Training of full-precision and binary networks: one readable loop on Fabric's devices.
+
+Every random choice (initial weights, order, augmentation, dropout) comes from a seed for that purpose and epoch, so a
+checkpoint needs no generator's state, and a killed run goes on to the same weights (bit for bit on the CPU with the
+same number of threads).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import torch
+import torch.utils.deterministic
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+
+from bsnn import binarize, checkpoint, config, identity, recipe
+from bsnn.datasets import DataSet
+from bsnn.errors import BsnnError, ConfigError
+from bsnn.loop import Job, Loop
+from bsnn.networks import VGG, Trained
+from bsnn.networks_io import assemble
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    experiment: config.Experiment,
+    weights: config.Weights,
+    seed: int,
+    data: DataSet,
+    compute: config.Compute,
+    checkpoints: Path,
+    start: Trained | None,
+) -> tuple[Trained, pd.DataFrame]:
+    """Train a network, or go on where a killed run stopped.
+
+    Args:
+        experiment: network, data and recipes.
+        weights: full or binary; the binary network starts from `start` unless its recipe says from scratch.
+        seed: of every random choice.
+        data: training and test images. The test images are evaluated after each epoch and decide nothing.
+        compute: devices. With several, each takes its part of the recipe's (global) batch.
+        checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
+        start: the trained full-precision network (for binary weights).
+
+    Returns:
+        The network after the last epoch, on the CPU, and one row an epoch: epoch (from 1), lr, train_loss,
+        train_accuracy and test_accuracy (0..1), seconds of the training part, images_per_second.
+
+    Raises:
+        ConfigError: devices that are not there, or that the batch cannot be spread over.
+        BsnnError: the loss is no longer finite; or binary weights without a network to start from.
+        ArtifactError: a checkpoint cannot be written.
+    """
+    job = Job(experiment, weights, seed, data, compute, checkpoints, start)
+    fabric = _fabric(job.recipe, compute)
+    with checkpoint.exclusive(checkpoints):
+        found = _launch(fabric, job)
+    full, signs, alphas, history = found["full"], found["signs"], found["alphas"], found["history"]
+    shape = (3, data.image_size, data.image_size)
+    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, full, signs, alphas)
+    return trained, pd.DataFrame(history).astype({"epoch": "int64"})
+
+
+def _fabric(recipe_: config.Train, compute: config.Compute) -> Fabric:
+    """Fabric on the devices asked for: one process each, on this machine, also within a SLURM job."""
+    found = torch.cuda.device_count()
+    cuda = compute.accelerator == "cuda" or (compute.accelerator == "auto" and found > 0)
+    if cuda and found < compute.devices:
+        raise ConfigError(
+            f"compute.devices: {compute.devices} CUDA devices asked for, {found} found; "
+            "ask for as many as there are, or set compute.accelerator to cpu"
+        )
+    if recipe_.batch_size % compute.devices:
+        raise ConfigError(f"batch_size {recipe_.batch_size} is not a multiple of compute.devices {compute.devices}")
+    return Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=compute.devices,
+        strategy="auto" if compute.devices == 1 else "ddp_spawn",
+        precision=recipe_.precision,
+        plugins=None if compute.devices == 1 else [LightningEnvironment()],
+    )
+
+
+def _launch(fabric: Fabric, job: Job) -> dict[str, Any]:
+    """Run on all devices; an error of ours in another process comes back as what it was."""
+    try:
+        found: dict[str, Any] = fabric.launch(_run, job)  # type: ignore[arg-type]
+        return found
+    except torch.multiprocessing.ProcessRaisedException as error:
+        _, mark, message = str(error).rpartition("\nbsnn.errors.")
+        if not mark:
+            raise
+        raise BsnnError(message.partition(": ")[2].strip()) from error
+
+
+def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
+    """What each process does: build, restore, train the epochs that are left."""
+    with _reproducible(fabric.device):
+        module = cast(VGG, fabric.to_device(_initial(job)))
+        if fabric.device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last)
+        binarize.project_(module)
+        optimiser = recipe.optimiser(job.recipe, module)
+        network, stepper = fabric.setup(module, optimiser)
+        run = identity.network(job.experiment, job.weights, job.seed)
+        history = checkpoint.restore(job.checkpoints, run, module, optimiser)
+        loop = Loop(fabric, job, module, network, stepper)
+        for epoch in range(len(history), job.recipe.epochs):
+            rate = recipe.set_rates(optimiser, job.recipe, epoch)
+            history.append(loop.epoch(epoch, rate))
+            if fabric.is_global_zero:
+                checkpoint.save(job.checkpoints, run, module, optimiser, history)
+        signs, alphas = binarize.parts(module)
+    full = [layer.name for layer in module.plan if layer.name not in signs]
+    weights = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in full}
+    return {"full": weights, "signs": signs, "alphas": alphas, "history": history}
+
+
+def _initial(job: Job) -> VGG:
+    """The network before the first step: fresh, or with the trained weights; latents of binary layers included."""
+    torch.manual_seed(job.random("initial weights"))
+    module = VGG(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
+    if job.weights == "full":
+        return module
+    settings = job.experiment.binarize
+    if not settings.from_scratch:
+        if job.start is None:
+            raise BsnnError(
+                "a binary network starts from the trained full-precision one, and none was given; "
+                "train it first, or set binarize.from_scratch"
+            )
+        module.load_state_dict(job.start.module.state_dict())
+    binarize.prepare(module, settings)
+    return module
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms on the CPU, and the caller's generators put back at the end."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling: Any = torch.utils.deterministic  # a debugging aid that costs time
+    fill = filling.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            torch.use_deterministic_algorithms(device.type == "cpu" or before[0], warn_only=before[1])
+            filling.fill_uninitialized_memory = False
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            filling.fill_uninitialized_memory = fill
