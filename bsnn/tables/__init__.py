@@ -1,0 +1,169 @@
+"""Tables of an experiment's results: gathered from artifacts, written for programs and for people, read back.
+
+A table is one function (bsnn.tables.measures) and one entry in TABLES; nothing else knows the list. Figures and the
+report are made from the written tables alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bsnn import artifacts, identity
+from bsnn.config import Config, validate
+from bsnn.errors import ArtifactError, ConfigError
+from bsnn.tables import measures
+from bsnn.tables.columns import markdown
+from bsnn.tables.gather import Source
+from bsnn.tables.origins import origins
+
+KIND = "results-table"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what makes it, and what is said with it."""
+
+    make: Callable[[Source], pd.DataFrame]
+    title: str
+    caption: str
+    total: bool = False  # the last row sums the others
+
+
+TABLES: dict[str, Table] = {
+    "accuracy": Table(
+        measures.accuracy,
+        "Accuracy at the reported times",
+        "Test accuracy of the network as trained (ANN) and of its spiking version (SNN) after T steps, the difference, "
+        "and the spikes sent until then by all layers with neurons. Means and sample standard deviations over seeds.",
+    ),
+    "accuracy_over_time": Table(
+        measures.accuracy_over_time,
+        "Accuracy at every step",
+        "Test accuracy of the spiking networks at every step, for each seed.",
+    ),
+    "spikes_by_layer": Table(
+        measures.spikes_by_layer,
+        "Spikes by layer",
+        "Spikes of a neuron until the last reported time, and its firing rate; means over neurons, images and seeds.",
+    ),
+    "rates": Table(
+        measures.rates,
+        "Firing rates against activations",
+        "Threshold times firing rate approximates the ANN's activation. Mean over a layer, zeros included; activations "
+        "of the calibration images, rates of the test images until the last reported time. Values above the threshold "
+        "cannot be reached, so a lower percentile pulls the ratio below 1.",
+    ),
+    "binary_summary": Table(
+        measures.binary_summary,
+        "Binary network",
+        "Weights, memory and multiply-accumulates of the binary network. Memory counts 1 bit a binary weight and 32 "
+        "bits a scaling factor or full weight; the last column compares with 32 bits for every weight.",
+        total=True,
+    ),
+    "training": Table(
+        measures.training,
+        "Training",
+        "Each network after its last epoch; seconds are of all its epochs.",
+    ),
+    "training_history": Table(
+        measures.training_history,
+        "Training history",
+        "Loss and accuracy of every epoch; training figures are of the augmented images as the network saw them.",
+    ),
+    "origins": Table(
+        origins,
+        "Artifacts",
+        "Every artifact behind the tables: its key, what the key stands for (besides what lies upstream), and where it "
+        "was made.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All tables of one experiment, by name, and the configuration that they are of."""
+
+    config: Config
+    name: str
+    frames: Mapping[str, pd.DataFrame]
+
+    def __getitem__(self, table: str) -> pd.DataFrame:
+        return self.frames[table]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the tables stand for."""
+        return identity.results(self.config, self.name)
+
+
+def collect(config: Config, name: str, paths: identity.Paths) -> Results:
+    """All tables of an experiment, from its artifacts.
+
+    Raises:
+        ArtifactError: when an artifact is missing, damaged or made with other settings, or when the shards of a
+            simulation do not make up one test set.
+    """
+    source = Source(config, name, paths)
+    return Results(config, name, {table: entry.make(source) for table, entry in TABLES.items()})
+
+
+def write(results: Results, folder: str | Path) -> None:
+    """Write each table as CSV, Parquet and Markdown, and the settings that made them.
+
+    Raises:
+        ArtifactError: when the folder cannot be written.
+    """
+    folder = Path(folder)
+    for name, frame in results.frames.items():
+        entry = TABLES[name]
+        artifacts.write_table(folder / f"{name}.parquet", frame, KIND, results.identity, {"table": name})
+        artifacts.write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        artifacts.write_text(folder / f"{name}.md", f"# {entry.title}\n\n{entry.caption}\n\n{markdown(frame)}\n")
+    settings = {"key": identity.key(results.identity), "experiment": results.name, "config": settings_of(results)}
+    artifacts.write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+
+def settings_of(results: Results) -> dict[str, Any]:
+    """The configuration as plain data, with this experiment alone; `bsnn.config.validate` takes it back."""
+    plain = results.config.model_dump(mode="json")
+    name = results.name
+    return {**plain, "run": [name], "experiments": {name: plain["experiments"][name]}}
+
+
+def read(folder: str | Path) -> Results:
+    """Tables as `write` left them.
+
+    Raises:
+        ArtifactError: when a table is missing, damaged, or of other settings than the folder's.
+    """
+    folder = Path(folder)
+    path = folder / SETTINGS
+    try:
+        settings = json.loads(path.read_text())
+        name, config = settings["experiment"], validate(settings["config"])
+        stands_for = identity.results(config, name)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {folder}") from None
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{path}: not settings of this version of bsnn ({error}); {_again(folder)}") from error
+    frames = {table: _read(folder / f"{table}.parquet", identity.key(stands_for)) for table in TABLES}
+    return Results(config, name, frames)
+
+
+def _read(path: Path, key: str) -> pd.DataFrame:
+    table, document = artifacts.read_table(path, KIND, {})
+    if identity.key(document["identity"]) != key:
+        raise ArtifactError(f"{path}: is of other settings than {path.parent / SETTINGS}; {_again(path.parent)}")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and run again"

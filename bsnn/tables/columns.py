@@ -1,0 +1,103 @@
+"""How people see a table: headings with units, rounding, alignment. One entry a column, whichever table it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from bsnn.config import format_percentile
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading with unit, and how a value is written."""
+
+    heading: str
+    write: Callable[[Any], str] = str
+    number: bool = True
+
+
+def _numbers(heading: str, pattern: str) -> Column:
+    return Column(heading, lambda value: format(value, pattern))
+
+
+def _text(heading: str) -> Column:
+    return Column(heading, number=False)
+
+
+COLUMNS: dict[str, Column] = {
+    "weights": _text("weights"),
+    "layer": _text("layer"),
+    "percentile": Column("percentile", format_percentile),
+    "seed": _numbers("seed", "d"),
+    "time": _numbers("T (steps)", "d"),
+    "step": _numbers("step", "d"),
+    "accuracy": _numbers("accuracy (%)", ".2f"),
+    "ann_mean": _numbers("ANN (%)", ".2f"),
+    "ann_std": _numbers("ANN std", ".2f"),
+    "snn_mean": _numbers("SNN (%)", ".2f"),
+    "snn_std": _numbers("SNN std", ".2f"),
+    "drop": _numbers("drop (points)", ".2f"),
+    "spikes_per_image": _numbers("spikes / image", ",.0f"),
+    "spikes_per_neuron": _numbers("spikes / neuron", ".3f"),
+    "firing_rate": _numbers("spikes / neuron / step", ".4f"),
+    "neurons": _numbers("neurons", ",d"),
+    "seeds": _numbers("seeds", "d"),
+    "images": _numbers("images", ",d"),
+    "threshold": _numbers("threshold", ".4g"),
+    "estimate": _numbers("threshold × rate", ".4g"),
+    "activation": _numbers("ANN activation", ".4g"),
+    "ratio": _numbers("ratio", ".3f"),
+    "weights_1bit": _numbers("1-bit weights", ",d"),
+    "weights_32bit": _numbers("32-bit weights", ",d"),
+    "memory_bytes": _numbers("memory (bytes)", ",d"),
+    "compression": _numbers("times smaller", ".2f"),
+    "macs": _numbers("MACs / image", ",d"),
+    "binary": Column("binary", lambda value: "yes" if value else "no", number=False),
+    "epoch": _numbers("epoch", "d"),
+    "lr": _numbers("learning rate", ".3g"),
+    "train_loss": _numbers("training loss", ".4f"),
+    "train_accuracy": _numbers("training (%)", ".2f"),
+    "test_accuracy": _numbers("test (%)", ".2f"),
+    "seconds": _numbers("seconds", ",.1f"),
+    "images_per_second": _numbers("images / s", ",.0f"),
+    "stage": _text("stage"),
+    "key": _text("key"),
+    "settings": _text("stands for"),
+    "engine": _text("engine"),
+    "reason": _text("reason"),
+    "device": _text("device"),
+    "shards": _numbers("shards", "d"),
+    "cpu": _text("processor"),
+    "cores": _numbers("cores", "d"),
+    "gpus": _text("GPUs"),
+    "revision": _text("revision"),
+    "versions": _text("versions"),
+}
+
+
+def column(name: str) -> Column:
+    """The column of a name; one without an entry is headed by its name and written as it is."""
+    return COLUMNS.get(name, Column(name, number=False))
+
+
+def cells(frame: pd.DataFrame) -> list[list[str]]:
+    """The table as people read it: one list of texts a row, empty where there is no value."""
+    texts = [
+        ["" if pd.isna(value) else column(str(name)).write(value) for value in frame[name]] for name in frame.columns
+    ]
+    return [list(row) for row in zip(*texts, strict=True)]
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table in Markdown, numbers to the right."""
+    seen = [column(str(name)) for name in frame.columns]
+    headings = [item.heading for item in seen]
+    sides = ["right" if item.number else "left" for item in seen]
+    # Nothing is left to tabulate's guesses: "100" beside "99.9" stays "100".
+    rows = [[text.replace("|", "\\|") for text in row] for row in cells(frame)]
+    return tabulate(rows, headings, tablefmt="pipe", colalign=sides, disable_numparse=True)

@@ -1,0 +1,78 @@
+"""Where each number comes from: one row for each artifact behind the tables, with its key, settings and machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bsnn import identity
+from bsnn.tables.gather import Document, Source
+
+COLUMNS = {
+    "stage": "string",
+    "weights": "string",
+    "seed": "Int64",
+    "percentile": "Float64",
+    "key": "string",
+    "settings": "string",  # JSON of what the key stands for, without what lies upstream
+    "engine": "string",
+    "reason": "string",
+    "device": "string",
+    "shards": "Int64",  # files of this origin
+    "images": "Int64",
+    "seconds": "Float64",
+    "cpu": "string",
+    "cores": "Int64",
+    "gpus": "string",
+    "revision": "string",
+    "versions": "string",  # JSON
+}
+MACHINE = ["cpu", "cores", "gpus", "revision", "versions"]
+
+
+def origins(source: Source) -> pd.DataFrame:
+    """One row an artifact; shards of one simulation are one row where machine, engine and revision agree."""
+    frame = pd.DataFrame(_rows(source), columns=list(COLUMNS)).astype(COLUMNS)
+    summed = ["shards", "images", "seconds"]
+    keys = [name for name in COLUMNS if name not in summed]
+    merged = frame.groupby(keys, sort=False, dropna=False)[summed].sum(min_count=1).reset_index()
+    return merged[list(COLUMNS)].astype(COLUMNS)
+
+
+def _rows(source: Source) -> Iterator[dict[str, Any]]:
+    yield _row(identity.data(source.experiment), {}, {})
+    for weights, seed in source.networks:
+        network = {"weights": weights, "seed": seed}
+        history, document = source.history(weights, seed)
+        yield {**_row(document["identity"], document, network), "seconds": history["seconds"].sum()}
+        _, document = source.activations(weights, seed)
+        yield _row(document["identity"], document, network)
+        for percentile in source.percentiles:
+            converted = {**network, "percentile": percentile}
+            _, document = source.thresholds(weights, seed, percentile)
+            yield _row(document["identity"], document, converted)
+            for shard in source.simulation(weights, seed, percentile).documents:
+                yield {**_row(shard["identity"], shard, converted), "shards": 1}
+
+
+def _row(stands_for: Mapping[str, Any], document: Document, which: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns from an artifact's document; what it does not say stays empty."""
+    provenance = document.get("provenance", {})
+    hardware = provenance.get("hardware", {})
+    extra = document.get("extra", {})
+    own = {name: value for name, value in stands_for.items() if name not in ("stage", "upstream")}
+    return {
+        **{name: extra.get(name) for name in ("engine", "reason", "device", "images", "seconds")},
+        **which,
+        "stage": stands_for["stage"],
+        "key": identity.key(dict(stands_for)),
+        "settings": json.dumps(own, sort_keys=True),
+        "cpu": hardware.get("cpu"),
+        "cores": hardware.get("cores"),
+        "gpus": ", ".join(hardware.get("gpus", [])) if hardware else None,
+        "revision": provenance.get("revision"),
+        "versions": json.dumps(provenance["versions"], sort_keys=True) if "versions" in provenance else None,
+    }

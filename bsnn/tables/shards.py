@@ -1,0 +1,146 @@
+"""One simulation from its shards: checked to belong together, with no image missing or counted twice, then reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from bsnn.config import Weights
+from bsnn.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one simulation job wrote."""
+
+    path: Path  # of the predictions, for messages
+    predictions: pa.Table  # image, label, ann: int64; predicted: list<int16> of the simulated steps
+    spikes: pa.Table  # layer, step, spikes, images, neurons
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One network at one percentile over the whole test set, up to the last reported step T."""
+
+    weights: Weights
+    seed: int
+    percentile: float
+    labels: np.ndarray  # int64 [N], in the order of the test set
+    ann_correct: int  # images that the ANN classifies correctly
+    correct: np.ndarray  # int64 [T]: images that the spiking network classifies correctly at each step
+    layers: tuple[str, ...]  # spiking layers from input to output
+    neurons: np.ndarray  # int64 [layers], for one image
+    spikes: np.ndarray  # int64 [layers, T], summed over all images
+    documents: tuple[dict[str, Any], ...]  # one a shard
+
+    @property
+    def images(self) -> int:
+        """Number of test images."""
+        return len(self.labels)
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Mean firing rate of each layer up to T, in spikes per neuron and step: float64 [layers]."""
+        steps = self.spikes.shape[1]
+        return np.asarray(self.spikes.sum(1) / (self.images * self.neurons * steps))
+
+
+def join(
+    weights: Weights, seed: int, percentile: float, shards: Sequence[Shard], simulated: int, steps: int
+) -> Simulation:
+    """One simulation from all its shards, whatever their number and order.
+
+    Args:
+        weights: kind of network.
+        seed: of the network.
+        percentile: of the thresholds.
+        shards: all shards of the test set.
+        simulated: steps that each shard must hold.
+        steps: steps to keep, at most `simulated`.
+
+    Raises:
+        ArtifactError: when images are missing or appear twice, when a shard's spikes are not of its own images and
+            steps, or when shards have different layers.
+    """
+    image, label, ann = (
+        np.concatenate([shard.predictions[name].to_numpy() for shard in shards]) for name in ("image", "label", "ann")
+    )
+    _complete(image, shards)
+    order = np.argsort(image)
+    predicted = np.concatenate([_predicted(shard, simulated)[:, :steps] for shard in shards])
+    layers, neurons = _layers(shards[0])
+    return Simulation(
+        weights,
+        seed,
+        percentile,
+        labels=label[order],
+        ann_correct=int((ann == label).sum()),
+        correct=(predicted == label[:, None]).sum(0, dtype=np.int64),
+        layers=layers,
+        neurons=neurons,
+        spikes=np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0),
+        documents=tuple(shard.document for shard in shards),
+    )
+
+
+def _again(shard: Shard) -> str:
+    return f"delete its folder's predictions and spikes, and make them again with: snakemake {shard.path}"
+
+
+def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
+    """Images are numbered 0, 1, ... in the test set: each must be there once."""
+    for shard in shards:
+        declared = shard.document.get("extra", {}).get("images")
+        if declared is not None and declared != len(shard.predictions):
+            raise ArtifactError(
+                f"{shard.path}: holds {len(shard.predictions)} images, says {declared}; {_again(shard)}"
+            )
+    if not len(image):
+        raise ArtifactError(f"{shards[0].path}: there are no test images in any shard; {_again(shards[0])}")
+    times = np.bincount(image)
+    for wrong, what in ((times > 1, "appear twice"), (times == 0, "are missing")):
+        if wrong.any():
+            some = ", ".join(map(str, np.flatnonzero(wrong)[:5]))
+            raise ArtifactError(
+                f"{shards[0].path} and its {len(shards)} shard(s): {wrong.sum()} test images {what} (such as {some}); "
+                + _again(shards[0])
+            )
+
+
+def _predicted(shard: Shard, simulated: int) -> np.ndarray:
+    """Predicted classes, int16 [images, simulated]."""
+    column = shard.predictions["predicted"].combine_chunks()
+    lengths = np.diff(column.offsets.to_numpy())
+    if (lengths != simulated).any():
+        raise ArtifactError(f"{shard.path}: holds other than the {simulated} simulated steps; {_again(shard)}")
+    return np.asarray(column.flatten().to_numpy()).reshape(-1, simulated)
+
+
+def _layers(shard: Shard) -> tuple[tuple[str, ...], np.ndarray]:
+    """Layers in the order of the network, and the neurons of each."""
+    found = shard.spikes.select(["layer", "neurons"]).to_pandas().drop_duplicates()
+    if found["layer"].duplicated().any():
+        raise ArtifactError(f"{shard.path}: a layer's number of neurons changes between steps; {_again(shard)}")
+    return tuple(found["layer"]), found["neurons"].to_numpy(np.int64)
+
+
+def _spikes(shard: Shard, layers: tuple[str, ...], neurons: np.ndarray, simulated: int) -> np.ndarray:
+    """Spikes of the shard's images, int64 [layers, simulated]."""
+    own, own_neurons = _layers(shard)
+    if own != layers or not np.array_equal(own_neurons, neurons):
+        raise ArtifactError(f"{shard.path}: has layers {own}, another shard {layers}; {_again(shard)}")
+    frame = shard.spikes.to_pandas()
+    expected = pd.MultiIndex.from_product([layers, range(1, simulated + 1)])
+    counted = frame.set_index(["layer", "step"])
+    if len(counted) != len(expected) or not counted.index.isin(expected).all() or counted.index.duplicated().any():
+        raise ArtifactError(f"{shard.path}: spikes are not of steps 1 to {simulated} of each layer; {_again(shard)}")
+    if (frame["images"] != len(shard.predictions)).any():
+        raise ArtifactError(f"{shard.path}: spikes and predictions are of different images; {_again(shard)}")
+    return counted["spikes"].loc[expected].to_numpy(np.int64).reshape(len(layers), simulated)
