@@ -206,3 +206,15 @@ class Paths:
     def spikes(self, name: str, weights: Weights, seed: int, percentile: float, shard: int) -> Path:
         """Spike counts of each layer at each step, of one shard (1, 2, ...)."""
         return self._shard("spikes", name, weights, seed, percentile, shard)
+
+    def tables(self, name: str) -> Path:
+        """Folder of an experiment's tables."""
+        return self.root / name / "tables"
+
+    def figures(self, name: str) -> Path:
+        """Folder of an experiment's figures."""
+        return self.root / name / "figures"
+
+    def report(self, name: str) -> Path:
+        """Report of an experiment."""
+        return self.root / name / "report.html"

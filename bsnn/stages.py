@@ -6,6 +6,7 @@ follow from it (bsnn.identity.Paths), so a stage is the same whoever starts it.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -146,6 +147,38 @@ def simulate(job: Job) -> None:
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
+
+
+def settings(job: Job, path: Path) -> None:
+    """Note the settings that tables, figures and report are made for."""
+    artifacts.write_text(path, json.dumps(identity.results(job.config, job.name), indent=2) + "\n")
+
+
+def tables(job: Job) -> None:
+    """Gather all artifacts of the experiment into tables: CSV, Parquet, Markdown."""
+    from bsnn import tables as rooms
+
+    rooms.write(rooms.collect(job.config, job.name, job.paths), job.paths.tables(job.name))
+
+
+def figures(job: Job) -> None:
+    """Draw the figures from the tables: SVG, PNG."""
+    from bsnn import figures as rooms
+    from bsnn import tables as gathered
+
+    folder = job.paths.figures(job.name)
+    source = job.paths.tables(job.name)
+    rooms.draw(gathered.read(source), folder)
+    artifacts.copy(source / gathered.SETTINGS, folder / gathered.SETTINGS)
+
+
+def report(job: Job) -> None:
+    """Write the report: one HTML file with tables, figures, settings and origins."""
+    from bsnn import report as rooms
+    from bsnn import tables as gathered
+
+    results = gathered.read(job.paths.tables(job.name))
+    rooms.write(results, job.paths.figures(job.name), job.paths.report(job.name))
 
 
 def _lambdas(job: Job) -> dict[str, float]:

@@ -147,7 +147,7 @@ def test_fresh_clone_with_some_results(finished: Path, tmp_path: Path, way: str)
     results = clone / "results"
     for path in [*results.rglob("predictions-*"), *results.rglob("spikes-*"), *results.rglob("thresholds-*")]:
         path.unlink()
-    for folder in ("tables", "figures", "report"):
+    for folder in ("tables", "figures"):
         shutil.rmtree(results / "tiny" / folder)
     (results / "tiny" / "report.html").unlink()
     assert planned(clone) == {**BOTH, **RESULTS}

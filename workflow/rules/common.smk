@@ -143,8 +143,8 @@ def for_results(w):
     return [ancient(str(path)) for path in files]
 
 
-def stale(folder):
-    """Input function: the settings file, if what lies in the folder was made for other settings; else nothing.
+def stale(noting):
+    """Input function: the settings file, if this file does not note the key of the current settings; else nothing.
 
     Tables, figures and report lie at plain names, so their age says nothing; each notes the key that it was made for.
     The settings file is temporary: whoever needs it makes it anew, and is made anew itself.
@@ -152,9 +152,17 @@ def stale(folder):
 
     def settings_if_stale(w):
         key = identity.key(identity.results(CONFIG, w.experiment))
-        noted = Path(f"results/{w.experiment}/{folder}/.key")
-        if noted.is_file() and noted.read_text().strip() == key:
+        file = Path("results", w.experiment, noting)
+        if file.is_file() and key in file.read_text():
             return []
         return f"results/{w.experiment}/settings-{key}.json"
 
     return settings_if_stale
+
+
+def tables_of(w):
+    return ancient(f"results/{w.experiment}/tables/settings.json")
+
+
+def figures_of(w):
+    return ancient(f"results/{w.experiment}/figures/settings.json")

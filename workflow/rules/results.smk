@@ -25,10 +25,10 @@ rule settings:
 rule tables:
     """Tables of {wildcards.experiment}."""
     input:
-        settings=stale("tables"),
+        settings=stale("tables/settings.json"),
         artifacts=for_results,
     output:
-        key="results/{experiment}/tables/.key",
+        settings="results/{experiment}/tables/settings.json",
         accuracy=report(
             "results/{experiment}/tables/accuracy.csv",
             caption="../report/accuracy.rst",
@@ -47,10 +47,10 @@ rule tables:
 rule figures:
     """Figures of {wildcards.experiment}."""
     input:
-        settings=stale("figures"),
-        tables=lambda w: ancient(f"results/{w.experiment}/tables/.key"),
+        settings=stale("figures/settings.json"),
+        tables=tables_of,
     output:
-        key="results/{experiment}/figures/.key",
+        settings="results/{experiment}/figures/settings.json",
         accuracy=report(
             "results/{experiment}/figures/accuracy_over_time.svg",
             caption="../report/accuracy_over_time.rst",
@@ -69,12 +69,11 @@ rule figures:
 rule report:
     """Report of {wildcards.experiment}: one HTML file that needs nothing beside it."""
     input:
-        settings=stale("report"),
-        tables=lambda w: ancient(f"results/{w.experiment}/tables/.key"),
-        figures=lambda w: ancient(f"results/{w.experiment}/figures/.key"),
+        settings=stale("report.html"),
+        tables=tables_of,
+        figures=figures_of,
     output:
-        key="results/{experiment}/report/.key",
-        report="results/{experiment}/report.html",
+        "results/{experiment}/report.html",
     log:
         "logs/report/{experiment}.log",
     benchmark:

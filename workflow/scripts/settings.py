@@ -4,4 +4,5 @@ from bsnn import log, stages
 from bsnn.config import validate
 
 with log.job(snakemake.log[0]):
-    stages.settings(stages.Job(validate(snakemake.config), snakemake.wildcards.experiment), snakemake.output[0])
+    job = stages.Job(validate(snakemake.config), snakemake.wildcards.experiment)
+    stages.settings(job, snakemake.output[0])
