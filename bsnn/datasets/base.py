@@ -127,15 +127,20 @@ def description(path: str | Path, extra: Mapping[str, Any]) -> tuple[tuple[str, 
     Raises:
         ArtifactError: one of them is missing or impossible.
     """
-    classes, mean, std = (extra.get(name) for name in ("classes", "mean", "std"))
+    classes = extra.get("classes")
     if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
         raise refuse(path, f"metadata has no list of class names, but {classes!r}")
-    for name, values in (("mean", mean), ("std", std)):
-        if not (isinstance(values, list) and len(values) == 3 and all(map(_finite, values))):
-            raise refuse(path, f"metadata has no three channel values as '{name}', but {values!r}")
+    mean, std = _channels(path, extra, "mean"), _channels(path, extra, "std")
     if min(std) <= 0:
-        raise refuse(path, f"channel deviations must be positive, found {std}")
-    return tuple(classes), tuple(mean), tuple(std)
+        raise refuse(path, f"channel deviations must be positive, found {list(std)}")
+    return tuple(classes), mean, std
+
+
+def _channels(path: str | Path, extra: Mapping[str, Any], name: str) -> Channels:
+    values = extra.get(name)
+    if not (isinstance(values, list) and len(values) == 3 and all(map(_finite, values))):
+        raise refuse(path, f"metadata has no three channel values as '{name}', but {values!r}")
+    return tuple(values)
 
 
 def _finite(value: object) -> bool:

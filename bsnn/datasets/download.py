@@ -114,4 +114,4 @@ def _download(url: str, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
         with tqdm.wrapattr(response, "read", total=total, desc=part.stem, miniters=1, disable=None) as body:
-            shutil.copyfileobj(body, file, 2**20)
+            shutil.copyfileobj(body, file, 2**16)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from tqdm import tqdm
@@ -98,7 +99,7 @@ def _table(train: list[Entry], test: list[Entry]) -> pa.Table:
 def _splits(index: pa.Table, root: Path, image_size: int) -> dict[str, FileSplit]:
     splits = {}
     for name in ("train", "test"):
-        rows = index.filter(pa.compute.equal(index["split"], name))
+        rows = index.filter(pc.equal(index["split"], name))
         labels = torch.from_numpy(rows["label"].to_numpy().copy())
         splits[name] = FileSplit(root, rows["path"], rows["bytes"].to_numpy(), labels, image_size)
     return splits

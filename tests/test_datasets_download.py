@@ -1,0 +1,165 @@
+"""Downloads against a server of our own: whole and verified, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bsnn.datasets import download
+from bsnn.errors import DataError
+
+CONTENT = bytes(range(256)) * 5000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers each request by the next item of `plan`; the last one goes on."""
+
+    plan: list[str]
+    asked: int
+    release: threading.Event
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        what = self.server.plan[min(self.server.asked, len(self.server.plan) - 1)]
+        self.server.asked += 1
+        if what.isdigit():
+            self.send_error(int(what))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        if what == "whole":
+            self.wfile.write(CONTENT)
+        elif what == "spoiled":
+            self.wfile.write(CONTENT[::-1])
+        else:  # half
+            self.wfile.write(CONTENT[: len(CONTENT) // 2])
+        if what == "hang":
+            self.wfile.flush()
+            self.server.release.wait(60)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.plan, running.asked, running.release = ["whole"], 0, threading.Event()
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield running
+        running.release.set()
+        running.shutdown()
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_port}/archive.tar.gz"
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"archive.tar.gz.lock"}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [["whole"], ["503", "503", "whole"], ["half", "half", "whole"], ["spoiled", "429", "whole"]],
+    ids=lambda plan: "-".join(plan),
+)
+def test_a_failing_server_is_asked_again(server: Server, tmp_path: Path, plan: list[str]) -> None:
+    server.plan = plan
+    path = download.fetch(url(server), tmp_path / "cache" / "archive.tar.gz", MD5)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == len(plan)
+    assert files(path.parent) == {"archive.tar.gz"}
+
+
+def test_a_whole_file_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    for _ in range(2):
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert server.asked == 1
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "archive.tar.gz").write_bytes(CONTENT[:1000])
+    path = download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert path.read_bytes() == CONTENT
+    assert str(path) in caplog.text
+    assert hashlib.md5(CONTENT[:1000]).hexdigest() in caplog.text
+
+
+@pytest.mark.parametrize("what", ["half", "spoiled", "500"])
+def test_it_gives_up_and_leaves_nothing(server: Server, tmp_path: Path, what: str) -> None:
+    server.plan = [what]
+    with pytest.raises(DataError) as caught:
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert server.asked == download.ATTEMPTS
+    assert files(tmp_path) == set()
+    for message in (url(server), "data.path", "500" if what == "500" else MD5):
+        assert message in str(caught.value)
+
+
+def test_a_missing_page_is_asked_for_once(server: Server, tmp_path: Path) -> None:
+    server.plan = ["404"]
+    with pytest.raises(DataError, match="404"):
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert server.asked == 1
+
+
+def test_no_server_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        download.fetch((tmp_path / "none").as_uri(), tmp_path / "archive.tar.gz", MD5)
+
+
+def test_pauses_double(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    monkeypatch.setattr(download, "PAUSE", 2.0)
+    server.plan = ["503", "503", "503", "whole"]
+    download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert pauses == [2.0, 4.0, 8.0]
+
+
+def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="cannot be written"):
+        download.fetch(url(server), tmp_path / "cache" / "archive.tar.gz", MD5)
+
+
+def test_a_killed_download_is_never_taken_for_whole(server: Server, tmp_path: Path) -> None:
+    """A process is killed in the middle; what it leaves does not bear the name, and the next one starts afresh."""
+    server.plan = ["hang", "whole"]
+    path = tmp_path / "archive.tar.gz"
+    code = (
+        "import pathlib, sys; from bsnn.datasets.download import fetch;"
+        "fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, url(server), str(path), MD5], stderr=subprocess.DEVNULL)
+    part = tmp_path / "archive.tar.gz.part"
+    waiting = threading.Event()
+    for _ in range(600):
+        if (part.is_file() and part.stat().st_size) or process.poll() is not None:
+            break
+        waiting.wait(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert files(tmp_path) == {"archive.tar.gz.part"}
+    assert download.fetch(url(server), path, MD5).read_bytes() == CONTENT
+    assert files(tmp_path) == {"archive.tar.gz"}
