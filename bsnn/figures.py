@@ -1,0 +1,278 @@
+"""Figures of an experiment's results: each one function from the tables to a figure, and one entry in FIGURES.
+
+Drawn without a display, the same bytes for the same tables: no dates, fixed identifiers, text as outlines. Percentiles
+run along a colour scale that stays in order for colour-blind readers and in grey; markers tell them apart as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bsnn import artifacts, tables
+from bsnn.config import format_percentile
+from bsnn.tables import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#333333"
+MARKERS = "osD^vP*X"
+NAMES = {"full": "full-precision", "binary": "binary"}
+COLOURS = {"full": "#0072B2", "binary": "#D55E00"}  # Okabe and Ito's blue and vermillion
+MANY = 8  # layers from which on their names are written smaller
+LONG = 32  # steps from which on time is drawn on a logarithmic axis
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.title_fontsize": 9,
+    "svg.hashsalt": "bsnn",
+    "svg.fonttype": "path",
+    "savefig.dpi": 200,
+}
+
+
+def _panels(columns: int, height: float = 3.1, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a row of panels. Not through pyplot: no display and no state beyond the figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 if columns == 1 else 3.7 * columns, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def _by_weights(frame: pd.DataFrame, **options: Any) -> tuple[Figure, Iterator[tuple[Axes, str, pd.DataFrame]]]:
+    """A figure with one panel for each kind of weights, and its part of the table."""
+    kinds = list(frame["weights"].unique())
+    figure, axes = _panels(len(kinds), sharey=True, **options)
+    for axis, weights in zip(axes, kinds, strict=True):
+        axis.set_title(f"{NAMES.get(weights, weights)} weights", loc="left")
+    parts = ((axis, weights, frame[frame["weights"] == weights]) for axis, weights in zip(axes, kinds, strict=True))
+    return figure, parts
+
+
+def _percentiles(part: pd.DataFrame, whole: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Colour, marker and label of each percentile, from dark (low) to light, and its part of the table."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    values = sorted(whole["percentile"].unique())
+    places = np.linspace(0.05, 0.85, len(values)) if len(values) > 1 else [0.3]
+    for index, (value, place) in enumerate(zip(values, places, strict=True)):
+        style = {"color": to_hex(colormaps["viridis"](place)), "marker": MARKERS[index % len(MARKERS)]}
+        yield {**style, "label": format_percentile(value)}, part[part["percentile"] == value]
+
+
+def _legend(figure: Figure, axis: Axes, title: str) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, title=title, loc="outside right upper")
+
+
+def accuracy_over_time(results: Results) -> Figure:
+    """Mean accuracy at every step for each percentile, the range over seeds, and the ANN's accuracy."""
+    frame = results["accuracy_over_time"]
+    last = int(frame["step"].max())
+    figure, panels = _by_weights(frame)
+    for axis, weights, part in panels:
+        for style, group in _percentiles(part, frame):
+            seeds = group.pivot(index="step", columns="seed", values="accuracy")
+            steps = seeds.index.to_numpy()
+            axis.plot(steps, seeds.mean(axis=1), markevery=_marked(last), **style)
+            if seeds.shape[1] > 1:
+                axis.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=style["color"], alpha=0.15, lw=0)
+        _ann_line(axis, results, weights)
+        _time_axis(axis, last)
+    axis = figure.axes[0]
+    axis.set_ylabel("test accuracy (%)")
+    axis.set_ylim(bottom=0, top=max(axis.get_ylim()[1], 1))
+    _legend(figure, axis, "percentile")
+    return figure
+
+
+def _marked(last: int) -> list[int]:
+    """Steps, from 0, that carry a marker: evenly spread on the axis."""
+    steps = np.geomspace(1, last, 9) if last > LONG else np.linspace(1, last, min(last, 9))
+    return [int(step) - 1 for step in np.unique(steps.round())]
+
+
+def _ann_line(axis: Axes, results: Results, weights: str) -> None:
+    frame = results["accuracy"]
+    ann = frame.loc[frame["weights"] == weights, "ann_mean"].iloc[0]
+    axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+    axis.annotate(
+        f"ANN {ann:.2f} %", (0, ann), (3, -3), axis.get_yaxis_transform(), "offset points", va="top", fontsize=8
+    )
+
+
+def _time_axis(axis: Axes, last: int) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    axis.set_xlabel("time steps T")
+    if last > LONG:
+        ticks = [2**power for power in range(last.bit_length())]
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def spikes_by_layer(results: Results) -> Figure:
+    """Spikes of a neuron until the last reported time, layer by layer."""
+    frame = results["spikes_by_layer"]
+    figure, panels = _by_weights(frame)
+    for axis, _, part in panels:
+        layers = list(part["layer"].unique())
+        for style, group in _percentiles(part, frame):
+            axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **style)
+        upright = len(layers) > MANY
+        axis.set_xticks(
+            range(len(layers)),
+            layers,
+            rotation=90 if upright else 45,
+            ha="right",
+            va="center" if upright else "top",
+            rotation_mode="anchor",
+        )
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("layer")
+    figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
+    _legend(figure, figure.axes[0], "percentile")
+    return figure
+
+
+def rates(results: Results) -> Figure:
+    """Threshold x firing rate against the ANN's mean activation, a point a layer; on the diagonal they agree."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    frame = results["rates"]
+    shown = frame[(frame["estimate"] > 0) & (frame["activation"] > 0)]  # a logarithm has no place for silent layers
+    figure, panels = _by_weights(frame, height=3.5, sharex=True)
+    ends = _decades(shown[["estimate", "activation"]])
+    for axis, weights, _ in panels:
+        part = shown[shown["weights"] == weights]
+        axis.plot(ends, ends, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        for style, group in _percentiles(part, shown):
+            axis.plot(group["activation"], group["estimate"], linestyle="none", alpha=0.85, **style)
+        _name_layers(axis, part)
+        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        for direction in (axis.xaxis, axis.yaxis):
+            direction.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            direction.set_major_formatter(StrMethodFormatter("{x:g}"))
+            direction.set_minor_locator(NullLocator())
+        axis.set_xlabel("ANN mean activation")
+    figure.axes[0].set_ylabel("threshold × firing rate")
+    _legend(figure, figure.axes[0], "percentile")
+    return figure
+
+
+def _decades(values: pd.DataFrame) -> tuple[float, float]:
+    """Ends of a logarithmic axis that leaves room around the values."""
+    if values.empty:
+        return 0.1, 1.0
+    return float(values.to_numpy().min()) / 1.8, float(values.to_numpy().max()) * 1.8
+
+
+def _name_layers(axis: Axes, part: pd.DataFrame) -> None:
+    """Each layer's name once, below its lowest point; the number alone where there are many."""
+    short = part["layer"].nunique() > MANY
+    for layer, activation, estimate in part.groupby("layer", sort=False)[["activation", "estimate"]].min().itertuples():
+        name = layer.removeprefix("conv") if short else layer
+        place = (activation, estimate)
+        axis.annotate(name, place, (4, -4), textcoords="offset points", va="top", fontsize=7, color="#666666")
+
+
+def training(results: Results) -> Figure:
+    """Training loss, and training and test accuracy, at every epoch; a line a seed."""
+    from matplotlib.ticker import MaxNLocator
+
+    frame = results["training_history"]
+    figure, (loss, accuracy) = _panels(2)
+    for weights, part in frame.groupby("weights", sort=False):
+        colour = COLOURS[str(weights)]
+        for number, (_, seed) in enumerate(part.groupby("seed")):
+            name = NAMES[str(weights)] if number == 0 else "_"
+            options: dict[str, Any] = {"color": colour, "marker": "o" if len(seed) == 1 else None}
+            loss.plot(seed["epoch"], seed["train_loss"], label=name, **options)
+            accuracy.plot(seed["epoch"], seed["test_accuracy"], label=f"{name}, test", **options)
+            accuracy.plot(seed["epoch"], seed["train_accuracy"], label=f"{name}, training", linestyle=":", **options)
+    loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
+    for axis in (loss, accuracy):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, accuracy, "weights")
+    return figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: what draws it, and what is said with it."""
+
+    draw: Callable[[Results], Figure]
+    caption: str
+
+
+FIGURES: dict[str, Picture] = {
+    "accuracy_over_time": Picture(
+        accuracy_over_time,
+        "Test accuracy of the spiking networks after each time step, for each percentile; mean over seeds, shaded from "
+        "the lowest to the highest seed. Dashed: the network as trained (ANN).",
+    ),
+    "spikes_by_layer": Picture(
+        spikes_by_layer,
+        "Spikes that a neuron of each layer sends until the last reported time; mean over neurons, test images and "
+        "seeds.",
+    ),
+    "rates": Picture(
+        rates,
+        "Threshold × firing rate against the ANN's mean activation, a point for each layer. On the dashed line the "
+        "spiking layer carries the activation that it stands for. Layers without any spike are not shown.",
+    ),
+    "training": Picture(
+        training,
+        "Training loss, and accuracy on training images (as augmented, dotted) and test images (solid), by epoch; one "
+        "line for each seed.",
+    ),
+}
+
+
+def draw(source: Results | str | Path, folder: str | Path) -> None:
+    """Draw every figure as SVG and PNG.
+
+    Args:
+        source: results, or the folder of their tables.
+        folder: where the figures go.
+
+    Raises:
+        ArtifactError: when the tables cannot be read or the folder not be written.
+    """
+    import matplotlib
+
+    results = source if isinstance(source, Results) else tables.read(source)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        for name, picture in FIGURES.items():
+            figure = picture.draw(results)
+            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
+                with artifacts.replacing(Path(folder) / f"{name}.{kind}") as temporary:
+                    figure.savefig(temporary, format=kind, metadata=metadata)
