@@ -13,7 +13,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock
-from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from bsnn.errors import DataError
@@ -27,6 +26,12 @@ LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # 
 PASSING = {408, 425, 429}  # client errors of HTTP that may be gone the next time
 
 
+def md5_of(path: Path) -> str:
+    """MD5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
 def _mismatch(name: str | Path, expected: str, found: str, what_to_do: str) -> DataError:
     return DataError(f"{name}: md5 is {found}, expected {expected}: damaged, or not the official file; {what_to_do}")
 
@@ -37,7 +42,7 @@ def check_file(path: Path, md5: str, what_to_do: str) -> None:
     Raises:
         DataError: with both checksums and `what_to_do`.
     """
-    found = calculate_md5(path)
+    found = md5_of(path)
     if found != md5:
         raise _mismatch(path, md5, found, what_to_do)
 
@@ -74,7 +79,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
 def _whole(path: Path, md5: str) -> bool:
     if not path.is_file():
         return False
-    found = calculate_md5(path)
+    found = md5_of(path)
     if found == md5:
         return True
     log.warning("%s: md5 is %s, expected %s: damaged; removed, will be downloaded again", path, found, md5)
