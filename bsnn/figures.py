@@ -171,7 +171,7 @@ def rates(results: Results) -> Figure:
     for axis, weights, _ in panels:
         part = shown[shown["weights"] == weights]
         axis.plot(ends, ends, color=INK, linestyle="--", linewidth=1, zorder=1.5)
-        for style, group in _percentiles(part, shown):
+        for style, group in _percentiles(part, frame):
             axis.plot(group["activation"], group["estimate"], linestyle="none", alpha=0.85, **style)
         _name_layers(axis, part)
         axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")

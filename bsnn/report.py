@@ -66,7 +66,7 @@ def write(source: Results | str | Path, figures: str | Path, path: str | Path) -
         glance=glance(results),
         sections=[_section(section, results, Path(figures)) for section in SECTIONS],
         protocol=protocol(results),
-        origins=_view(results["origins"].drop(columns=MACHINE), TABLES["origins"].caption),
+        origins=_view(_artifacts(results), TABLES["origins"].caption),
         machines=_view(machines(results), "Where the artifacts were made."),
         versions=_view(versions(results), "Versions of the software that made them."),
         settings=yaml.safe_dump(tables.settings_of(results), sort_keys=False, allow_unicode=True),
@@ -105,7 +105,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     """What the experiment is, in a few words each."""
     experiment, frame = results.config.experiments[results.name], results["accuracy"]
     network = experiment.network
-    layers = f"{len(network.features) - network.pools} convolutions, {len(network.hidden) + 1} linear"
+    layers = f"VGG-{len(network.features) - network.pools + len(network.hidden) + 1}"
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
         ("Network", layers),
@@ -130,8 +130,14 @@ def glance(results: Results) -> Entry:
     return {"times": times, "rows": rows}
 
 
-def _spread(mean: float, std: float) -> str:
+def _spread(mean: Any, std: Any) -> str:
     return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def _artifacts(results: Results) -> pd.DataFrame:
+    """Artifacts without their machines, the long text last."""
+    frame = results["origins"].drop(columns=MACHINE)
+    return frame[[*frame.columns.drop("settings"), "settings"]]
 
 
 def machines(results: Results) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def _row(stands_for: Mapping[str, Any], document: Document, which: Mapping[str, 
         "settings": json.dumps(own, sort_keys=True),
         "cpu": hardware.get("cpu"),
         "cores": hardware.get("cores"),
-        "gpus": ", ".join(hardware.get("gpus", [])) if hardware else None,
+        "gpus": ", ".join(hardware.get("gpus", [])) or None,
         "revision": provenance.get("revision"),
         "versions": json.dumps(provenance["versions"], sort_keys=True) if "versions" in provenance else None,
     }
