@@ -126,7 +126,8 @@ def summary() -> pd.DataFrame:
             "layer": ["conv1", "fc1", "fc2"],
             "weights_1bit": [0, 320, 0],
             "weights_32bit": [108, 0, 60],
-            "memory_bytes": [432, 56, 240],
+            "memory_bytes": [432, 40, 240],
+            "scale_bytes": [0, 16, 0],
             "macs": [6912, 320, 60],
             "binary": [False, True, False],
         }

@@ -110,9 +110,10 @@ def test_binary_summary_adds_up(results: tables.Results) -> None:
     assert (total["weights_1bit"], total["weights_32bit"], total["memory_bytes"], total["macs"]) == (
         320,
         168,
-        728,
+        712,
         7292,
     )
+    assert total["scale_bytes"] == 16
     assert total["compression"] == 4 * 488 / 728
     assert pd.isna(total["binary"])
 
@@ -288,6 +289,15 @@ def test_damaged_spikes_are_refused(tmp_path: Path, damage: object, message: str
     artifacts.write_table(paths.spikes(small.NAME, *WHICH, 2), frame, "spikes", stands_for)
     with pytest.raises(ArtifactError, match=message):
         tables.collect(chosen, small.NAME, paths)
+
+
+def test_images_may_leave_early(tmp_path: Path) -> None:
+    chosen, paths, stands_for = sharded(tmp_path)
+    expected = tables.collect(chosen, small.NAME, paths)["accuracy"]
+    frame = small.spikes(small.random_truth()(*WHICH), np.arange(8, 16))
+    frame.loc[frame["step"] > 2, "images"] = 3
+    artifacts.write_table(paths.spikes(small.NAME, *WHICH, 2), frame, "spikes", stands_for)
+    pd.testing.assert_frame_equal(tables.collect(chosen, small.NAME, paths)["accuracy"], expected)
 
 
 def test_fewer_steps_than_simulated_are_refused(tmp_path: Path) -> None:

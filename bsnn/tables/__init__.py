@@ -63,8 +63,9 @@ TABLES: dict[str, Table] = {
     "binary_summary": Table(
         measures.binary_summary,
         "Binary network",
-        "Weights, memory and multiply-accumulates of the binary network. Memory counts 1 bit a binary weight and 32 "
-        "bits a scaling factor or full weight; the last column compares with 32 bits for every weight.",
+        "Weights, memory and multiply-accumulates of the binary network. A binary weight takes 1 bit; the scaling "
+        "factors are stored with the network, while its converted form has them in its thresholds. The last column "
+        "compares weights and scaling factors with 32 bits for every weight.",
         total=True,
     ),
     "training": Table(

@@ -32,6 +32,7 @@ SUMMARY = {
     "weights_1bit": pa.int64(),
     "weights_32bit": pa.int64(),
     "memory_bytes": pa.int64(),
+    "scale_bytes": pa.int64(),
     "macs": pa.int64(),
     "binary": pa.bool_(),
 }

@@ -113,10 +113,11 @@ def binary_summary(source: Source) -> pd.DataFrame:
     if "binary" not in source.config.weights:
         return pd.DataFrame(columns=[*SUMMARY, "compression"])
     table = source.summary()
-    total = table[["weights_1bit", "weights_32bit", "memory_bytes", "macs"]].sum()
+    total = table[["weights_1bit", "weights_32bit", "memory_bytes", "scale_bytes", "macs"]].sum()
     table["binary"] = table["binary"].astype("boolean")
     table = pd.concat([table, pd.DataFrame([{"layer": "total", **total, "binary": pd.NA}])], ignore_index=True)
-    table["compression"] = 4 * (table["weights_1bit"] + table["weights_32bit"]) / table["memory_bytes"]
+    stored = table["memory_bytes"] + table["scale_bytes"]
+    table["compression"] = 4 * (table["weights_1bit"] + table["weights_32bit"]) / stored
     return table.astype({"binary": "boolean"})
 
 
