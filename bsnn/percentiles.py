@@ -87,7 +87,7 @@ class FirstPass:
         self.count = 0
         self.sum = Fraction(0)
         self.largest = 0  # bit pattern of the maximum
-        self.bins = torch.zeros(BINS, dtype=torch.int64, device=device)
+        self.bins = _zeros(BINS, np.int64, device)
 
     def add(self, values: Tensor) -> None:
         """Count a batch: float32, any shape, finite and not negative (-0.0 counts as zero).
@@ -124,8 +124,8 @@ class SecondPass:
         slots = np.zeros(((self.first.largest + LOW) >> LOW_BITS) + 1, np.int32)
         slots[self.first.bins[self.needed]] = np.arange(1, len(self.needed) + 1)
         self.slots = torch.from_numpy(slots).to(first.bins.device)  # place among the needed bins; 0: not needed
-        size = torch.int32 if self.first.count < 2**31 else torch.int64
-        self.tally = torch.zeros((len(self.needed) + 1) << LOW_BITS, dtype=size, device=first.bins.device)
+        kind = np.int32 if self.first.count < 2**31 else np.int64
+        self.tally = _zeros((len(self.needed) + 1) << LOW_BITS, kind, first.bins.device)
 
     def _needed(self) -> np.ndarray:
         """Which of the first pass's bins hold a wanted order statistic; zero's bin needs no second look."""
@@ -168,29 +168,29 @@ class SecondPass:
         Raises:
             BsnnError: when a bin, the number of values or the maximum differs between the passes.
         """
-        tally = self.tally.cpu().numpy()[LOW + 1 :].astype(np.int64)
-        totals = tally.reshape(-1, LOW + 1).sum(1)
+        up_to = np.cumsum(self.tally.cpu().numpy()[LOW + 1 :], dtype=np.int64)
         same = self.count == self.first.count and self.largest == self.first.largest
-        if not same or not np.array_equal(totals, self.first.totals[self.needed]):
+        if not same or not np.array_equal(up_to[LOW :: LOW + 1], np.cumsum(self.first.totals[self.needed])):
             raise self._differs()
-        return {population: self._summary(population, np.cumsum(tally)) for population in POPULATIONS}
+        return {population: self._summary(population, up_to) for population in POPULATIONS}
 
-    def _summary(self, population: Population, cumulative: np.ndarray) -> Summary:
+    def _summary(self, population: Population, up_to: np.ndarray) -> Summary:
         number = self.first.number(population)
         if not number:
             return Summary(0, math.nan, math.nan, np.full(len(self.percentiles), math.nan))
         before, after, fraction = self._ranks(population)
-        values = interpolate(self._values(before, cumulative), self._values(after, cumulative), fraction)
+        values = interpolate(self._values(before, up_to), self._values(after, up_to), fraction)
         maximum = float(np.array(self.first.largest, np.int32).view(np.float32))
         return Summary(number, float(self.first.sum / number), maximum, values)
 
-    def _values(self, ranks: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
-        """Values (float64) at these places among all sorted values."""
+    def _values(self, ranks: np.ndarray, up_to: np.ndarray) -> np.ndarray:
+        """Values (float64) at these places among all sorted values; `up_to`: values up to each pattern counted here."""
         found = self.first.find(ranks)
         positive = self.first.bins[found] > 0
         found, inside = found[positive], (ranks - self.first.before[found])[positive]
-        starts = np.cumsum(self.first.totals[self.needed]) - self.first.totals[self.needed]
-        place = np.searchsorted(cumulative, starts[np.searchsorted(self.needed, found)] + inside, side="right")
+        totals = self.first.totals[self.needed]
+        counted_before = (np.cumsum(totals) - totals)[np.searchsorted(self.needed, found)]
+        place = np.searchsorted(up_to, counted_before + inside, side="right")
         patterns = np.zeros(len(ranks), np.int32)
         patterns[positive] = (self.first.bins[found] << LOW_BITS) + (place & LOW) - LOW
         return patterns.view(np.float32).astype(np.float64)
@@ -214,6 +214,11 @@ class _Totals:
     def find(self, ranks: np.ndarray) -> np.ndarray:
         """Which of `bins` holds each place among all sorted values."""
         return np.searchsorted(self.up_to, ranks, side="right")
+
+
+def _zeros(size: int, kind: type[np.integer], device: torch.device | str) -> Tensor:
+    """Zeros by NumPy, which on the CPU take memory only where they are written: most bins never are."""
+    return torch.from_numpy(np.zeros(size, kind)).to(device)
 
 
 def _chunks(name: str, values: Tensor) -> Iterator[Tensor]:
