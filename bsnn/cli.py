@@ -146,6 +146,17 @@ def report(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, change
     _run(stages.report, config_file, changes, experiment)
 
 
+@app.command("keep-reference")
+def keep_reference(
+    experiment: Experiment, command: Annotated[str, typer.Option(help="The command that made the results.")]
+) -> None:
+    """Copy an experiment's tables to results/reference/, with hardware, versions, revision, seeds and command."""
+    from bsnn import reference, tables
+
+    with log.job():
+        typer.echo(reference.keep(tables.read(Path("results") / experiment / "tables"), command))
+
+
 @app.command()
 def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
     """Tell what an artifact is: the settings that its key stands for, and where it comes from."""
