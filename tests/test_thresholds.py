@@ -1,0 +1,79 @@
+"""Thresholds from tables written by hand."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from bsnn.errors import BsnnError
+from bsnn.thresholds import from_table
+
+VALUES = {  # layer, population: value at 99, 99.9 and 100
+    ("conv2", "all"): (0.0, 1.5, 2.0),
+    ("conv2", "positive"): (1.6, 1.9, 2.0),
+    ("conv10", "all"): (0.25, 0.5, 0.75),
+    ("conv10", "positive"): (0.5, 0.625, 0.75),
+    ("conv10.pool", "all"): (0.1, 0.2, 0.3),
+    ("conv10.pool", "positive"): (math.nan, math.nan, math.nan),
+}
+
+
+def table() -> pd.DataFrame:
+    rows = [
+        {"layer": layer, "population": population, "percentile": percentile, "value": value, "count": 8}
+        for (layer, population), values in VALUES.items()
+        for percentile, value in zip((99.0, 99.9, 100.0), values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table])
+def test_lambda_and_threshold_are_the_percentile_in_network_order(kind: type) -> None:
+    source = pa.Table.from_pandas(table()) if kind is pa.Table else table()
+    found = from_table(source, 99.9, "all")
+    assert found.to_dict("list") == {
+        "layer": ["conv2", "conv10", "conv10.pool"],
+        "percentile": [99.9] * 3,
+        "population": ["all"] * 3,
+        "lambda": [1.5, 0.5, 0.2],
+        "threshold": [1.5, 0.5, 0.2],
+    }
+
+
+def test_columns_have_the_artifact_types() -> None:
+    schema = pa.Table.from_pandas(from_table(table(), 100, "all")).schema
+    assert [str(field.type) for field in schema] == ["string", "double", "string", "double", "double"]
+
+
+def test_population_is_chosen() -> None:
+    without_silent = table()[lambda rows: rows["layer"] != "conv10.pool"]
+    assert from_table(without_silent, 99, "positive")["threshold"].tolist() == [1.6, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("percentile", "population", "message"),
+    [
+        (99.95, "all", "no percentile 99.95"),
+        (99.9004, "all", "no percentile 99.9004"),
+        (0, "all", "no percentile 0"),
+        (101, "all", "no percentile 101"),
+        (math.nan, "all", "no percentile nan"),
+        (99.9, "negative", "no population 'negative', only: all, positive"),
+        (99, "all", r"'conv2': the 99th percentile of population 'all' is 0\.0.*larger percentile.*'positive'"),
+        (100, "positive", r"'conv10\.pool' has no 100th percentile in population 'positive'"),
+    ],
+)
+def test_what_gives_no_threshold_is_refused(percentile: float, population: str, message: str) -> None:
+    with pytest.raises(BsnnError, match=message):
+        from_table(table(), percentile, population)
+
+
+def test_neither_torch_nor_matplotlib_is_needed() -> None:
+    code = "import sys, bsnn.thresholds; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
