@@ -135,9 +135,8 @@ class Loop:
         yield from tqdm(batches, label, steps, unit="batch", leave=False, disable=quiet)
 
     def _input(self, batch: Tensor) -> Tensor:
-        images = self.normalise(batch)
-        cuda = self.fabric.device.type == "cuda"
-        return images.contiguous(memory_format=torch.channels_last) if cuda else images
+        """Normalised images, channels last: faster on GPUs and on the CPU."""
+        return self.normalise(batch).contiguous(memory_format=torch.channels_last)
 
     def _require_finite(self, value: Tensor, epoch: int, rate: float) -> None:
         if not bool(torch.isfinite(value)):

@@ -8,16 +8,19 @@ same number of threads).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from torch import Tensor
 
 from bsnn import binarize, checkpoint, config, identity, recipe
 from bsnn.datasets import DataSet
@@ -62,10 +65,10 @@ def fit(
     fabric = _fabric(job.recipe, compute)
     with checkpoint.exclusive(checkpoints):
         found = _launch(fabric, job)
-    full, signs, alphas, history = found["full"], found["signs"], found["alphas"], found["history"]
+    parts = [{name: torch.from_numpy(array) for name, array in part.items()} for part in found["parts"]]
     shape = (3, data.image_size, data.image_size)
-    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, full, signs, alphas)
-    return trained, pd.DataFrame(history).astype({"epoch": "int64"})
+    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *parts)
+    return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
 
 
 def _fabric(recipe_: config.Train, compute: config.Compute) -> Fabric:
@@ -91,7 +94,7 @@ def _fabric(recipe_: config.Train, compute: config.Compute) -> Fabric:
 def _launch(fabric: Fabric, job: Job) -> dict[str, Any]:
     """Run on all devices; an error of ours in another process comes back as what it was."""
     try:
-        found: dict[str, Any] = fabric.launch(_run, job)  # type: ignore[arg-type]
+        found: dict[str, Any] = fabric.launch(partial(_run, job=job))
         return found
     except torch.multiprocessing.ProcessRaisedException as error:
         _, mark, message = str(error).rpartition("\nbsnn.errors.")
@@ -103,9 +106,7 @@ def _launch(fabric: Fabric, job: Job) -> dict[str, Any]:
 def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
     """What each process does: build, restore, train the epochs that are left."""
     with _reproducible(fabric.device):
-        module = cast(VGG, fabric.to_device(_initial(job)))
-        if fabric.device.type == "cuda":
-            module = module.to(memory_format=torch.channels_last)
+        module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
         binarize.project_(module)
         optimiser = recipe.optimiser(job.recipe, module)
         network, stepper = fabric.setup(module, optimiser)
@@ -118,9 +119,14 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
             if fabric.is_global_zero:
                 checkpoint.save(job.checkpoints, run, module, optimiser, history)
         signs, alphas = binarize.parts(module)
-    full = [layer.name for layer in module.plan if layer.name not in signs]
-    weights = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in full}
-    return {"full": weights, "signs": signs, "alphas": alphas, "history": history}
+    names = [layer.name for layer in module.plan if layer.name not in signs]
+    full = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in names}
+    return {"parts": [_arrays(full), _arrays(signs), _arrays(alphas)], "history": history}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """As NumPy arrays: a tensor from another process is gone when that process ends."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _initial(job: Job) -> VGG:
