@@ -203,10 +203,15 @@ def input_current(network: SpikingNetwork, images: Tensor) -> Tensor:
 
     Returns:
         float32 [N, *shape of the first layer].
+
+    Raises:
+        ConversionError: when the images have another shape, or the first layer is no convolution.
     """
     first = network.layers[0]
     if first.weight is None or first.op != "conv":
         raise ConversionError(f"the first layer '{first.name}' must be a convolution")
+    if tuple(images.shape[1:]) != network.input_shape:
+        raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")
     weight = torch.round(first.weight.to(images.device).double() * WEIGHT_GRID) / WEIGHT_GRID
     current = torch.empty(len(images), *first.shape, device=images.device)
     for some, out in zip(images.split(_CURRENT_IMAGES), current.split(_CURRENT_IMAGES), strict=True):
