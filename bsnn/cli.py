@@ -157,6 +157,51 @@ def keep_reference(
         typer.echo(reference.keep(tables.read(Path("results") / experiment / "tables"), command))
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")],
+    experiment: Annotated[str, typer.Option(help="Experiment whose network it holds.")],
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Import a checkpoint of the original in place of training, and tell the settings that use it."""
+    from bsnn.original import checkpoint
+
+    with log.job():
+        job = stages.Job(_load(config_file, changes), experiment, weights=_weights(weights), seed=seed)
+        imported = {"imported": {weights: {"path": str(file), "sha256": checkpoint.sha256(file)}}}
+        changed = config.merge(_changes(changes), {"experiments": {experiment: imported}})
+        job = stages.Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
+        if not job.paths.data(experiment).exists():
+            stages.data(job)
+        stages.train(job)
+        typer.echo(f"imported: {job.paths.network(experiment, job.weights, seed)}")
+        typer.echo(f"the pipeline uses it with these settings, to be added to experiments.{experiment}:")
+        typer.echo(yaml.safe_dump(imported, sort_keys=False), nl=False)
+
+
+@app.command("export-checkpoint")
+def export_checkpoint(
+    file: Annotated[Path, typer.Argument(help="File to write (.pth.tar).")],
+    experiment: Annotated[str, typer.Option(help="Experiment whose network to export.")],
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Export a trained network as a checkpoint that the original's scripts read."""
+    from bsnn import networks_io
+    from bsnn.original import checkpoint
+
+    with log.job():
+        job = stages.Job(_load(config_file, changes), experiment, weights=_weights(weights), seed=seed)
+        path = job.paths.network(experiment, job.weights, seed)
+        checkpoint.save(file, networks_io.load(path, job.experiment.network))
+        typer.echo(f"exported: {file}")
+
+
 @app.command()
 def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
     """Tell what an artifact is: the settings that its key stands for, and where it comes from."""

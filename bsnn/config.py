@@ -205,6 +205,26 @@ class Simulation(Section):
     shards: PositiveInt = Field(1, description="Jobs over which the test set is spread.")
 
 
+class Checkpoint(Section):
+    """A checkpoint of the original, known by its content."""
+
+    path: Path = Field(description="The file (.pth.tar), read when the network is imported.")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; `bsnn import-checkpoint` tells it."
+    )
+
+
+class Imported(Section):
+    """Checkpoints in place of training."""
+
+    full: Checkpoint | None = Field(None, description="The full-precision network.")
+    binary: Checkpoint | None = Field(None, description="The binary network, scaling factors folded into the weights.")
+
+    def of(self, weights: Weights) -> Checkpoint | None:
+        """The checkpoint of a kind of network, if it is not to be trained."""
+        return self.full if weights == "full" else self.binary
+
+
 class Experiment(Section):
     """One data set, one network, and the recipe of every stage."""
 
@@ -213,6 +233,7 @@ class Experiment(Section):
     network: Network
     train: Train
     binarize: Binarize
+    imported: Imported = Imported()
     activations: Activations = Activations()
     thresholds: Thresholds = Thresholds()
     simulation: Simulation

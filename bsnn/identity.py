@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bsnn.config import Config, Experiment, Weights, format_percentile
+from bsnn.config import Checkpoint, Config, Experiment, Weights, format_percentile
 
 VERSION = {
     "data": 1,
@@ -58,13 +58,31 @@ def data(experiment: Experiment) -> dict[str, Any]:
 
 def train(experiment: Experiment, seed: int) -> dict[str, Any]:
     """Identity of the full-precision network."""
-    normalisation = {name: value for name, value in canonical(experiment.data).items() if name in ("mean", "std")}
+    if experiment.imported.full is not None:
+        return _imported("train", experiment, experiment.imported.full, seed)
     return {
         "stage": "train",
         "version": VERSION["train"],
         "settings": canonical(experiment.train),
         "network": canonical(experiment.network),
-        "normalisation": normalisation,
+        "normalisation": _normalisation(experiment),
+        "seed": seed,
+        "upstream": data(experiment),
+    }
+
+
+def _normalisation(experiment: Experiment) -> dict[str, Any]:
+    return {name: value for name, value in canonical(experiment.data).items() if name in ("mean", "std")}
+
+
+def _imported(stage: str, experiment: Experiment, checkpoint: Checkpoint, seed: int) -> dict[str, Any]:
+    """Identity of a network from a checkpoint: its content counts, not where it lies, and no recipe."""
+    return {
+        "stage": stage,
+        "version": VERSION[stage],
+        "checkpoint": checkpoint.sha256,
+        "network": canonical(experiment.network),
+        "normalisation": _normalisation(experiment),
         "seed": seed,
         "upstream": data(experiment),
     }
@@ -72,6 +90,8 @@ def train(experiment: Experiment, seed: int) -> dict[str, Any]:
 
 def binarize(experiment: Experiment, seed: int) -> dict[str, Any]:
     """Identity of the binary network: depends on the full one even from scratch, for a simple chain."""
+    if experiment.imported.binary is not None:
+        return _imported("binarize", experiment, experiment.imported.binary, seed)
     return {
         "stage": "binarize",
         "version": VERSION["binarize"],

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsnn import artifacts, identity
-from bsnn.config import Config, Experiment, Weights
-from bsnn.errors import ConfigError
+from bsnn.config import Checkpoint, Config, Experiment, Weights
+from bsnn.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch import Tensor
 
-    from bsnn.datasets import Split
+    from bsnn.datasets import DataSet, Split
     from bsnn.networks import Trained
 
 logger = logging.getLogger("bsnn")
@@ -69,24 +70,59 @@ def data(job: Job) -> None:
 
 
 def train(job: Job) -> None:
-    """Train the full-precision network, or fine-tune the binary one from it."""
+    """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
     from bsnn import binarize, datasets
-    from bsnn import train as training
 
     _threads(job)
     paths, experiment = job.paths, job.experiment
     images = datasets.load(paths.data(job.name))
-    from_full = job.weights == "binary" and not experiment.binarize.from_scratch
-    start = binarize.load(paths.network(job.name, "full", job.seed), experiment.network) if from_full else None
-    checkpoints = paths.checkpoints(job.name, job.weights, job.seed)
-    trained, history = training.fit(experiment, job.weights, job.seed, images, job.config.compute, checkpoints, start)
+    given = experiment.imported.of(job.weights)
+    trained, history = _fitted(job, images) if given is None else _imported(job, images, given)
     stands_for = identity.network(experiment, job.weights, job.seed)
     if job.weights == "binary":
         summary = binarize.summary(trained)
         artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
     artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for)
-    extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])}
+    extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
     binarize.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
+
+
+def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
+    """A trained network, and its history."""
+    from bsnn import binarize
+    from bsnn import train as training
+
+    paths, experiment = job.paths, job.experiment
+    from_full = job.weights == "binary" and not experiment.binarize.from_scratch
+    start = binarize.load(paths.network(job.name, "full", job.seed), experiment.network) if from_full else None
+    checkpoints = paths.checkpoints(job.name, job.weights, job.seed)
+    return training.fit(experiment, job.weights, job.seed, images, job.config.compute, checkpoints, start)
+
+
+def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:
+    """A network from a checkpoint of the original; its history has no epochs."""
+    import pyarrow as pa
+
+    from bsnn.original import checkpoint
+    from bsnn.tables.gather import HISTORY
+
+    found = checkpoint.sha256(given.path)
+    if found != given.sha256:
+        raise ArtifactError(
+            f"{given.path}: its SHA-256 is {found}, but experiments.{job.name}.imported.{job.weights} asks for "
+            f"{given.sha256}; bring that file back, or change the setting"
+        )
+    settings, network = job.experiment.data, job.experiment.network
+    trained = checkpoint.load(
+        given.path,
+        network,
+        job.weights,
+        image_size=images.image_size,
+        classes=images.classes,
+        mean=settings.mean or images.mean,
+        std=settings.std or images.std,
+    )
+    return trained, pa.schema(list(HISTORY.items())).empty_table().to_pandas()
 
 
 def activations(job: Job) -> None:

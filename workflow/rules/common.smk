@@ -80,6 +80,8 @@ def for_train(w):
 
 def for_binarize(w):
     named(PATHS.network(w.experiment, "binary", int(w.seed)), w)
+    if CONFIG.experiments[w.experiment].imported.binary is not None:
+        return []
     return ancient(str(PATHS.network(w.experiment, "full", int(w.seed))))
 
 

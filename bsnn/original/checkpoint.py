@@ -1,0 +1,201 @@
+"""Checkpoints of the original (`.pth.tar`): read without running anything in them, and written.
+
+Such a file holds the weights alone, in the order of the layers: under the key `state_dict` or by themselves, their
+names with or without `module.` (of DataParallel). Layers are told by order and shape; names appear in messages only.
+
+A binary network's checkpoint holds `alpha_o * sign` as one real number a weight. A layer is binary if, in each of its
+filters, all weights have one absolute value: that is alpha, bit for bit, and a negative weight's sign is -1. A filter
+that is zero throughout has alpha 0. The original's sign(0) is 0, which one bit cannot hold: a layer with some zeros in
+an otherwise binary filter is refused as binary; imported as full it keeps its weights exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bsnn import artifacts, config
+from bsnn.errors import ArtifactError
+from bsnn.networks import VGG, LayerPlan, Trained
+from bsnn.networks_io import assemble, weight_shape
+
+logger = logging.getLogger(__name__)
+
+DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits: what a network made from it is known by.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+
+
+def load(
+    path: str | Path,
+    network: config.Network,
+    weights: config.Weights,
+    *,
+    image_size: int,
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Trained:
+    """A network from a checkpoint.
+
+    Args:
+        path: checkpoint.
+        network: settings of the member of the family that it must hold.
+        weights: `binary` splits the binary layers into sign and alpha; `full` keeps every weight as it is.
+        image_size: height and width of an image in pixels.
+        classes: names of the classes.
+        mean: channel means that the network's images are normalised with, of pixels in 0..1; a checkpoint has none.
+        std: channel deviations.
+
+    Raises:
+        ArtifactError: no checkpoint; other layers than the network's; NaN; for `binary`, no binary layer, or zeros
+            among binary weights.
+    """
+    shape = (3, image_size, image_size)
+    with torch.device("meta"):
+        plan = VGG(network, shape, len(classes)).plan
+    named = _named(path, read(path), plan)
+    parts = {name: split(weight) for name, weight in named.items()}
+    binary = {name: part for name, part in parts.items() if part is not None}
+    if weights == "binary":
+        _require_binary(path, named, binary)
+    elif binary:
+        logger.warning("%s: layers %s are binary; imported as full, they take 32 bits a weight", path, list(binary))
+        binary = {}
+    signs, alphas = ({name: part[index] for name, part in binary.items()} for index in (0, 1))
+    full = {name: weight for name, weight in named.items() if name not in binary}
+    return assemble(network, shape, classes, mean, std, full, signs, alphas)
+
+
+def holds_binary(path: str | Path) -> bool:
+    """Whether a checkpoint holds a binary network: at least one of its layers is binary."""
+    return any(split(weight) is not None for weight in read(path).values())
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint as float32, by their names without `module.`, in the file's order.
+
+    Raises:
+        ArtifactError: missing, damaged, not weights alone, or with biases, batch norm or the like.
+    """
+    held = _unpickled(path)
+    held = held.get("state_dict", held) if isinstance(held, Mapping) else held
+    if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+        raise ArtifactError(f"{path}: holds no weights by name, neither by themselves nor under 'state_dict'")
+    named = {str(name).replace("module.", ""): value for name, value in held.items()}
+    strange = [name for name, value in named.items() if value.dim() not in (2, 4) or not value.is_floating_point()]
+    if strange:
+        raise ArtifactError(
+            f"{path}: holds what the family has not: {', '.join(strange[:5])}; it has convolutions and linear layers "
+            "without bias or batch norm"
+        )
+    for name, value in named.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ArtifactError(f"{path}: {name} holds NaN or infinity; use another checkpoint")
+    return {name: value.detach().float() for name, value in named.items()}
+
+
+def _unpickled(path: str | Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{path}: no checkpoint, or it holds more than weights and plain values ({str(error).splitlines()[0]}); "
+            "only weights are ever loaded, since anything else could run code: save its state_dict alone"
+        ) from error
+    except DAMAGED as error:
+        raise ArtifactError(f"{path}: damaged, or no checkpoint of torch ({type(error).__name__})") from error
+
+
+def _named(path: str | Path, held: Mapping[str, Tensor], plan: tuple[LayerPlan, ...]) -> dict[str, Tensor]:
+    """Weights by this project's layer names: the n-th tensor is the n-th layer's."""
+    wanted = [weight_shape(layer) for layer in plan]
+    if [tuple(weight.shape) for weight in held.values()] != wanted:
+        expected = ", ".join(f"{layer.name} {list(shape)}" for layer, shape in zip(plan, wanted, strict=True))
+        found = ", ".join(f"{name} {list(weight.shape)}" for name, weight in held.items())
+        raise ArtifactError(
+            f"{path}: holds other layers than the experiment's network.\n  expected: {expected}\n  found: {found}"
+        )
+    return {layer.name: weight for layer, weight in zip(plan, held.values(), strict=True)}
+
+
+def split(weight: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Sign (int8 of +-1, of the weight's shape) and alpha (float32 [outputs]) of a binary layer; None for another.
+
+    `alpha * sign` gives the weight back, bit for bit (but for the sign of a zero).
+    """
+    alpha = _alpha(weight)
+    magnitude = weight.abs().flatten(1)
+    if magnitude.shape[1] < 2 or not bool((magnitude == alpha[:, None]).all()):
+        return None
+    return torch.where(weight < 0, -1, 1).to(torch.int8), alpha
+
+
+def _alpha(weight: Tensor) -> Tensor:
+    return weight.abs().flatten(1).amax(1)
+
+
+def _zeros(weight: Tensor) -> int:
+    """Zeros among filters of otherwise one absolute value each; 0 if any filter has several."""
+    alpha, magnitude = _alpha(weight), weight.abs().flatten(1)
+    holes = (magnitude == 0) & (alpha[:, None] > 0)
+    return int(holes.sum()) if bool(((magnitude == alpha[:, None]) | holes).all()) else 0
+
+
+def _require_binary(path: str | Path, named: Mapping[str, Tensor], binary: Mapping[str, object]) -> None:
+    holed = {name: _zeros(weight) for name, weight in named.items() if name not in binary}
+    holed = {name: count for name, count in holed.items() if count}
+    if holed:
+        where = ", ".join(f"{name} ({count:,})" for name, count in holed.items())
+        raise ArtifactError(
+            f"{path}: zeros among binary weights: {where}. The original leaves sign(0) at 0, one bit a weight holds +1 "
+            "or -1; import it as full, which keeps every weight as it is"
+        )
+    if not binary:
+        raise ArtifactError(
+            f"{path}: no layer is binary (one absolute value a filter); import it as full. A checkpoint saved while "
+            "training a binary network holds the real weights behind the signs: save it while they are binarised"
+        )
+
+
+def save(path: str | Path, trained: Trained) -> None:
+    """Write a checkpoint as the original's scripts read it: names and order of its vgg.py, alpha folded into weights.
+
+    Args:
+        path: file to write.
+        trained: full-precision or binary network.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    state: dict[str, Tensor] = {}
+    convolutions = [layer for layer in trained.plan if layer.op == "conv"]
+    for number, layer in enumerate(convolutions):  # each is followed by two of ReLU, dropout and pool
+        state[f"features.module.{3 * number}.weight"] = _folded(trained, layer)
+    for number, layer in enumerate(trained.plan[len(convolutions) :]):  # dropout before, ReLU after
+        state[f"classifier.{3 * number + 1}.weight"] = _folded(trained, layer)
+    with artifacts.replacing(path) as temporary:
+        torch.save({"state_dict": state}, temporary)
+
+
+def _folded(trained: Trained, layer: LayerPlan) -> Tensor:
+    return trained.module.get_submodule(layer.name).get_parameter("weight").detach().cpu().contiguous().clone()
