@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.triton_lowering import Lowered, channels_first, channels_last, lower
-from bsnn.engines.triton_tiles import Chip, Tile, plain_tile, product_tile, programs
+from bsnn.engines.triton_tiles import Chip, Tile, programs, tile_for
 from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current
 
 OLDEST = (8, 0)  # compute capability: asynchronous copies and int8 tensor cores of Ampere
@@ -44,15 +44,7 @@ class TritonEngine(Engine):
 
     def block(self, images: int) -> int:
         """Steps whose spikes of two consecutive layers, one byte each, fit beside the state and the weights."""
-        values = [item.result.values for item in self.layers]
-        last = self.layers[-1].layer.neurons  # copied in the network's order
-        step = max(before + after for before, after in zip([0, *values], [*values, last], strict=True))
-        state = values[0] + sum(
-            item.result.values * (2 if item.layer.signed else 1) for item in self.layers if item.layer.fires
-        )
-        weights = sum(item.weight.numel() for item in self.layers if item.weight is not None)
-        free = self.memory - weights - 4 * state * images
-        return max(1, free // (max(images, 1) * (step + 12 * len(self.network.firing))))
+        return steps_within(self.memory, self.layers, images)
 
     @torch.no_grad()
     def start(self, images: Tensor) -> State:
@@ -89,8 +81,8 @@ class TritonEngine(Engine):
         return state, Block(channels_first(spikes, self.layers[-1].result), counts.long())
 
     def tile(self, item: Lowered, images: int) -> Tile:
-        """Tile for a layer with weights."""
-        return product_tile(item, images, self.chip)
+        """Tile for a layer."""
+        return tile_for(item, images, self.chip)
 
     def _current(self, images: Tensor) -> Tensor:
         """Current of the first layer [N, values], channels last; a few images at a time, for its float64 columns."""
@@ -110,55 +102,57 @@ class TritonEngine(Engine):
         # what a layer does not have is never read: counts stand in
         threshold = counts if item.threshold is None else item.threshold
         bias = counts if item.bias is None else item.bias
-        state = (threshold, potential, sent, out, counts, *size)
-        tile = plain_tile(item) if item.weight is None else self.tile(item, size[1])
+        weights = [] if item.weight is None else [item.weight]
+        before = [] if item.kernel == "constant_scan" else [*weights, bias]
+        tile = self.tile(item, size[1])
         grid = (programs(item, size[1], tile.rows, tile.columns),)
-        options = _options(item, tile)
-        if item is self.layers[0]:
-            self.kernels.constant_scan[grid](spikes, *state, POSITIONS=item.target.positions, **options)
-        elif item.weight is None:
-            options |= _pool_options(item)
-            self.kernels.pool_scan[grid](spikes, bias, *state, **options)
-        else:
-            options |= _product_options(item, tile)
-            self.kernels.product_scan[grid](spikes, item.weight, bias, *state, **options)
+        kernel = getattr(self.kernels, item.kernel)
+        kernel[grid](
+            spikes, *before, threshold, potential, sent, out, counts, *size,
+            **constants(item, tile), num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
 
 
-def _options(item: Lowered, tile: Tile) -> dict[str, Any]:
-    """Compile-time options of every kernel."""
-    return {
-        "OUTER": item.target.stored,
+def steps_within(memory: int, layers: list[Lowered], images: int) -> int:
+    """Most steps for so many images whose buffers fit in so many bytes beside state and weights; at least 1."""
+    values = [item.result.values for item in layers]
+    last = layers[-1].layer.neurons  # copied in the network's order
+    step = max(before + after for before, after in zip([0, *values], [*values, last], strict=True))
+    firing = [item for item in layers if item.layer.fires]
+    counts = 12 * len(firing)  # an int32 and an int64
+    state = values[0] + sum(item.result.values * (2 if item.layer.signed else 1) for item in firing)
+    weights = sum(item.weight.numel() for item in layers if item.weight is not None)
+    free = memory - weights - 4 * state * images
+    return max(1, free // (max(images, 1) * (step + counts)))
+
+
+def constants(item: Lowered, tile: Tile) -> dict[str, int | bool]:
+    """Compile-time constants of the layer's kernel."""
+    source, target = item.source, item.target
+    shared = {
+        "OUTER": target.stored,
         "SIGNED": item.layer.signed,
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
-        "GROUP": math.gcd(tile.rows, item.target.positions),
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
+        "GROUP": math.gcd(tile.rows, target.positions),
     }
-
-
-def _pool_options(item: Lowered) -> dict[str, Any]:
-    return {
-        "HEIGHT": item.source.height,
-        "WIDTH": item.source.width,
-        "MAX": item.largest,
-        "FIRES": item.layer.fires,
-        "BIAS": _bias_kind(item),
+    if item.kernel == "constant_scan":
+        return shared | {"POSITIONS": target.positions}
+    shared |= {
+        "HEIGHT": source.height,
+        "WIDTH": source.width,
+        "MAX": item.layer.pool == "max",
+        "BIAS": 0 if item.bias is None else item.bias.dim(),
     }
-
-
-def _product_options(item: Lowered, tile: Tile) -> dict[str, Any]:
-    return {
-        "HEIGHT": item.source.height,
-        "WIDTH": item.source.width,
-        "INNER": item.source.stored,
-        "OUT_HEIGHT": item.target.height,
-        "OUT_WIDTH": item.target.width,
+    if item.kernel == "pool_scan":
+        return shared | {"FIRES": item.layer.fires}
+    return shared | {
+        "INNER": source.stored,
+        "OUT_HEIGHT": target.height,
+        "OUT_WIDTH": target.width,
         "SIDE": item.side,
         "STRIDE": item.stride,
         "PAD": item.pad,
-        "MAX": item.largest,
-        "BIAS": _bias_kind(item),
         "CHUNK": tile.chunk,
     }
 
@@ -215,7 +209,3 @@ def _initial(item: Lowered, images: int, device: torch.device) -> Tensor:
     """Potentials before the first step [images, values]; 0 in the silent channels."""
     potential = torch.zeros(images, item.result.values, device=device)
     return potential if item.initial is None else potential + item.initial.flatten()
-
-
-def _bias_kind(item: Lowered) -> int:
-    return 0 if item.bias is None else item.bias.dim()

@@ -67,9 +67,11 @@ class Lowered:
     pad: int = 0
 
     @property
-    def largest(self) -> bool:
-        """Whether the pool takes the maximum."""
-        return self.layer.pool == "max"
+    def kernel(self) -> str:
+        """Name of the kernel that runs the layer."""
+        if self.weight is not None:
+            return "product_scan"
+        return "pool_scan" if self.layer.op == "pool" else "constant_scan"
 
 
 def lower(network: SpikingNetwork) -> list[Lowered]:

@@ -33,9 +33,9 @@ class Chip(NamedTuple):
 
     @classmethod
     def of(cls, device: torch.device) -> Chip:
-        """Chip of a CUDA device; for the interpreter one that asks for small tiles."""
+        """Chip of a CUDA device; for the interpreter one that asks for large tiles."""
         if device.type != "cuda":
-            return cls(1, 2**16, hopper=False)
+            return cls(1, 2**18, hopper=True)
         from triton.runtime import driver
 
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -44,8 +44,10 @@ class Chip(NamedTuple):
         return cls(found["multiprocessor_count"], found["max_shared_mem"], hopper=hopper)
 
 
-def product_tile(item: Lowered, images: int, chip: Chip) -> Tile:
-    """Tile for a layer with weights."""
+def tile_for(item: Lowered, images: int, chip: Chip) -> Tile:
+    """Tile for a layer."""
+    if item.weight is None:  # bound by memory
+        return Tile(64, divisor(item.target.stored, 64), 0, 4, 1)
     rows, columns = (64, 128) if chip.hopper else (32, 128)
     columns = divisor(item.target.stored, columns)
     chunk = divisor(item.source.stored, 128 if chip.hopper else 64)
@@ -55,11 +57,6 @@ def product_tile(item: Lowered, images: int, chip: Chip) -> Tile:
         columns //= 2
     warps = max(4, rows // 8) if chip.hopper else max(4, rows * columns // 512)
     return Tile(rows, columns, chunk, warps, _stages(rows, columns, chunk, chip.shared))
-
-
-def plain_tile(item: Lowered) -> Tile:
-    """Tile for a kernel without a matrix product, bound by memory."""
-    return Tile(64, divisor(item.target.stored, 64), 0, 4, 1)
 
 
 def programs(item: Lowered, images: int, rows: int, columns: int) -> int:
