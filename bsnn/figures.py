@@ -153,8 +153,8 @@ def spikes_by_layer(results: Results) -> Figure:
             va="center" if upright else "top",
             rotation_mode="anchor",
         )
-        axis.set_ylim(bottom=0)
         axis.set_xlabel("layer")
+    figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
     figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
     _legend(figure, figure.axes[0], "percentile")
     return figure

@@ -89,6 +89,17 @@ def test_spikes_follow_the_layers_of_the_network(results: tables.Results) -> Non
     assert "4 steps" in axis.get_ylabel()
 
 
+def test_no_point_lies_outside_its_panel(results: tables.Results) -> None:
+    frame = results["spikes_by_layer"].copy()
+    frame.loc[frame["weights"] == "binary", "spikes_per_neuron"] *= 3  # the second panel reaches higher
+    changed = tables.Results(results.config, results.name, {**results.frames, "spikes_by_layer": frame})
+    for name, picture in figures.FIGURES.items():
+        for axis in picture.draw(changed).axes:
+            low, high = axis.get_ylim()
+            heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.lines])
+            assert ((heights >= low) & (heights <= high)).all(), name
+
+
 def test_training_has_a_line_for_each_seed(results: tables.Results) -> None:
     loss, accuracy = figures.training(results).axes
     assert sorted(line.get_ydata().tolist() for line in loss.lines) == [[1.5, 0.5]] * 2 + [[1.5, 1.5]] * 2

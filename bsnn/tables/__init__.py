@@ -57,8 +57,9 @@ TABLES: dict[str, Table] = {
         measures.rates,
         "Firing rates against activations",
         "Threshold times firing rate approximates the ANN's activation. Mean over a layer, zeros included; activations "
-        "of the calibration images, rates of the test images until the last reported time. Values above the threshold "
-        "cannot be reached, so a lower percentile pulls the ratio below 1.",
+        "of the calibration images, rates of the test images until the last reported time. The ratio falls below 1 "
+        "with a lower percentile, since no rate passes one spike a step, and with a short time, since what is still in "
+        "the membranes has not been sent.",
     ),
     "binary_summary": Table(
         measures.binary_summary,
