@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_checks import member
+from engine_checks import biased, member
 from torch import Tensor
 
 from bsnn.engines.triton_lowering import Map, channels_first, channels_last, convolution_taps, lower, written_out
-from bsnn.spiking import SpikingLayer
 
 
 def signs(*shape: int) -> Tensor:
@@ -65,15 +64,26 @@ def test_a_linear_layer_reads_channels_last() -> None:
     assert torch.equal(found[:, :32], maps.flatten(1).double() @ item.layer.weight.double().T)
 
 
-def test_values_of_a_channel_or_a_neuron_are_stored_channels_last_and_back() -> None:
-    layer = SpikingLayer("conv1", "conv", (5, 2, 3))
-    values = torch.arange(30.0).reshape(5, 2, 3)
-    found = channels_last(values, layer)
-    assert found.shape == (6, 32)
-    assert found[4, :5].tolist() == [4, 10, 16, 22, 28]  # position (1, 1) of each channel
-    assert found[:, 5:].count_nonzero() == 0
-    assert torch.equal(channels_first(found.reshape(1, 1, -1), Map(2, 3, 5)).flatten(), values.flatten())
-    assert torch.equal(channels_last(torch.arange(5.0), layer)[:, :5], torch.arange(5.0).expand(6, 5))
+def test_maps_are_stored_channels_last_and_back() -> None:
+    maps = torch.arange(60.0).reshape(2, 5, 2, 3)
+    found = channels_last(maps, Map(2, 3, 5))
+    assert found.shape == (2, 6, 32)
+    assert found[0, 4, :5].tolist() == [4, 10, 16, 22, 28]  # position (1, 1) of each channel
+    assert found[..., 5:].count_nonzero() == 0
+    assert torch.equal(channels_first(found.flatten(1)[None], Map(2, 3, 5))[0], maps.flatten(1))
+
+
+def test_a_bias_of_one_a_channel_or_one_a_neuron() -> None:
+    network = biased(member("average-before", 1), 2)
+    for item in lower(network)[1:]:
+        bias, given = item.bias, item.layer.bias
+        assert bias is not None
+        assert given is not None
+        channels = given.shape[0]
+        if given.dim() == 3:  # one a neuron
+            assert torch.equal(bias[:, :channels].T, given.flatten(1))
+        else:
+            assert torch.equal(bias[:channels], given)
 
 
 def test_silent_channels_never_fire() -> None:

@@ -92,8 +92,7 @@ class TritonEngine(Engine):
         result = torch.empty(len(images), self.layers[0].result.values, device=self.device)
         for begin in range(0, len(images), group):
             current = input_current(self.network, images[begin : begin + group])
-            for image, row in zip(current, result[begin : begin + group], strict=True):
-                row.copy_(channels_last(image, first).flatten())
+            result[begin : begin + group] = channels_last(current, self.layers[0].result).flatten(1)
         return result
 
     def _launch(self, item: Lowered, tensors: tuple[Tensor, ...], size: tuple[int, int, int, int]) -> None:

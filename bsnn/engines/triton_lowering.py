@@ -89,11 +89,10 @@ def as_map(layer: SpikingLayer) -> Map:
     return Map(size[0], size[1], channels) if size else Map(1, 1, channels)
 
 
-def channels_last(values: Tensor, layer: SpikingLayer) -> Tensor:
-    """Values of one a channel or one a neuron as [positions, stored channels], 0 in the silent ones."""
-    target = as_map(layer)
-    full = per_output(values, layer.shape).expand(layer.shape).reshape(target.channels, target.positions)
-    return F.pad(full.T, (0, target.stored - target.channels)).contiguous()
+def channels_last(maps: Tensor, target: Map) -> Tensor:
+    """Values [..., channels, height, width] as [..., positions, stored channels], 0 in the silent ones."""
+    values = maps.reshape(*maps.shape[: maps.dim() - 3], target.channels, target.positions)
+    return F.pad(values.transpose(-1, -2), (0, target.stored - target.channels)).contiguous()
 
 
 def channels_first(spikes: Tensor, result: Map) -> Tensor:
@@ -155,11 +154,18 @@ def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **
         threshold = F.pad(layer.threshold, (0, result.stored - result.channels), value=fill)
         threshold = threshold.repeat(target.stored // result.stored).contiguous()
     if layer.bias is not None:
-        bias = channels_last(layer.bias, layer)
+        bias = _of_layer(layer.bias, layer)
         if target.positions == 1:
             bias = bias.flatten()
         elif layer.bias.shape != layer.shape:
             bias = bias[0].contiguous()
     if layer.initial is not None:
-        initial = channels_last(layer.initial, layer)
+        initial = _of_layer(layer.initial, layer)
     return Lowered(layer, source, target, result, threshold, initial, bias, **weights)  # type: ignore[arg-type]
+
+
+def _of_layer(values: Tensor, layer: SpikingLayer) -> Tensor:
+    """Values of one a channel or one a neuron as [positions, stored channels]."""
+    target = as_map(layer)
+    full = per_output(values, layer.shape).expand(layer.shape)
+    return channels_last(full.reshape(target.channels, target.height, target.width), target)
