@@ -1,8 +1,8 @@
 """Engine `integer`: binary networks on a CPU, with int8 products, exact integer sums and spikes as bytes.
 
-A group of images goes through a block of time steps layer by layer. Within a layer, as many steps at once as keep its
-sums in the cache are summed by oneDNN (bsnn.engines.onednn) and scanned over time (bsnn.engines.scan); only bytes, one a
-neuron and step, go on to the next layer. Images and sums lie channels last; results leave channels first.
+A group of images goes through a block of time steps layer by layer. Within a layer, as many steps at once as keep
+its sums in the cache are summed by oneDNN (bsnn.engines.onednn) and scanned over time (bsnn.engines.scan); only bytes,
+one a neuron and step, go on to the next layer. Images and sums lie channels last; results leave channels first.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class IntegerEngine(Engine):
         return state, Block(spikes, counts)
 
     def _group_spikes(self, current: Tensor, neurons: Iterator[tuple[Tensor, Tensor]], counts: Tensor) -> Tensor:
-        """Last layer's spikes, int8 [steps, images, units]; potentials and counts [steps, layers, images] are filled."""
+        """Last layer's spikes, int8 [steps, images, units]; fills potentials and counts [steps, layers, images]."""
         steps, images = len(counts), len(current)
         spikes, rows = current, iter(counts.unbind(1))
         for index, stage in enumerate(self._stages):
