@@ -41,10 +41,7 @@ class IntegerEngine(Engine):
             return "it runs on a CPU only"
         if not network.exact:
             return "a layer after the first has real weights, and sums must be integers (engine 'torch' takes it)"
-        for layer in network.layers:
-            if layer.weight is not None and not layer.fires:
-                return f"layer '{layer.name}' has weights but no neurons, so what it passes on does not fit a byte"
-        return onednn.missing()
+        return _too_large(network) or onednn.missing()
 
     def block(self, images: int) -> int:
         """Steps whose spikes fit beside the state and the buffers of one group."""
@@ -162,6 +159,19 @@ def _stages(network: SpikingNetwork) -> Iterator[_Stage]:
         stage = _Stage(layer, source, zero, first=index == 0)
         yield stage
         source, zero = layer.shape, stage.passes
+
+
+def _too_large(network: SpikingNetwork) -> str | None:
+    """Which layer passes on more than a byte holds; None when all fit."""
+    largest = 0
+    for layer in network.layers:
+        if layer.fires:
+            largest = 1 + layer.signed
+        elif layer.weight is None:
+            largest *= 4 if layer.pool == "average" else 1
+        if largest > 127 or not (layer.fires or layer.weight is None):
+            return f"layer '{layer.name}' has no neurons, and what it passes on does not fit a byte"
+    return None
 
 
 def _flat(values: Tensor) -> Tensor:
