@@ -11,6 +11,7 @@ counts that is accepted between two engines there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, cast
 
 import torch
@@ -27,10 +28,11 @@ class TorchEngine(Engine):
     """Reference for all devices; takes every network, full-precision, signed and with any pool."""
 
     name: ClassVar[str] = "torch"
+    observe: Callable[[SpikingLayer, Tensor], None] | None = None  # shown each layer's spikes [steps, N, *shape]
 
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
-        self._weights = [_operand(layer) for layer in self.network.layers]
+        self._weights = [operand(layer) for layer in self.network.layers]
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
@@ -59,15 +61,17 @@ class TorchEngine(Engine):
         with full_float32(self.device):
             for index, (layer, weight) in enumerate(zip(self.network.layers, self._weights, strict=True)):
                 if index > 0:
-                    x = _currents(layer, weight, x)
+                    x = currents(layer, weight, x)
                 if layer.fires:
-                    x = _scan(layer, x, *next(neurons), first=index == 0)
+                    x = scan(layer, x, *next(neurons), first=index == 0)
                     counts.append(_count(x, layer.signed))
+                if self.observe is not None:
+                    self.observe(layer, x)
         state.steps += steps
         return state, Block(x.flatten(2).to(torch.int8), torch.stack(counts, 1))
 
 
-def _operand(layer: SpikingLayer) -> Tensor | None:
+def operand(layer: SpikingLayer) -> Tensor | None:
     """Weight in float32."""
     return None if layer.weight is None else layer.weight.float()
 
@@ -77,7 +81,7 @@ def _values(layer: SpikingLayer) -> int:
     return layer.neurons * (5 if layer.op == "conv" and layer.pool else 1)
 
 
-def _currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tensor:
+def currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tensor:
     """Currents [steps, N, *shape] of a layer from the spikes [steps, N, *shape before it]."""
     x = spikes.flatten(0, 1)
     if weight is not None:
@@ -85,7 +89,7 @@ def _currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Ten
     return pool_currents(x, layer.pool).unflatten(0, spikes.shape[:2])
 
 
-def _scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool) -> Tensor:
+def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool) -> Tensor:
     """Spikes (float32 of -1, 0, 1) [steps, N, *shape]; potential and sent are updated in place.
 
     The currents' memory is used for the spikes, but for the first layer's: there it is one current for all steps.

@@ -1,0 +1,268 @@
+"""What a simulation costs: operations, sparsity, memory and energy in NeuroBench's terms, per layer and step.
+
+NeuroBench (Yik et al. 2025, "The neurobench framework ...", Nature Communications) counts, for each layer with weights,
+- dense operations: weight times input, with every input and every weight present;
+- effective operations: those whose input is not zero. Inputs of -1, 0, 1 make them accumulations (ACs), others
+  multiply-accumulates (MACs). Here ACs of weights of +-1 (binary ACs: an integer is counted up or down) stand apart
+  from ACs of real weights. Summing four spikes for an average pool counts as binary ACs, one a spike;
+- activation sparsity: the fraction of neurons that are silent at a step;
+- footprint: bytes of the parameters, a binary weight taking one bit.
+Borders: a zero beyond the image's edge is no operation, so a spike at an edge has 6 of 9 places to go to. Dense
+operations are exact. Effective ACs need the spikes' places: `counted` has them exact, by simulation with the engine
+`torch`; `estimated` takes counts alone and gives each spike its layer's mean fan-out, which is exact for linear layers
+and maps of 1x1 and 2x2. After a maximum pool of spikes, `estimated` is an upper bound.
+Not counted, as in NeuroBench: neurons' own arithmetic, and the additions of a pool of currents.
+
+The first layer multiplies the image's values: MACs, even where its weights are binary. Its current is constant, so it
+is computed once (`first="once"`: at step 1), or at every step, as hardware without a place to keep it would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bsnn.engines.torch_engine import TorchEngine
+from bsnn.errors import ConfigError
+from bsnn.spiking import SpikingLayer, SpikingNetwork
+
+First = Literal["once", "every-step"]
+Kind = Literal["effective_macs", "effective_acs", "effective_binary_acs"]
+READOUT = "readout"
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of one operation, in picojoules."""
+
+    mac: float
+    ac: float
+    binary_ac: float
+    source: str
+
+
+ENERGY: dict[str, Energy] = {
+    "45nm": Energy(
+        4.6, 0.9, 0.9, "45 nm, float32: 3.7 pJ a product, 0.9 pJ a sum (Horowitz 2014, ISSCC); the field's convention"
+    ),
+    "45nm-integer": Energy(
+        4.6, 0.9, 0.1, "45 nm: as above, sums of binary weights by int32 additions of 0.1 pJ (Horowitz 2014, ISSCC)"
+    ),
+    "7nm-integer": Energy(
+        1.69,
+        0.38,
+        0.03,
+        "7 nm: float32 1.31 pJ a product, 0.38 pJ a sum; int32 0.03 pJ a sum (Jouppi et al. 2021, ISCA)",
+    ),
+}
+"""Presets by name. Arithmetic alone: memory and communication, often larger, are not in them."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of one layer for one image and step."""
+
+    layer: str
+    kind: Kind
+    source: int | None  # whose spikes it receives, as a place in network.firing; None: the image
+    inputs: tuple[int, ...]  # shape of what it receives
+    dense: int
+    outputs: int  # output channels or units; of a pool, 1: an input has one place to go to
+    op: Literal["conv", "linear", "pool"]
+    footprint: int  # bytes of weights, thresholds, initial potentials and biases
+
+    @property
+    def fan_out(self) -> Tensor:
+        """Operations that one spike causes, at each place of the input: int64, broadcasts over `inputs`."""
+        if self.op != "conv":
+            return torch.tensor(self.outputs)
+        height, width = (_reached(size) for size in self.inputs[1:])
+        return self.outputs * height[:, None] * width
+
+
+def _reached(size: int) -> Tensor:
+    """How many of the three rows (columns) of a kernel meet each row (column) of a map."""
+    place = torch.arange(size)
+    return (place > 0).long() + 1 + (place < size - 1).long()
+
+
+def works(network: SpikingNetwork) -> tuple[Work, ...]:
+    """Layers that have operations, from the first to the read-out."""
+    found: list[Work] = []
+    firing, shape = 0, network.input_shape
+    for index, layer in enumerate(network.layers):
+        if layer.weight is not None or layer.fires:
+            found.append(_work(layer, None if index == 0 else firing - 1, tuple(shape)))
+        firing += layer.fires
+        shape = cast("tuple[int, int, int]", layer.shape)
+    classes, units = network.readout.shape
+    last = Work(READOUT, "effective_acs", firing - 1, (units,), classes * units, classes, "linear", 4 * classes * units)
+    return (*found, last)
+
+
+def _work(layer: SpikingLayer, source: int | None, inputs: tuple[int, ...]) -> Work:
+    binary = layer.weight is None or layer.weight.dtype == torch.int8
+    kind: Kind = "effective_macs" if source is None else "effective_binary_acs" if binary else "effective_acs"
+    values = int(np.prod(inputs))
+    outputs = 1 if layer.weight is None else len(layer.weight)
+    dense = outputs * values
+    if layer.op == "conv":
+        dense = outputs * inputs[0] * (3 * inputs[1] - 2) * (3 * inputs[2] - 2)
+    return Work(layer.name, kind, source, inputs, dense, outputs, layer.op, _footprint(layer, binary))
+
+
+def _footprint(layer: SpikingLayer, binary: bool) -> int:
+    weights = 0 if layer.weight is None else layer.weight.numel()
+    neurons = (layer.threshold, layer.initial, layer.bias)
+    kept = sum(values.numel() for values in neurons if values is not None and bool(values.any()))
+    return (-(-weights // 8) if binary else 4 * weights) + 4 * kept
+
+
+def estimated(network: SpikingNetwork, counts: Tensor) -> Tensor:
+    """Effective operations on spikes, from counts alone: each spike has its layer's mean fan-out.
+
+    Args:
+        network: as simulated.
+        counts: int64 [T, firing layers], spikes over all images (Simulation.counts).
+
+    Returns:
+        float64 [T, works], summed over images as the counts are; 0 for the first layer (see `table`).
+    """
+    operations = torch.zeros(len(counts), len(works(network)), dtype=torch.float64)
+    for index, work in enumerate(works(network)):
+        if work.source is not None:
+            mean = work.dense / float(np.prod(work.inputs))
+            operations[:, index] = counts[:, work.source].double() * mean
+    return operations
+
+
+@torch.no_grad()
+def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> Tensor:
+    """Effective operations on spikes, exact: each spike's own fan-out, at its place; by the engine `torch`.
+
+    Args:
+        network: any network; for full-precision ones the counts are those of this engine.
+        batches: float32 [N, channels, height, width], normalised.
+        steps: time steps T.
+
+    Returns:
+        float64 [T, works] of whole numbers, summed over images; 0 for the first layer (see `table`).
+    """
+    engine = TorchEngine(network)
+    after = {name: (index, work) for index, (name, work) in enumerate(_received(network))}
+    operations = torch.zeros(steps, len(after) + 1, dtype=torch.float64)
+    done = 0
+
+    def observe(layer: SpikingLayer, spikes: Tensor) -> None:
+        if layer.name not in after:  # a maximum pool of spikes follows: what it passes on is shown next
+            return
+        index, work = after[layer.name]
+        sent = spikes.abs().flatten(2) if work.op == "linear" else spikes.abs()
+        total = (sent.double() * work.fan_out).flatten(1).sum(1)
+        operations[done : done + len(spikes), index + 1] += total
+
+    engine.observe = observe
+    for batch in batches:
+        state, done = engine.start(batch), 0
+        while done < steps:
+            size = min(steps - done, engine.block(len(batch)))
+            state, _ = engine.advance(state, size)
+            done += size
+    return operations
+
+
+def _received(network: SpikingNetwork) -> Iterator[tuple[str, Work]]:
+    """The layer whose output each work but the first receives, and the work; a maximum pool of spikes passes on."""
+    remaining = iter(works(network)[1:])
+    layers = network.layers
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if following is None or following.weight is not None or following.fires:
+            yield layer.name, next(remaining)
+
+
+def table(
+    network: SpikingNetwork, counts: Tensor, images: Tensor, operations: Tensor | None = None, *, first: First = "once"
+) -> pd.DataFrame:
+    """One long table of all costs, from which figures are drawn.
+
+    Args:
+        network: as simulated.
+        counts: int64 [T, firing layers], spikes over all images (Simulation.counts).
+        images: int64 [T], images simulated at each step (fewer later, with early exit).
+        operations: of `estimated` (the default) or `counted`.
+        first: whether the first layer's operations are done once an image or at every step.
+
+    Returns:
+        layer (string), step (int64), quantity (string), value (float64: mean over all images). At step 0: neurons,
+        footprint_bytes. From step 1: spikes, activation_sparsity (of the images simulated at that step),
+        dense_operations, and effective_macs, effective_acs or effective_binary_acs.
+
+    Raises:
+        ConfigError: when no image was simulated.
+    """
+    steps, total = len(counts), int(images[0]) if len(images) else 0
+    if not total:
+        raise ConfigError("there are no simulated images to count operations of; simulate at least one")
+    found = estimated(network, counts) if operations is None else operations
+    present = images.double().numpy() / total
+    parts = []
+    for index, work in enumerate(works(network)):
+        once = np.zeros(steps)
+        once[0] = 1
+        active = present if work.source is not None or first == "every-step" else once
+        effective = found[:, index].numpy() / total if work.source is not None else work.dense * active
+        parts += [
+            _rows(work.layer, "footprint_bytes", np.array([work.footprint]), 0),
+            _rows(work.layer, "dense_operations", work.dense * active),
+            _rows(work.layer, work.kind, effective),
+        ]
+    for index, layer in enumerate(network.firing):
+        sent = counts[:, index].double().numpy()
+        possible = layer.neurons * images.double().numpy()
+        silent = 1 - np.divide(sent, possible, out=np.zeros(steps), where=possible > 0)
+        parts += [
+            _rows(layer.name, "neurons", np.array([layer.neurons]), 0),
+            _rows(layer.name, "spikes", sent / total),
+            _rows(layer.name, "activation_sparsity", silent),
+        ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(layer: str, quantity: str, values: np.ndarray, begin: int = 1) -> pd.DataFrame:
+    steps = np.arange(begin, begin + len(values))
+    return pd.DataFrame({"layer": layer, "step": steps, "quantity": quantity, "value": values.astype(np.float64)})
+
+
+def totals(costs: pd.DataFrame) -> pd.DataFrame:
+    """Costs of an image from the first step up to each step T, summed over layers.
+
+    Returns:
+        one row a step: step, spikes, dense_operations, effective_macs, effective_acs, effective_binary_acs.
+    """
+    quantities = ["spikes", "dense_operations", "effective_macs", "effective_acs", "effective_binary_acs"]
+    shown = costs[(costs["step"] > 0) & costs["quantity"].isin(quantities)]
+    wide = shown.pivot_table(index="step", columns="quantity", values="value", aggfunc="sum")
+    return wide.reindex(columns=quantities).fillna(0.0).cumsum().rename_axis(columns=None).reset_index()
+
+
+def energy(operations: pd.DataFrame, preset: str = "45nm") -> pd.Series:
+    """Energy in nanojoules of each row of operations (columns as `totals` has them).
+
+    Raises:
+        ConfigError: when there is no such preset.
+    """
+    if preset not in ENERGY:
+        raise ConfigError(f"there is no energy preset '{preset}'; presets: {', '.join(ENERGY)}")
+    cost = ENERGY[preset]
+    picojoules = (
+        cost.mac * operations["effective_macs"]
+        + cost.ac * operations["effective_acs"]
+        + cost.binary_ac * operations["effective_binary_acs"]
+    )
+    return picojoules / 1000
