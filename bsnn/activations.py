@@ -23,13 +23,17 @@ from bsnn.percentiles import FirstPass, Population, SecondPass, Summary, grid
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
 
-def collect(trained: Trained, batches: Callable[[], Iterable[Tensor]]) -> pd.DataFrame:
+def collect(
+    trained: Trained, batches: Callable[[], Iterable[Tensor]], *, dropout_seed: int | None = None
+) -> pd.DataFrame:
     """Exact percentiles of each observed layer, equal to NumPy's over the concatenated activations as float64.
 
     Args:
-        trained: the network; runs without gradients and with dropout off, on the device of its weights.
+        trained: the network; runs without gradients, on the device of its weights; without `dropout_seed`, dropout is
+            off.
         batches: gives the same normalised images, float32 [N, channels, height, width] on the network's device, in
             the same batches each time it is called; called twice.
+        dropout_seed: with one, dropout is active, as in the original's code, and the same in both passes.
 
     Returns:
         layer (string), population ("all" or "positive"), percentile, value (float64), and for each layer and
@@ -42,20 +46,24 @@ def collect(trained: Trained, batches: Callable[[], Iterable[Tensor]]) -> pd.Dat
     device = next(trained.module.parameters()).device
     names = [name for layer in trained.plan[:-1] for name in layer.observed]
     first = {name: FirstPass(name, device) for name in names}
-    _feed(trained.module, batches(), first, "activations, pass 1 of 2")
+    _feed(trained.module, batches(), first, "activations, pass 1 of 2", dropout_seed)
     second = {name: SecondPass(first.pop(name), grid()) for name in names}
-    _feed(trained.module, batches(), second, "activations, pass 2 of 2")
+    _feed(trained.module, batches(), second, "activations, pass 2 of 2", dropout_seed)
     summaries = {name: counter.summaries() for name, counter in second.items()}
     rows = [_rows(name, population, found) for name in names for population, found in summaries[name].items()]
     return pd.concat(rows, ignore_index=True)
 
 
 def _feed(
-    module: nn.Module, batches: Iterable[Tensor], counters: Mapping[str, FirstPass | SecondPass], title: str
+    module: nn.Module,
+    batches: Iterable[Tensor],
+    counters: Mapping[str, FirstPass | SecondPass],
+    title: str,
+    dropout_seed: int | None,
 ) -> None:
     """Show each layer's activations to its counter."""
     images = 0
-    with _evaluating(module), torch.no_grad():
+    with _mode(module, dropout_seed), torch.no_grad():
         for batch in tqdm(batches, desc=title, unit="batch", disable=None):
             module(batch, lambda name, values: counters[name].add(values))
             images += len(batch)
@@ -64,12 +72,15 @@ def _feed(
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Dropout off within, as it was afterwards."""
-    training = module.training
-    module.eval()
+def _mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
+    """Dropout off within, or on with a seed; afterwards as it was, generators included."""
+    training, devices = module.training, {parameter.device for parameter in module.parameters()}
     try:
-        yield
+        with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+            module.train(dropout_seed is not None)
+            if dropout_seed is not None:
+                torch.manual_seed(dropout_seed)
+            yield
     finally:
         module.train(training)
 

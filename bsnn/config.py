@@ -205,6 +205,39 @@ class Simulation(Section):
     shards: PositiveInt = Field(1, description="Jobs over which the test set is spread.")
 
 
+def _preset(value: object) -> object:
+    """A preset's name stands for the whole section."""
+    return {"preset": value} if isinstance(value, str) else value
+
+
+class Protocol(Section):
+    """How numbers are measured: clean, or with quirks of the original's code. A switch outweighs the preset."""
+
+    preset: Literal["clean", "original"] = Field(
+        "clean", description="`original` switches on what the original's script does on this data set."
+    )
+    delayed: bool | None = Field(
+        None, description="Propagation with one step of delay a connection; a shift of the time axis."
+    )
+    augmented_test: bool | None = Field(
+        None, description="Test images under a random crop (padding 4) and flip. Original: not for folders of images."
+    )
+    augmented_calibration: bool | None = Field(None, description="The same for the calibration images.")
+    calibration_dropout: bool | None = Field(None, description="Dropout is active while activations are collected.")
+    first_images: bool | None = Field(
+        None, description="The first training images calibrate, in place of evenly spaced ones."
+    )
+    original_normalisation: bool | None = Field(
+        None, description="The original's constants, whatever the network was trained with (cifar100, imagenet)."
+    )
+    stretched_test: bool | None = Field(
+        None, description="Test images resized without regard to their aspect ratio (folders of images only)."
+    )
+
+
+QUIRKS = tuple(name for name in Protocol.model_fields if name != "preset")
+
+
 class Checkpoint(Section):
     """A checkpoint of the original, known by its content."""
 
@@ -234,9 +267,45 @@ class Experiment(Section):
     train: Train
     binarize: Binarize
     imported: Imported = Imported()
+    networks_of: Name | None = Field(
+        None, description="Experiment of the same data, network and recipes whose trained networks are used."
+    )
     activations: Activations = Activations()
     thresholds: Thresholds = Thresholds()
     simulation: Simulation
+    protocol: Annotated[
+        Protocol, BeforeValidator(_preset, json_schema_input_type=Literal["clean", "original"] | Protocol)
+    ] = Protocol()
+
+    @property
+    def original_quirks(self) -> frozenset[str]:
+        """Quirks that the original's script has on this data set."""
+        own = {"delayed", "calibration_dropout", "first_images"}
+        own |= {"stretched_test"} if self._folder else {"augmented_test", "augmented_calibration"}
+        return frozenset(own | ({"original_normalisation"} if self.data.name in ("cifar100", "imagenet") else set()))
+
+    @property
+    def quirks(self) -> frozenset[str]:
+        """Quirks that are on."""
+        preset = self.original_quirks if self.protocol.preset == "original" else frozenset()
+        chosen = {name: getattr(self.protocol, name) for name in QUIRKS}
+        return frozenset(name for name in QUIRKS if (name in preset if chosen[name] is None else chosen[name]))
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol in words: clean, original, or how it differs from the nearer preset."""
+        if self.quirks in (frozenset(), self.original_quirks):
+            return "original" if self.quirks else "clean"
+        if self.protocol.preset == "clean":
+            return f"clean with {', '.join(sorted(self.quirks))}"
+        changes = {"without": self.original_quirks - self.quirks, "with": self.quirks - self.original_quirks}
+        return "original " + " and ".join(
+            f"{word} {', '.join(sorted(names))}" for word, names in changes.items() if names
+        )
+
+    @property
+    def _folder(self) -> bool:
+        return self.data.name in ("imagenet", "folder")
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -246,10 +315,16 @@ class Experiment(Section):
                 f"data.image_size {self.data.image_size} is not a multiple of {factor}, "
                 f"which the {self.network.pools} pools of network.features need"
             )
-        folder = self.data.name in ("imagenet", "folder")
         for stage in ("train", "binarize"):
-            if getattr(self, stage).augment.resized_crop and not folder:
+            if getattr(self, stage).augment.resized_crop and not self._folder:
                 raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        if "stretched_test" in self.quirks and not self._folder:
+            raise ValueError(f"protocol.stretched_test needs a folder of images, not '{self.data.name}'")
+        if "original_normalisation" in self.quirks - self.original_quirks:
+            raise ValueError(
+                f"protocol.original_normalisation: the original has constants for cifar100 and imagenet, none for "
+                f"'{self.data.name}'; give data.mean and data.std"
+            )
         return self
 
 
@@ -300,7 +375,21 @@ class Config(Section):
                     f"time: {max(self.time)} steps cannot be reported, experiment '{name}' simulates {simulated}; "
                     f"raise experiments.{name}.simulation.time or report at most {simulated}"
                 )
+        for name in self.experiments:
+            self._shares_networks(name)
         return self
+
+    def _shares_networks(self, name: str) -> None:
+        own = self.experiments[name]
+        if own.networks_of is None:
+            return
+        other = self.experiments.get(own.networks_of)
+        where = f"experiments.{name}.networks_of"
+        if other is None or other.networks_of is not None:
+            raise ValueError(f"{where}: there is no experiment '{own.networks_of}' with networks of its own")
+        for section in ("data", "network", "train", "binarize", "imported"):
+            if getattr(own, section) != getattr(other, section):
+                raise ValueError(f"{where}: {section} is not that of '{own.networks_of}'; set networks_of to null")
 
 
 def format_percentile(percentile: float) -> str:

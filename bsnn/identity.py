@@ -31,6 +31,17 @@ RESULTS = Path("results")
 VERIFIED = ("digits", "cifar10", "cifar100")  # content is fixed by a checksum: where it lies does not matter
 
 
+CALIBRATION = ("augmented_calibration", "calibration_dropout", "first_images", "original_normalisation")
+TEST = ("augmented_test", "stretched_test")  # and the normalisation, through the thresholds
+SHOWN = ("delayed",)  # a shift of the time axis: no other simulation
+
+
+def _quirks(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of some quirks of the original that are on; nothing if none is, so that clean keys stay what they are."""
+    found = [name for name in names if name in experiment.quirks]
+    return {"quirks": found} if found else {}
+
+
 def canonical(section: BaseModel) -> dict[str, Any]:
     """Settings that differ from their defaults, so that a new optional setting leaves old keys alone.
 
@@ -111,6 +122,7 @@ def activations(experiment: Experiment, weights: Weights, seed: int) -> dict[str
         "stage": "activations",
         "version": VERSION["activations"],
         "settings": canonical(experiment.activations),
+        **_quirks(experiment, CALIBRATION),
         "upstream": network(experiment, weights, seed),
     }
 
@@ -138,6 +150,7 @@ def simulate(config: Config, experiment: Experiment, weights: Weights, seed: int
         "version": VERSION["simulate"],
         "settings": settings,
         **engine,
+        **_quirks(experiment, TEST),
         "upstream": thresholds(experiment, weights, seed, percentile),
     }
 
@@ -161,6 +174,7 @@ def results(config: Config, name: str) -> dict[str, Any]:
         "seeds": list(config.seeds),
         "description": experiment.description,
         "simulations": simulations,
+        **_quirks(experiment, SHOWN),
     }
 
 
@@ -174,6 +188,10 @@ class Paths:
     def _folder(self, name: str, weights: Weights, seed: int) -> Path:
         return self.root / name / weights / f"seed{seed}"
 
+    def _trained(self, name: str, weights: Weights, seed: int) -> Path:
+        """Folder of what training makes: an experiment may use the networks of another."""
+        return self._folder(self.config.experiments[name].networks_of or name, weights, seed)
+
     def _percentile(self, name: str, weights: Weights, seed: int, percentile: float) -> Path:
         return self._folder(name, weights, seed) / f"p{format_percentile(percentile)}"
 
@@ -186,22 +204,23 @@ class Paths:
     def network(self, name: str, weights: Weights, seed: int) -> Path:
         """Trained network."""
         identity = network(self.config.experiments[name], weights, seed)
-        return self._folder(name, weights, seed) / f"ann-{key(identity)}.safetensors"
+        return self._trained(name, weights, seed) / f"ann-{key(identity)}.safetensors"
 
     def history(self, name: str, weights: Weights, seed: int) -> Path:
         """Loss and accuracy of each epoch."""
         identity = network(self.config.experiments[name], weights, seed)
-        return self._folder(name, weights, seed) / f"history-{key(identity)}.parquet"
+        return self._trained(name, weights, seed) / f"history-{key(identity)}.parquet"
 
     def summary(self, name: str, seed: int) -> Path:
         """Weights, memory and MACs of the binary network, by layer."""
         identity = binarize(self.config.experiments[name], seed)
-        return self._folder(name, "binary", seed) / f"summary-{key(identity)}.parquet"
+        return self._trained(name, "binary", seed) / f"summary-{key(identity)}.parquet"
 
     def checkpoints(self, name: str, weights: Weights, seed: int) -> Path:
         """Folder of the resumable checkpoint; no declared output, so a killed job keeps it."""
         identity = network(self.config.experiments[name], weights, seed)
-        return self.root / "checkpoints" / name / weights / f"seed{seed}" / key(identity)
+        owner = self.config.experiments[name].networks_of or name
+        return self.root / "checkpoints" / owner / weights / f"seed{seed}" / key(identity)
 
     def activations(self, name: str, weights: Weights, seed: int) -> Path:
         """Percentiles of every layer's activations."""

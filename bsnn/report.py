@@ -110,6 +110,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
         ("Network", layers),
         ("Pool", f"{network.pool}, {network.place} the ReLU" if network.pools else "none"),
+        ("Protocol", experiment.protocol_name),
         ("Test images", f"{frame['images'].max():,}"),
         ("Seeds", ", ".join(map(str, results.config.seeds))),
         ("Simulated steps", str(experiment.simulation.time)),
@@ -160,18 +161,26 @@ def versions(results: Results) -> pd.DataFrame:
 def protocol(results: Results) -> list[tuple[str, str]]:
     """How the numbers were made, where a reader could expect something else."""
     experiment = results.config.experiments[results.name]
+    quirks = experiment.quirks
     population = {"all": "all post-ReLU values, zeros included", "positive": "the positive post-ReLU values"}
     calibration = experiment.activations
     initial = experiment.simulation.initial
     return [
+        ("Protocol", experiment.protocol_name),
         (
             "Thresholds",
             f"One a layer: the percentile (NumPy's linear definition) of {population[experiment.thresholds.population]}"
-            f", over up to {calibration.images:,} training images without augmentation and with dropout off.",
+            f", over up to {calibration.images:,} training images, {_calibration(quirks)}.",
         ),
         ("Neuron", f"Integrate and fire, soft reset, no leak; fires at v ≥ threshold; v(0) = {initial:g} × threshold."),
         ("Input", "The image itself, at every step: the first layer's current is constant and computed once."),
-        ("Propagation", "Same step: a spike passes through all layers within the step in which it was sent."),
+        ("Test images", _test_images(quirks)),
+        (
+            "Propagation",
+            "Delayed, as the original's default: each connection takes a step, so that outputs come late."
+            if "delayed" in quirks
+            else "Same step: a spike passes through all layers within the step in which it was sent.",
+        ),
         (
             "Read-out",
             "The class with the largest summed input of the last layer, after every step; the last layer never spikes. "
@@ -185,3 +194,22 @@ def protocol(results: Results) -> list[tuple[str, str]]:
         ),
         ("Time", "Accuracy at T uses the first T steps of one simulation."),
     ]
+
+
+def _calibration(quirks: frozenset[str]) -> str:
+    """Which calibration images, and how they were seen."""
+    chosen = "the first ones" if "first_images" in quirks else "evenly spaced"
+    seen = "under a random crop and flip" if "augmented_calibration" in quirks else "without augmentation"
+    dropout = "with dropout on" if "calibration_dropout" in quirks else "with dropout off"
+    return f"{chosen}, {seen} and {dropout}"
+
+
+def _test_images(quirks: frozenset[str]) -> str:
+    """How the test images were seen, by both kinds of network."""
+    texts = {
+        "augmented_test": "under a random crop and flip",
+        "stretched_test": "resized without regard to their aspect ratio",
+        "original_normalisation": "normalised with the original's constants",
+    }
+    found = [text for name, text in texts.items() if name in quirks]
+    return f"Seen {', '.join(found) or 'as they are'}, by the ANN and the spiking network alike."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bsnn.datasets import DataSet, Split
+    from bsnn.datasets import DataSet
     from bsnn.networks import Trained
 
 logger = logging.getLogger("bsnn")
@@ -126,19 +126,19 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
 
 
 def activations(job: Job) -> None:
-    """Percentiles of every layer's activations, over training images without augmentation and with dropout off."""
+    """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
     from bsnn import activations as rooms
-    from bsnn import binarize, datasets
+    from bsnn import binarize, datasets, protocols
 
     _threads(job)
     experiment, device = job.experiment, _device(job)
     trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
     trained.module.to(device)
     split = datasets.load(job.paths.data(job.name)).train
-    settings = experiment.activations
-    order = datasets.evenly(len(split), settings.images)
-    batches = partial(_normalised, trained, split, order, settings.batch_size, device, job.config.compute.workers)
-    table = rooms.collect(trained, batches)
+    order = protocols.calibration(experiment, len(split))
+    how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
+    batches = partial(protocols.batches, experiment, trained, job.seed, "calibration", split, *how)
+    table = rooms.collect(trained, batches, dropout_seed=protocols.dropout_seed(experiment, job.seed))
     stands_for = identity.activations(experiment, job.weights, job.seed)
     path = job.paths.activations(job.name, job.weights, job.seed)
     artifacts.write_table(path, table, "activations", stands_for, {"images": len(order)})
@@ -161,7 +161,7 @@ def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps."""
     import torch
 
-    from bsnn import binarize, datasets, engines, simulate, spiking
+    from bsnn import binarize, datasets, engines, protocols, readout, simulate, spiking
 
     _threads(job)
     experiment, device, compute = job.experiment, _device(job), job.config.compute
@@ -172,7 +172,8 @@ def simulate(job: Job) -> None:
     engine = engines.create(chosen, network, device, compute.memory_mib)
     split = datasets.load(job.paths.data(job.name)).test
     order = torch.arange(len(split)).tensor_split(experiment.simulation.shards)[job.shard - 1]
-    batches = partial(_normalised, trained, split, order, compute.batch_size, device, compute.workers)
+    how = (order, compute.batch_size, device, compute.workers)
+    batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
     result = simulate.run(engine, batches(), experiment.simulation.time)
     seconds = time.monotonic() - started
@@ -180,6 +181,7 @@ def simulate(job: Job) -> None:
     predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
     stands_for = identity.simulate(job.config, experiment, job.weights, job.seed, job.percentile)
     extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
+    extra["delays"] = readout.propagation_delays(network)
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
@@ -230,17 +232,6 @@ def _predictions(module: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
 
     with torch.no_grad():
         return torch.cat([module(batch).argmax(1).cpu() for batch in batches])
-
-
-def _normalised(
-    trained: Trained, split: Split, order: Tensor, size: int, device: torch.device, workers: int
-) -> Iterator[Tensor]:
-    """Float32 batches of a split, normalised as the network was trained."""
-    from bsnn.datasets import Normalise
-
-    normalise = Normalise(trained.mean, trained.std)
-    for images, _ in split.batches(order, size, device, workers):
-        yield normalise(images)
 
 
 def _device(job: Job) -> torch.device:

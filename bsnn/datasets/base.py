@@ -53,6 +53,14 @@ class Split(ABC):
             DataError: an image file cannot be decoded, or `resized_crop` where images lie in memory.
         """
 
+    def stretched(self) -> Split:
+        """The same images, brought to size without regard to their aspect ratio (folders of images only).
+
+        Raises:
+            DataError: images lie in memory.
+        """
+        raise DataError("protocol.stretched_test needs a folder of images: this data set lies in memory at one size")
+
 
 @dataclass(frozen=True, eq=False)
 class DataSet:

@@ -33,14 +33,22 @@ class FileSplit(Split):
         sizes: int64 [N], bytes of each file when the index was made.
         labels: int64 [N].
         image_size: height and width to deliver, in pixels.
+        stretch: whether images are made square before they are cut, rather than cut to a square.
     """
 
-    def __init__(self, root: Path, paths: Any, sizes: np.ndarray, labels: Tensor, image_size: int) -> None:
+    def __init__(
+        self, root: Path, paths: Any, sizes: np.ndarray, labels: Tensor, image_size: int, *, stretch: bool = False
+    ) -> None:
         self.root = root
         self.paths = paths
         self.sizes = sizes
         self.labels = labels
         self.image_size = image_size
+        self.stretch = stretch
+
+    def stretched(self) -> FileSplit:
+        """See `Split.stretched`."""
+        return FileSplit(self.root, self.paths, self.sizes, self.labels, self.image_size, stretch=True)
 
     def batches(
         self,
@@ -92,7 +100,11 @@ class _Decoded(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Tensor:
         image = self.split.read(index)
-        cut = _centre(image, self.split.image_size) if self.seed is None else self._random(image, index)
+        cut = (
+            _centre(image, self.split.image_size, self.split.stretch)
+            if self.seed is None
+            else self._random(image, index)
+        )
         pixels: Tensor = functional.pil_to_tensor(cut)
         return pixels
 
@@ -113,9 +125,10 @@ class _Decoded(Dataset[Any]):
         return cut
 
 
-def _centre(image: Image.Image, size: int) -> Image.Image:
+def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
     shorter = round(size * 256 / 224)
-    cut: Image.Image = functional.center_crop(functional.resize(image, [shorter]), [size, size])
+    resized = functional.resize(image, [shorter, shorter] if stretch else [shorter])
+    cut: Image.Image = functional.center_crop(resized, [size, size])
     return cut
 
 

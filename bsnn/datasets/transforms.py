@@ -55,14 +55,44 @@ def _draw(high: int, shape: tuple[int, ...], batch: Tensor, generator: torch.Gen
     return torch.randint(high, shape, generator=generator, device=generator.device).to(batch.device)
 
 
+class FixedAugment:
+    """Random crop after padding, and random flip, drawn once for each image of a split.
+
+    An image looks the same in every batch, order and shard.
+
+    Args:
+        count: images of the split.
+        padding: pixels at each side, as in `augment`.
+        seed: decides all crops and flips.
+    """
+
+    def __init__(self, count: int, padding: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.padding = padding
+        self.places = torch.randint(2 * padding + 1, (2, count), generator=generator)
+        self.flips = torch.randint(2, (count,), generator=generator).bool()
+
+    def __call__(self, batch: Tensor, index: Tensor) -> Tensor:
+        """The batch, uint8 [B, C, H, W], whose images have these indices (int64 [B]) in the split, as drawn."""
+        top, left = self.places[:, index].to(batch.device)
+        return _turned(_windowed(batch, self.padding, top, left), self.flips[index].to(batch.device))
+
+
 def _cropped(batch: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    top, left = _draw(2 * padding + 1, (2, len(batch)), batch, generator)
+    return _windowed(batch, padding, top, left)
+
+
+def _windowed(batch: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """All places of the window are views of the padded batch; one of them is copied for each image."""
     height, width = batch.shape[2:]
-    top, left = _draw(2 * padding + 1, (2, len(batch)), batch, generator)
     windows = torch.nn.functional.pad(batch, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
 
 def _flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = _draw(2, (len(batch),), batch, generator).bool()
+    return _turned(batch, _draw(2, (len(batch),), batch, generator).bool())
+
+
+def _turned(batch: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.reshape(-1, 1, 1, 1), batch.flip(3), batch)

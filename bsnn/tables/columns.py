@@ -69,6 +69,7 @@ COLUMNS: dict[str, Column] = {
     "stage": _text("stage"),
     "key": _text("key"),
     "settings": _text("stands for"),
+    "protocol": _text("protocol"),
     "engine": _text("engine"),
     "reason": _text("reason"),
     "device": _text("device"),

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from bsnn import artifacts, identity
 from bsnn.config import Config, Weights
 from bsnn.errors import ArtifactError
+from bsnn.tables.propagation import delayed
 from bsnn.tables.shards import Shard, Simulation, join
 
 Document = dict[str, Any]
@@ -139,7 +140,8 @@ class Source:
     def _simulation(self, weights: Weights, seed: int, percentile: float) -> Simulation:
         settings = self.experiment.simulation
         shards = [self._shard(weights, seed, percentile, shard) for shard in range(1, settings.shards + 1)]
-        return join(weights, seed, percentile, shards, settings.time, self.time[-1])
+        run = join(weights, seed, percentile, shards, settings.time, self.time[-1])
+        return delayed(run, shards[0].path) if "delayed" in self.experiment.quirks else run
 
     def _shard(self, weights: Weights, seed: int, percentile: float, shard: int) -> Shard:
         stands_for = identity.simulate(self.config, self.experiment, weights, seed, percentile)

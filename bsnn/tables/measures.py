@@ -14,7 +14,7 @@ from bsnn.tables.gather import HISTORY, SUMMARY, Source
 
 
 def accuracy(source: Source) -> pd.DataFrame:
-    """One row a kind of weights, percentile and reported time: accuracy, drop and spikes, over seeds."""
+    """One row a kind of weights, percentile and reported time: accuracy, drop and spikes, over seeds; the protocol."""
     rows = [
         {
             "weights": run.weights,
@@ -41,7 +41,7 @@ def accuracy(source: Source) -> pd.DataFrame:
         images=("images", "first"),
     ).reset_index()
     table.insert(7, "drop", table["ann_mean"] - table["snn_mean"])
-    return table
+    return table.assign(protocol=source.experiment.protocol_name)
 
 
 def accuracy_over_time(source: Source) -> pd.DataFrame:
