@@ -48,6 +48,15 @@ def biased(network: SpikingNetwork, seed: int) -> SpikingNetwork:
     return replace(network, layers=tuple(layers))
 
 
+def tied(network: SpikingNetwork) -> SpikingNetwork:
+    """The same network with whole thresholds after the first layer, so that membranes often meet them exactly."""
+    whole = [
+        replace(layer, threshold=layer.threshold.round().clamp(min=1)) if layer.threshold is not None else layer
+        for layer in network.layers[1:]
+    ]
+    return replace(network, layers=(network.layers[0], *whole))
+
+
 def member(name: str, seed: int) -> SpikingNetwork:
     """A converted binary network with random weights; `name` is a key of MEMBERS."""
     return spiking(seed, **MEMBERS[name])  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_initial_potential_is_a_fraction_of_the_threshold() -> None:
 def test_impossible_thresholds_are_refused(value: float) -> None:
     source = networks.trained(0)
     theta = {name: 1.0 for plan in source.plan[:-1] for name in plan.observed}
-    with pytest.raises(ConversionError, match="conv3.*finite and positive"):
+    with pytest.raises(ConversionError, match=r"conv3.*finite and positive"):
         convert(source, {**theta, "conv3": value})
 
 

@@ -115,11 +115,11 @@ class BindsnetEngine(Engine):
 
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
-        self._bindsnet = build(self.network, self.device)
-        layers = self._bindsnet.layers
+        self.simulator = build(self.network, self.device)
+        layers = self.simulator.layers
         self._firing = [layers[label(layer)] for layer in self.network.firing]
         self._counter = SpikeCounter(self._firing, layers[label(self.network.layers[-1])])
-        self._bindsnet.add_monitor(self._counter, "counter")
+        self.simulator.add_monitor(self._counter, "counter")
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
@@ -142,11 +142,11 @@ class BindsnetEngine(Engine):
         potential = cast(list[Tensor], state.tensors["potential"])
         sent = cast(list[Tensor], state.tensors["sent"])
         self._load(len(current), potential, sent)
-        # a clone, since BindsNET keeps the tensor that it is given and zeroes it in place when reset
+        # clones here and below, since BindsNET keeps what it is given, and its reset zeroes that in place
         inputs = {INPUT: current.clone().expand(steps, *current.shape)}
         with full_float32(self.device):
-            self._bindsnet.run(inputs, time=steps, one_step=True)
-        potential[:] = [nodes.v for nodes in self._firing]
+            self.simulator.run(inputs, time=steps, one_step=True)
+        potential[:] = [nodes.v.clone() for nodes in self._firing]
         sent[:] = [nodes.sent for nodes in self._firing]
         state.steps += steps
         return state, Block(torch.stack(self._counter.spikes), torch.stack(self._counter.counts))
@@ -154,8 +154,8 @@ class BindsnetEngine(Engine):
     def _load(self, images: int, potential: list[Tensor], sent: list[Tensor]) -> None:
         """Give the network so many images and these membranes."""
         self._counter.reset_state_variables()
-        self._bindsnet.batch_size = images
-        for nodes in self._bindsnet.layers.values():
+        self.simulator.batch_size = images
+        for nodes in self.simulator.layers.values():
             nodes.set_batch_size(images)
         for nodes, v, count in zip(self._firing, potential, sent, strict=True):
             nodes.v, nodes.sent = v, count
