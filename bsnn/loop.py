@@ -93,24 +93,28 @@ class Loop:
         augmenting = torch.Generator(device).manual_seed(self.job.random(epoch, "augmentation", self.rank))
         torch.manual_seed(self.job.random(epoch, "dropout", self.rank))
         order = self._order(epoch)
-        total = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images: kept on the device
+        total = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct images, kept on the device
         for step, (batch, labels) in enumerate(self._batches(order, epoch), 1):
             images = self._input(augment(batch, self.job.recipe.augment, augmenting))
-            logits = self.network(images)
-            loss = F.cross_entropy(logits, labels)
-            self.optimiser.zero_grad()
-            self.fabric.backward(loss)
-            self.optimiser.step()
-            binarize.project_(self.module)
-            with torch.no_grad():
-                correct = (logits.argmax(1) == labels).sum()
-                total += torch.stack([loss.double() * len(labels), correct.double(), correct.new_tensor(len(labels))])
+            total += self._step(images, labels)
             if step % CHECK_STEPS == 0:
                 self._require_finite(total[0], epoch, rate)
         total = self._sum(total)
         self._require_finite(total[0] + sum(p.detach().sum() for p in self.module.parameters()), epoch, rate)
-        loss_sum, correct_sum, count = total.tolist()
-        return loss_sum / count, correct_sum / count, int(count)
+        count = len(order) * self.world
+        loss, correct = (total / count).tolist()
+        return loss, correct, count
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of the optimiser; gives the batch's summed loss and its number of correct images."""
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        self.optimiser.zero_grad()
+        self.fabric.backward(loss)
+        self.optimiser.step()
+        binarize.project_(self.module)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack([loss.detach().double() * len(labels), correct.double()])
 
     def _order(self, epoch: int) -> Tensor:
         """This process's part of the epoch's order: every world-th image, so that global batches stay what they are."""
@@ -152,13 +156,11 @@ class Loop:
         self.module.eval()
         test = self.job.data.test
         order = torch.arange(self.rank, len(test), self.world)
-        total = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        correct = torch.zeros(1, dtype=torch.int64, device=self.fabric.device)
         with parametrize.cached():
             for batch, labels in test.batches(order, TEST_BATCH, self.fabric.device, self.job.compute.workers):
-                correct = (self.module(self._input(batch)).argmax(1) == labels).sum()
-                total += torch.stack([correct.double(), correct.new_tensor(len(labels))])
-        correct_sum, count = self._sum(total).tolist()
-        return float(correct_sum / count)
+                correct += (self.module(self._input(batch)).argmax(1) == labels).sum()
+        return int(self._sum(correct)) / len(test)
 
     def _sum(self, total: Tensor) -> Tensor:
         return cast(Tensor, self.fabric.all_reduce(total, reduce_op="sum"))
