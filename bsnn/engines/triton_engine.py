@@ -128,7 +128,7 @@ def steps_within(memory: int, layers: list[Lowered], images: int) -> int:
 def constants(item: Lowered, tile: Tile) -> dict[str, int | bool]:
     """Compile-time constants of the layer's kernel."""
     source, target = item.source, item.target
-    shared = {
+    shared: dict[str, int | bool] = {
         "OUTER": target.stored,
         "SIGNED": item.layer.signed,
         "ROWS": tile.rows,

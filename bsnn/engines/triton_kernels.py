@@ -135,18 +135,21 @@ def _sums(
     WIDTH: tl.constexpr, INNER: tl.constexpr, SIDE: tl.constexpr,
     M: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Sums [M, COLUMNS], int32. `base` is where the first tap of each row lies in `spikes`."""
-    chunks: tl.constexpr = INNER // CHUNK
+    """Sums [M, COLUMNS], int32. `base` is where the first tap of each row lies in `spikes`.
+
+    Taps run fastest: neighbouring ones read mostly the same spikes, and soon after each other.
+    """
     k = tl.arange(0, CHUNK)
     source = spikes + base[:, None] + k[None, :]
     weights = weight + column[None, :] * (SIDE * SIDE * INNER) + k[:, None]
     sums = tl.zeros((M, COLUMNS), tl.int32)
-    for part in range(SIDE * SIDE * chunks):
-        tap = part // chunks
-        cell = ((tap // SIDE) * WIDTH + tap % SIDE) * INNER + (part % chunks) * CHUNK
+    for part in range(SIDE * SIDE * (INNER // CHUNK)):
+        tap = part % (SIDE * SIDE)
+        first = part // (SIDE * SIDE) * CHUNK
         valid = ((bits >> tap) & 1) != 0
+        cell = (tap // SIDE * WIDTH + tap % SIDE) * INNER + first
         a = tl.load(source + cell, mask=valid[:, None], other=0)
-        b = tl.load(weights + part * CHUNK)
+        b = tl.load(weights + (tap * INNER + first))
         sums = tl.dot(a, b, sums, out_dtype=tl.int32)
     return sums
 
@@ -213,7 +216,8 @@ def product_scan(
     base = (((source // POSITIONS).to(tl.int64) * HEIGHT + y) * WIDTH + x) * INNER
     if MAX:
         for step in range(steps):
-            sums = _sums(spikes + step * step_in, weight, base, bits, column, WIDTH, INNER, SIDE, M, COLUMNS, CHUNK)
+            here = spikes + step * step_in
+            sums = _sums(here, weight, base, bits, column, WIDTH, INNER, SIDE, M, COLUMNS, CHUNK)
             sums0, sums1, sums2, sums3 = _parts(sums, ROWS, COLUMNS)
             total = tl.maximum(tl.maximum(sums0, sums1), tl.maximum(sums2, sums3))
             v, number = _advance(
@@ -225,7 +229,8 @@ def product_scan(
         for step in range(0, steps, 4):
             # steps past the last are computed from the last one's spikes, and not used
             at = base + tl.minimum(part, steps - 1 - step) * step_in
-            sums = _sums(spikes + step * step_in, weight, at, bits, column, WIDTH, INNER, SIDE, M, COLUMNS, CHUNK)
+            here = spikes + step * step_in
+            sums = _sums(here, weight, at, bits, column, WIDTH, INNER, SIDE, M, COLUMNS, CHUNK)
             four = _parts(sums, ROWS, COLUMNS)
             for offset in tl.static_range(4):
                 if step + offset < steps:
