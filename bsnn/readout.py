@@ -10,6 +10,7 @@ Ties go to the lowest class; before the first spike arrives, all potentials are 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import frexp
 from typing import NamedTuple
 
@@ -22,6 +23,36 @@ from bsnn.spiking import SpikingNetwork
 GRID_BITS = 24
 _LARGEST_SPIKE = 4  # a sum of four spikes may be read out
 _CHUNK_VALUES = 2**23  # spikes turned into float64 at once: 64 MiB
+
+
+SHORTEST = 4  # steps that a delayed read-out sums at least, where there are so many
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """How many of the first steps the read-out after t steps leaves out; never fewer for a larger t."""
+
+    most: int
+    restarts: bool = False
+
+    def __call__(self, step: int) -> int:
+        """Number of steps left out of the read-out after `step` of them."""
+        if self.restarts:
+            return self.most if step > self.most else 0
+        return min(self.most, max(step - SHORTEST, 0))
+
+
+def delayed(delay: int) -> Skipped:
+    """Read-out over (t0, t]: the first spikes, sent before the layers have filled, are left out.
+
+    t0 = min(delay, t - 4), and 0 for the first steps (Bu et al. 2025, CVPR: short runs keep at least 4 steps).
+    """
+    return Skipped(delay)
+
+
+def restarted(first_pass: int) -> Skipped:
+    """Read-out of a network that starts again after so many steps: the second pass alone, once it has begun."""
+    return Skipped(first_pass, restarts=True)
 
 
 class Reading(NamedTuple):
@@ -45,12 +76,17 @@ class Readout:
         network: whose read-out weights are used.
         images: images in the batch.
         device: where the spikes lie.
+        skipped: first steps that the read-out leaves out; without it all count.
     """
 
-    def __init__(self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu", skipped: Skipped | None = None
+    ) -> None:
         self.weight = on_grid(network.readout).to(device)
         self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
         self.steps = 0
+        self.skipped = skipped
+        self.past: dict[int, Tensor] = {0: torch.zeros_like(self.potential)}  # potentials that may be taken off again
 
     def advance(self, spikes: Tensor) -> Reading:
         """Predictions after each of the next steps.
@@ -73,13 +109,24 @@ class Readout:
         potential = self.potential + (spikes.double() @ self.weight.T).cumsum(0)
         self.potential = potential[-1]
         elapsed = torch.arange(1, len(spikes) + 1, device=spikes.device) + self.steps
+        if self.skipped is not None:
+            potential, elapsed = self._without_skipped(potential, elapsed, self.skipped)
         self.steps += len(spikes)
         predicted, margin = decide(potential)
         return Reading(predicted, (margin / elapsed[:, None]).float())
 
+    def _without_skipped(self, potential: Tensor, elapsed: Tensor, skipped: Skipped) -> tuple[Tensor, Tensor]:
+        """Potentials of the steps that count, and their number; exact, as differences of multiples of the grid."""
+        steps = range(self.steps + 1, self.steps + 1 + len(potential))
+        self.past.update({step: some for step, some in zip(steps, potential, strict=True) if step <= skipped.most})
+        left_out = [skipped(step) for step in steps]
+        counting = potential - torch.stack([self.past[step] for step in left_out])
+        return counting, elapsed - torch.tensor(left_out, device=elapsed.device)
+
     def keep(self, index: Tensor) -> None:
         """Let all images but `index` (int64) leave."""
         self.potential = self.potential[index]
+        self.past = {step: some[index] for step, some in self.past.items()}
 
 
 def decide(potential: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bsnn.engines.base import Engine
 from bsnn.errors import ConfigError
-from bsnn.readout import Readout
+from bsnn.readout import Readout, Skipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ def run(
     early_exit: float | None = None,
     exit_every: int = EXIT_EVERY,
     total: int | None = None,
+    skipped: Skipped | None = None,
 ) -> Simulation:
     """Simulate images for a number of time steps.
 
@@ -55,6 +56,7 @@ def run(
         early_exit: an image leaves once its margin (logit units) reaches this bound; its prediction then stays.
         exit_every: steps between two looks at the margins.
         total: number of images, for the progress bar.
+        skipped: first steps that the read-out leaves out (bsnn.readout.delayed, restarted); all count without it.
 
     Raises:
         ConfigError: when `steps` or `exit_every` is below 1, or `early_exit` is not positive.
@@ -65,7 +67,9 @@ def run(
         raise ConfigError(f"early_exit must be positive, found {early_exit}: margins are 0 before the first spike")
     longest = steps if early_exit is None else min(steps, exit_every)
     with tqdm(total=None if total is None else total * steps, unit="image step", unit_scale=True, disable=None) as bar:
-        parts = [_batch(engine, part, steps, early_exit, longest, bar) for part in _split(engine, batches, longest)]
+        parts = [
+            _batch(engine, part, steps, early_exit, longest, bar, skipped) for part in _split(engine, batches, longest)
+        ]
     return _gathered(engine, parts, steps)
 
 
@@ -90,11 +94,19 @@ class _Part:
     images: Tensor
 
 
-def _batch(engine: Engine, images: Tensor, steps: int, bound: float | None, longest: int, bar: tqdm) -> _Part:
+def _batch(
+    engine: Engine,
+    images: Tensor,
+    steps: int,
+    bound: float | None,
+    longest: int,
+    bar: tqdm,
+    skipped: Skipped | None,
+) -> _Part:
     """Simulate one batch to the last step, or until all of its images have left."""
     part = _empty(len(images), steps, len(engine.network.firing))
     state = engine.start(images)
-    readout = Readout(engine.network, len(images), engine.device)
+    readout = Readout(engine.network, len(images), engine.device, skipped)
     active = torch.arange(len(images))
     done = 0
     while done < steps and len(active):

@@ -16,7 +16,7 @@ from bsnn import config, spiking
 from bsnn.engines.bindsnet_engine import INPUT, build, label
 from bsnn.errors import EngineError
 from bsnn.networks import plan
-from bsnn.readout import Readout, accuracy, decide, on_grid, propagation_delays
+from bsnn.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
 from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 
@@ -171,10 +171,10 @@ def test_delayed_propagation_is_same_step_shifted(name: str) -> None:
             nodes.set_batch_size(3)
         simulated.run({INPUT: current.clone().expand(time, *current.shape)}, time=time, one_step=one_step)
         spikes[one_step] = [simulated.monitors[layer.name].get("s") for layer in network.firing]
-    for same, delayed, delay in zip(spikes[True], spikes[False], delays, strict=False):
+    for same, late, delay in zip(spikes[True], spikes[False], delays, strict=False):
         assert same.any()
-        assert not delayed[:delay].any()
-        assert torch.equal(delayed[delay : delay + steps], same)
+        assert not late[:delay].any()
+        assert torch.equal(late[delay : delay + steps], same)
 
 
 def test_readout_of_a_network_uses_its_weights() -> None:
@@ -186,3 +186,30 @@ def test_readout_of_a_network_uses_its_weights() -> None:
     assert torch.equal(once.predicted, twice.predicted)
     assert torch.equal(2 * once.margin, twice.margin)
     assert once.margin.any()
+
+
+@pytest.mark.parametrize("skipped", [delayed(0), delayed(3), delayed(50), restarted(4)])
+@pytest.mark.parametrize("blocks", [[12], [1, 2, 9], [5, 7]])
+def test_skipped_steps_are_as_if_never_sent(skipped, blocks: list[int]) -> None:
+    """Against a read-out for every step of its own, that sees the steps that count alone."""
+    torch.manual_seed(0)
+    network = _network(torch.randn(5, 7))
+    spikes = torch.randint(-1, 2, (12, 3, 7), dtype=torch.int8)
+    readout = Readout(network, 3, skipped=skipped)
+    found = [readout.advance(some) for some in spikes.split(blocks)]
+    predicted, margin = (torch.cat([getattr(part, name) for part in found]) for name in ("predicted", "margin"))
+    for step in range(1, 13):
+        alone = Readout(network, 3).advance(spikes[skipped(step) : step])
+        assert torch.equal(predicted[step - 1], alone.predicted[-1])
+        assert torch.equal(margin[step - 1], alone.margin[-1])
+
+
+def test_skipped_steps_of_images_that_leave() -> None:
+    torch.manual_seed(1)
+    network = _network(torch.randn(5, 7))
+    spikes = torch.randint(0, 2, (9, 4, 7), dtype=torch.int8)
+    readout, kept = Readout(network, 4, skipped=delayed(2)), torch.tensor([0, 3])
+    readout.advance(spikes[:4])
+    readout.keep(kept)
+    whole = Readout(network, 4, skipped=delayed(2)).advance(spikes)
+    assert torch.equal(readout.advance(spikes[4:, kept]).margin, whole.margin[4:, kept])

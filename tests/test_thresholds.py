@@ -6,12 +6,14 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from bsnn.errors import BsnnError
-from bsnn.thresholds import from_table
+from bsnn.percentiles import grid
+from bsnn.thresholds import by_squared_error, from_table
 
 VALUES = {  # layer, population: value at 99, 99.9 and 100
     ("conv2", "all"): (0.0, 1.5, 2.0),
@@ -77,3 +79,45 @@ def test_neither_torch_nor_matplotlib_is_needed() -> None:
     code = "import sys, bsnn.thresholds; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def squared_error(values: np.ndarray, theta: float, steps: int, initial: float) -> float:
+    """Mean squared error of activations as T steps carry them, over the values themselves."""
+    sent = np.minimum(np.maximum(np.floor(values / theta * steps + initial), 0), steps)
+    return float(np.mean((theta * sent / steps - values) ** 2))
+
+
+def test_squared_error_by_hand() -> None:
+    # activations of 0 or 3 alone: a threshold of 3 carries both without error, for every number of steps
+    values = np.repeat([0.0, 3.0], 500)
+    for steps in (1, 2, 5):
+        assert by_squared_error(table_of(values), steps, 0.0)["threshold"].tolist() == pytest.approx([3.0])
+    # mostly 1, one in a thousand 100: a single step cannot carry both, and the many win
+    values = np.repeat([1.0, 100.0], [999, 1])
+    assert by_squared_error(table_of(values), 64, 0.5)["threshold"][0] > 10
+    values = np.repeat([1.0, 3.0], [999, 1])
+    assert by_squared_error(table_of(values), 1, 0.5)["threshold"][0] == pytest.approx(1.0, rel=0.014)
+
+
+@pytest.mark.parametrize("initial", [0.0, 0.5])
+@pytest.mark.parametrize("steps", [1, 4, 16, 64])
+def test_squared_error_is_nearly_the_least_over_the_values_themselves(steps: int, initial: float) -> None:
+    """The table's quantiles stand for all values: no threshold does much better on the values than the chosen one."""
+    values = np.maximum(np.random.default_rng(steps).gamma(0.7, 2.0, 20_000) - 0.5, 0)
+    chosen = by_squared_error(table_of(values), steps, initial)["threshold"][0]
+    best = min(squared_error(values, theta, steps, initial) for theta in np.linspace(0.02, 1, 400) * values.max())
+    assert squared_error(values, chosen, steps, initial) <= 1.03 * best
+
+
+def test_squared_error_needs_steps_and_activations() -> None:
+    with pytest.raises(BsnnError, match="at least 1 time step"):
+        by_squared_error(table_of(np.ones(10)), 0, 0.0)
+    with pytest.raises(BsnnError, match="must be positive"):
+        by_squared_error(table_of(np.zeros(10)), 4, 0.0)
+
+
+def table_of(values: np.ndarray) -> pd.DataFrame:
+    """Activation table of one layer, by NumPy."""
+    percentiles = grid()
+    quantiles = np.percentile(values, percentiles)
+    return pd.DataFrame({"layer": "conv1", "population": "all", "percentile": percentiles, "value": quantiles})

@@ -1,0 +1,132 @@
+"""Corrections of a converted network, measured on calibration images: what each layer sends against what it should.
+
+Layer by layer, from the input on, with everything before already corrected: the spiking layer runs for T steps, and
+the gap between the ANN's mean activation and the mean activation that the spikes carried is added to its membranes.
+In spikes, with N(T) the count of a neuron,  gap = T * mean(a) / theta - mean(N(T)).
+
+- `potential` (Li et al. 2021, "A free lunch from ANN", ICML; "advanced"): v(0) += V * gap, for every neuron;
+- `channel`: the same, with the gap's mean over a channel;
+- `bias` (the same paper, "light"): the channel's gap spread over the steps, a current of V * gap / T.
+
+All are float32 values added element by element, so binary networks stay exact. They fit one number of steps T. The
+engine `torch` measures; binary networks get the same correction from any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bsnn.engines.base import full_float32, initial_potential
+from bsnn.engines.torch_engine import currents, operand, scan
+from bsnn.errors import ConversionError
+from bsnn.networks import Trained
+from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
+from bsnn.switches import with_bias, with_charge
+
+Correction = Literal["potential", "channel", "bias"]
+_TOGETHER = 16  # images simulated at once
+
+
+@torch.no_grad()
+def mean_activations(trained: Trained, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Mean activation of every neuron of each observed layer over images, float64 [*shape of the layer]."""
+    sums: dict[str, Tensor] = {}
+    count = 0
+
+    def observe(name: str, values: Tensor) -> None:
+        total = values.double().sum(0)
+        sums[name] = sums[name] + total if name in sums else total
+
+    for batch in batches:
+        trained.module(batch, observe)
+        count += len(batch)
+    if not count:
+        raise ConversionError("a correction is measured on calibration images, and there are none; give at least one")
+    return {name: total / count for name, total in sums.items()}
+
+
+@torch.no_grad()
+def corrected(
+    network: SpikingNetwork,
+    thresholds: Mapping[str, float],
+    activations: Mapping[str, Tensor],
+    images: Tensor,
+    steps: int,
+    kind: Correction,
+) -> SpikingNetwork:
+    """The network with its mean error on calibration images corrected, layer by layer.
+
+    Args:
+        network: converted, on the images' device.
+        thresholds: theta of each layer, as the network was converted with.
+        activations: of `mean_activations`, over the same images.
+        images: float32 [N, channels, height, width], normalised; their spikes (a byte a neuron, step and image, of two
+            layers) are held in memory.
+        steps: time steps T that the correction is for.
+        kind: what is corrected.
+
+    Raises:
+        ConversionError: fewer than one step, or a layer without activations or threshold.
+    """
+    if steps < 1:
+        raise ConversionError(f"a correction is measured over at least 1 time step, found {steps}")
+    layers = list(network.layers)
+    spikes = torch.zeros(0)
+    for index, layer in enumerate(layers):
+        if layer.fires:
+            gap = _gap(
+                layer,
+                thresholds,
+                activations,
+                _sent(replace(network, layers=tuple(layers)), index, images, spikes, steps),
+            )
+            layers[index] = _moved(layer, gap, kind, steps)
+        spikes = _sent(replace(network, layers=tuple(layers)), index, images, spikes, steps)
+    return replace(network, layers=tuple(layers))
+
+
+def _gap(
+    layer: SpikingLayer, thresholds: Mapping[str, float], activations: Mapping[str, Tensor], spikes: Tensor
+) -> Tensor:
+    """Spikes that the mean image lacks at each neuron, float64 [*shape]."""
+    if layer.name not in thresholds or layer.name not in activations:
+        raise ConversionError(f"layer '{layer.name}' has no threshold or no mean activation to be corrected by")
+    wanted = len(spikes) * activations[layer.name].to(spikes.device) / thresholds[layer.name]
+    return wanted - spikes.sum(0, dtype=torch.int32).double().mean(0)
+
+
+def _moved(layer: SpikingLayer, gap: Tensor, kind: Correction, steps: int) -> SpikingLayer:
+    """The layer with the gap added to its potentials or currents."""
+    if kind != "potential":
+        gap = gap.flatten(1).mean(1) if gap.dim() > 1 else gap
+    threshold = layer.threshold
+    if threshold is None:
+        raise ConversionError(f"layer '{layer.name}' has no neurons")
+    charge = gap * (threshold.double() if kind != "potential" else per_output(threshold.double(), layer.shape))
+    return with_bias(layer, (charge / steps).float()) if kind == "bias" else with_charge(layer, charge.float())
+
+
+def _sent(network: SpikingNetwork, index: int, images: Tensor, before: Tensor, steps: int) -> Tensor:
+    """Spikes of one layer, int8 [steps, N, *shape], from those of the layer before it."""
+    layer = network.layers[index]
+    found = torch.empty(steps, len(images), *layer.shape, dtype=torch.int8, device=images.device)
+    weight = operand(layer)
+    with full_float32(images.device):
+        for begin in range(0, len(images), _TOGETHER):
+            some = slice(begin, begin + _TOGETHER)
+            if index == 0:
+                current = input_current(network, images[some])
+                x = current.expand(steps, *current.shape)
+            else:
+                x = currents(layer, weight, before[:, some].float())
+            if layer.fires:
+                potential = initial_potential(layer, x.shape[1], images.device)
+                sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
+                x = scan(layer, x, potential, sent, first=index == 0)
+            found[:, some] = x.to(torch.int8)
+    return found

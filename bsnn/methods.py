@@ -1,0 +1,90 @@
+"""A method of conversion: thresholds, switches and corrections put together, and the engine and read-out that it needs.
+
+The order is fixed: thresholds, initial potential or shift, signed spikes, and last the correction, which measures what
+all others leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from bsnn import calibrate, engines, spiking, switches, thresholds
+from bsnn.config import Method
+from bsnn.engines.base import Engine
+from bsnn.engines.second_pass import SecondPassEngine
+from bsnn.errors import ConversionError
+from bsnn.networks import Trained
+from bsnn.readout import Skipped, delayed, restarted
+from bsnn.spiking import SpikingNetwork
+
+
+def lambdas(
+    table: pa.Table | pd.DataFrame, method: Method, steps: int, *, percentile: float, population: str
+) -> dict[str, float]:
+    """Threshold of each layer, from the activation table.
+
+    Args:
+        table: of `bsnn.activations.collect`, or read back.
+        method: its switches.
+        steps: time steps T that the network will run for.
+        percentile: for methods that name none.
+        population: over which percentiles are taken.
+    """
+    if method.threshold == "squared-error":
+        found = thresholds.by_squared_error(table, steps, 0.5 if method.shift else method.initial)
+    else:
+        own = percentile if method.percentile is None else method.percentile
+        found = thresholds.from_table(table, method.percentiles.get(steps, own), population)
+    return dict(zip(found["layer"], found["threshold"], strict=True))
+
+
+def convert(
+    trained: Trained, theta: Mapping[str, float], method: Method, steps: int, images: Tensor | None = None
+) -> SpikingNetwork:
+    """The network as a method converts it.
+
+    Args:
+        trained: full-precision or binary, on the device of the images.
+        theta: of `lambdas`.
+        method: its switches.
+        steps: time steps T that the network will run for.
+        images: calibration images, float32 [N, channels, height, width], normalised; needed for corrections only.
+
+    Raises:
+        ConversionError: a switch that cannot be used here, or a correction without images.
+    """
+    network = switches.with_initial(spiking.convert(trained, theta), method.initial)
+    if method.shift:
+        network = switches.with_shift(network, steps)
+    if method.signed:
+        network = switches.with_signed_spikes(network)
+    if method.correction == "none":
+        return network
+    if images is None:
+        raise ConversionError(f"correction '{method.correction}' is measured on calibration images, and none are given")
+    means = calibrate.mean_activations(trained, images.split(100))
+    return calibrate.corrected(network.to(images.device), theta, means, images, steps, method.correction).to("cpu")
+
+
+def engine(
+    name: str, network: SpikingNetwork, method: Method, device: torch.device | str = "cpu", memory_mib: int = 2048
+) -> tuple[Engine, str]:
+    """Engine for a method, and why it was chosen. `name`: an engine's, or auto; second passes always take `torch`."""
+    if method.second_pass != "none":
+        first = method.first_pass
+        found = SecondPassEngine(network, device, memory_mib, kind=method.second_pass, first_pass=first)
+        return found, "second passes start from potentials of their own for each image, which only 'torch' knows"
+    chosen, reason = engines.choose(network, device) if name == "auto" else (name, "as configured")
+    return engines.create(chosen, network, device, memory_mib), reason
+
+
+def skipped(method: Method) -> Skipped | None:
+    """First steps that the method's read-out leaves out."""
+    if method.second_pass != "none":
+        return restarted(method.first_pass)
+    return delayed(method.delay) if method.delay else None

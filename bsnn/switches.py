@@ -1,0 +1,109 @@
+"""Switches of the conversion: each one function from a converted network to another, on top of its thresholds.
+
+All are training-free and safe for binary weights: they change what is added element by element in float32 (initial
+potentials, biases, the sign of spikes), never a weight, so sums stay integers and every engine gives equal spikes.
+Thresholds of their own (percentile, squared error) are chosen before conversion (bsnn.thresholds); corrections measured
+on calibration images are in bsnn.calibrate; second passes, which need potentials of each image, in
+bsnn.engines.second_pass; the delayed read-out is in bsnn.readout. V is a neuron's threshold in units of its summed
+input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from bsnn.errors import ConversionError
+from bsnn.spiking import SpikingLayer, SpikingNetwork
+
+
+def each_neuron(network: SpikingNetwork, change: Callable[[SpikingLayer], SpikingLayer]) -> SpikingNetwork:
+    """The same network with every layer that has neurons changed."""
+    return replace(network, layers=tuple(change(layer) if layer.fires else layer for layer in network.layers))
+
+
+def starts_charged(network: SpikingNetwork) -> bool:
+    """Whether any membrane starts above or below zero."""
+    return any(layer.initial is not None and bool(layer.initial.any()) for layer in network.layers)
+
+
+def with_initial(network: SpikingNetwork, fraction: float) -> SpikingNetwork:
+    """Optimal potential initialisation (OPI, Bu et al. 2022, AAAI): v(0) = fraction * V; 1/2 is the optimum.
+
+    With even input the spike count is floor(z T / theta + fraction): 1/2 rounds instead of cutting off. For activations
+    spread evenly the mean error falls from -theta / (2 T) to 0 and the mean squared error from theta^2 / (3 T^2) to
+    theta^2 / (12 T^2).
+
+    Raises:
+        ConversionError: a fraction outside 0 <= fraction < 1, or a network with a bias from `with_shift`: both would
+            add the same charge.
+    """
+    if not 0 <= fraction < 1:
+        raise ConversionError(
+            f"the initial potential is a fraction of the threshold, 0 or more and below 1: {fraction}"
+        )
+    if fraction and any(layer.bias is not None for layer in network.layers):
+        raise ConversionError(
+            "the network has biases, from a shift or a correction that already adds the missing charge; an initial "
+            "potential would count it twice: use one of them"
+        )
+    return each_neuron(network, lambda layer: replace(layer, initial=_threshold(layer) * fraction))
+
+
+def with_shift(network: SpikingNetwork, steps: int) -> SpikingNetwork:
+    """Shift of Deng & Gu 2021 (ICLR): a bias of V / (2 T) at every step.
+
+    By step T it has added V / 2, as `with_initial` does at once; it comes later and fits one T only.
+
+    Raises:
+        ConversionError: fewer than one step; or membranes that start charged (the same charge twice).
+    """
+    _at_least_one(steps)
+    if starts_charged(network):
+        raise ConversionError(
+            "the network starts with charged membranes; the shift adds the same half threshold again over T steps: "
+            "use the initial potential or the shift, not both"
+        )
+    return each_neuron(network, lambda layer: with_bias(layer, _threshold(layer) / (2 * steps)))
+
+
+def with_signed_spikes(network: SpikingNetwork) -> SpikingNetwork:
+    """Negative spikes (signed neuron with memory, SNM; Wang et al. 2022, IJCAI).
+
+    A neuron that has sent more positive than negative spikes sends -1 when v <= -V, and V is added to v: a spike that
+    came too early, since the input was uneven, is taken back. Weights stay +-1; events carry a sign, and both count.
+    """
+    return each_neuron(network, lambda layer: replace(layer, signed=True))
+
+
+def with_bias(layer: SpikingLayer, current: Tensor) -> SpikingLayer:
+    """A layer with a current (float32 [channels] or the layer's shape) added at every step, beside what it has."""
+    if layer.bias is None:
+        return replace(layer, bias=current)
+    bias, added = (_full(values, layer.shape) for values in (layer.bias, current))
+    return replace(layer, bias=bias + added)
+
+
+def with_charge(layer: SpikingLayer, charge: Tensor) -> SpikingLayer:
+    """A layer whose membranes start with a charge (float32 [channels] or the layer's shape) beside what they have."""
+    if layer.initial is None or not bool(layer.initial.any()):
+        return replace(layer, initial=charge)
+    initial, added = (_full(values, layer.shape) for values in (layer.initial, charge))
+    return replace(layer, initial=initial + added)
+
+
+def _full(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return values if values.shape == shape else values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+
+
+def _threshold(layer: SpikingLayer) -> Tensor:
+    if layer.threshold is None:
+        raise ConversionError(f"layer '{layer.name}' has no neurons")
+    return layer.threshold
+
+
+def _at_least_one(steps: int) -> None:
+    if steps < 1:
+        raise ConversionError(f"time steps must be at least 1, found {steps}")

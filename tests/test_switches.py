@@ -1,0 +1,204 @@
+"""Switches of the conversion: by hand on single neurons, exact on every engine, and refused where they count twice."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from engine_checks import assert_equal, reference
+from engine_checks import run as blocks
+from networks_for_tests import images, spiking, thresholds, trained
+
+from bsnn import activations, calibrate, engines, methods, switches
+from bsnn.config import METHODS, Method
+from bsnn.engines.second_pass import SecondPassEngine
+from bsnn.errors import ConversionError, EngineError
+from bsnn.networks import Trained
+from bsnn.readout import delayed, restarted
+from bsnn.spiking import SpikingLayer, SpikingNetwork, convert
+
+
+def neuron(threshold: float = 1.0, units: int = 1) -> SpikingNetwork:
+    """`units` pixels in a row, each handed to a neuron of its own; read out by two classes."""
+    centre = torch.zeros(1, 1, 3, 3)
+    centre[..., 1, 1] = 1
+    layer = SpikingLayer("conv1", "conv", (1, 1, units), centre, threshold=torch.tensor([threshold]))
+    return SpikingNetwork((layer,), torch.ones(2, units, dtype=torch.float64), (1, 1, units))
+
+
+def row(*pixels: float) -> torch.Tensor:
+    return torch.tensor([[[list(pixels)]]])
+
+
+def sent(network: SpikingNetwork, image: torch.Tensor, steps: int) -> list[int]:
+    engine = engines.create("torch", network)
+    return engine.advance(engine.start(image), steps)[1].counts[:, 0].sum(1).tolist()
+
+
+def table_of(source: Trained, batch: torch.Tensor) -> pd.DataFrame:
+    return activations.collect(source, lambda: [batch])
+
+
+def test_half_threshold_rounds_in_place_of_cutting_off() -> None:
+    # 4 steps of 0.4 are 1.6 thresholds: cut off to 1 spike, rounded to 2
+    assert sum(sent(neuron(), row(0.4), 4)) == 1
+    assert sum(sent(switches.with_initial(neuron(), 0.5), row(0.4), 4)) == 2
+
+
+def test_initial_potential_is_the_one_of_conversion() -> None:
+    source = trained(1)
+    found = thresholds(source, images(2, 8))
+    switched, built_in = switches.with_initial(convert(source, found), 0.5), convert(source, found, initial=0.5)
+    for one, other in zip(switched.layers, built_in.layers, strict=True):
+        assert torch.equal(one.initial, other.initial)
+
+
+def test_shift_has_added_half_a_threshold_by_the_last_step() -> None:
+    network = switches.with_shift(neuron(2.0), 4)
+    assert network.layers[0].bias.tolist() == [0.25]
+    # 0.8 + 0.25 a step passes 2 at step 2 and 4 at step 4; without the shift 0.8 a step reaches 3.2 only
+    assert sent(network, row(0.8), 4) == [0, 1, 0, 1]
+    assert sent(neuron(2.0), row(0.8), 4) == [0, 0, 1, 0]
+
+
+def test_half_a_threshold_is_never_added_twice() -> None:
+    charged = switches.with_initial(neuron(), 0.5)
+    with pytest.raises(ConversionError, match="not both"):
+        switches.with_shift(charged, 4)
+    with pytest.raises(ConversionError, match="count it twice"):
+        switches.with_initial(switches.with_shift(neuron(), 4), 0.5)
+    with pytest.raises(ConversionError, match="at least 1"):
+        switches.with_shift(neuron(), 0)
+    with pytest.raises(ConversionError, match="fraction"):
+        switches.with_initial(neuron(), 1.0)
+
+
+def test_signed_spikes_take_back_what_came_too_early() -> None:
+    # 3 - 1.5: a spike, 0.5 left; then 1.5 less: at -1 the spike is taken back, and no more than it
+    layer = replace(neuron().layers[0], initial=torch.tensor([3.0]))
+    network = replace(neuron(), layers=(layer,))
+    assert sent(network, row(-1.5), 4) == [1, 0, 0, 0]
+    signed = switches.with_signed_spikes(network)
+    engine = engines.create("torch", signed)
+    assert engine.advance(engine.start(row(-1.5)), 4)[1].spikes.flatten().tolist() == [1, -1, 0, 0]
+
+
+def test_charges_and_currents_add_up() -> None:
+    layer = SpikingLayer("x", "conv", (2, 1, 2), torch.zeros(2, 1, 3, 3), threshold=torch.ones(2))
+    twice = switches.with_charge(switches.with_charge(layer, torch.tensor([1.0, 2.0])), torch.ones(2, 1, 2))
+    assert twice.initial.tolist() == [[[2.0, 2.0]], [[3.0, 3.0]]]
+    twice = switches.with_bias(switches.with_bias(layer, torch.tensor([1.0, 2.0])), torch.tensor([0.5, 0.5]))
+    assert switches._full(twice.bias, layer.shape).tolist() == [[[1.5, 1.5]], [[2.5, 2.5]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "expected"),
+    [("potential", "initial", [0.1, 0.25]), ("channel", "initial", [0.175]), ("bias", "bias", [0.175 / 4])],
+)
+def test_corrections_by_hand(kind: calibrate.Correction, part: str, expected: list[float]) -> None:
+    # in 4 steps, 0.3 and 0.5 send 1 and 2 of the 1.2 and 2.0 wanted; 0.25 and 0.625 send 1 and 2 of 1.0 and 2.5
+    pictures = torch.cat([row(0.3, 0.25), row(0.5, 0.625)])
+    means = {"conv1": pictures.double().mean(0)}
+    found = calibrate.corrected(neuron(units=2), {"conv1": 1.0}, means, pictures, 4, kind).layers[0]
+    assert getattr(found, part).flatten().tolist() == pytest.approx(expected)
+
+
+def test_corrections_follow_what_lies_before() -> None:
+    """Each layer's charge is what the network lacks there once all layers before it are corrected."""
+    source, batch, steps = trained(5), images(6, 24), 8
+    theta = thresholds(source, batch)
+    plain = switches.with_initial(convert(source, theta), 0.5)
+    means = calibrate.mean_activations(source, batch.split(7))
+    found = calibrate.corrected(plain, theta, means, batch, steps, "potential")
+    for index, layer in enumerate(plain.layers):
+        partly = replace(plain, layers=(*found.layers[:index], *plain.layers[index:]))
+        engine = engines.create("integer", partly)
+        counts = blocks(engine, batch, [steps]).counts[:, index].sum(0).double().mean()
+        wanted = steps * means[layer.name].sum() / theta[layer.name]
+        threshold = layer.threshold.reshape(-1, *[1] * (len(layer.shape) - 1))
+        start = switches._full(layer.initial, layer.shape)
+        added = ((found.layers[index].initial - start) / threshold).double().sum()
+        assert float(added) == pytest.approx(float(wanted - counts), abs=1e-3)
+
+
+def test_corrections_need_images_and_what_they_stand_for() -> None:
+    with pytest.raises(ConversionError, match="at least one"):
+        calibrate.mean_activations(trained(0), [])
+    with pytest.raises(ConversionError, match="conv1"):
+        calibrate.corrected(neuron(), {}, {}, row(0.5), 4, "bias")
+    with pytest.raises(ConversionError, match="calibration images"):
+        methods.convert(trained(0), thresholds(trained(0), images(1, 4)), Method(correction="bias"), 4)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].get("second_pass") is None])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_engine_sends_the_same_spikes(name: str, seed: int) -> None:
+    source, batch, steps = trained(seed), images(seed + 20, 12), 8
+    method = Method.model_validate(METHODS[name])
+    theta = methods.lambdas(table_of(source, batch), method, steps, percentile=99.0, population="all")
+    network = methods.convert(source, theta, method, steps, batch)
+    assert network.exact
+    expected = reference(network, batch, steps)
+    assert expected.counts.sum() > 0
+    for engine in ("torch", "integer", "bindsnet"):
+        assert_equal(blocks(engines.create(engine, network), batch, [3, 5]), expected)
+
+
+@pytest.mark.parametrize("kind", ["srp", "cos"])
+def test_second_pass_starts_from_the_rest_of_the_first(kind: str) -> None:
+    """Against the definition, with each image's potentials set by hand in a plain simulation."""
+    network, batch, first = spiking(3, initial=0.5), images(4, 6), 3
+    engine = SecondPassEngine(network, kind=kind, first_pass=first)  # type: ignore[arg-type]
+    found = blocks(engine, batch, [2, 4, 3])
+    plain = engines.create("torch", network)
+    seen: dict[str, torch.Tensor] = {}
+    plain.observe = lambda layer, spikes: seen.update({layer.name: spikes.sum(0)})  # type: ignore[attr-defined]
+    state, one = plain.advance(plain.start(batch), first)
+    again = plain.start(batch)
+    for place, layer in enumerate(network.layers):
+        rest, start = state.tensors["potential"][place], again.tensors["potential"][place]
+        threshold = switches._full(layer.threshold, layer.shape)
+        if kind == "srp":
+            start[rest <= 0] = -torch.inf
+        else:
+            start += threshold * (rest >= threshold).float() - threshold * ((rest < 0) & (seen[layer.name] > 0)).float()
+    two = plain.advance(again, 6)[1]
+    assert torch.equal(found.counts, torch.cat([one.counts, two.counts]))
+    assert torch.equal(found.spikes, torch.cat([one.spikes, two.spikes]))
+    assert not torch.equal(two.counts, blocks(engines.create("torch", network), batch, [6]).counts)
+
+
+def test_second_pass_goes_on_for_the_images_that_stay() -> None:
+    network, batch = spiking(8, initial=0.5), images(9, 5)
+    engine = SecondPassEngine(network, kind="cos", first_pass=4)
+    whole = blocks(engine, batch, [4, 4])
+    state, _ = engine.advance(engine.start(batch), 2)
+    kept = torch.tensor([1, 3])
+    state, _ = engine.advance(engine.keep(state, kept), 2)
+    rest = engine.advance(state, 4)[1]
+    assert torch.equal(rest.counts, whole.counts[4:, :, kept])
+    with pytest.raises(EngineError, match="at least 1 step"):
+        SecondPassEngine(network, kind="cos", first_pass=0)
+
+
+def test_read_out_of_each_method() -> None:
+    assert methods.skipped(Method()) is None
+    assert [delayed(3)(step) for step in range(1, 10)] == [0, 0, 0, 0, 1, 2, 3, 3, 3]
+    assert [restarted(3)(step) for step in range(1, 7)] == [0, 0, 0, 3, 3, 3]
+    assert methods.skipped(Method(delay=2)) == delayed(2)
+    assert methods.skipped(Method(second_pass="cos", first_pass=5)) == restarted(5)
+    engine, reason = methods.engine("auto", spiking(0), Method(second_pass="srp"))
+    assert isinstance(engine, SecondPassEngine)
+    assert "torch" in reason
+    assert methods.engine("bindsnet", spiking(0), Method())[0].name == "bindsnet"
+
+
+def test_percentile_by_time() -> None:
+    source, batch = trained(2), images(3, 16)
+    table, method = table_of(source, batch), Method(percentile=98.0, percentiles={4: 95.0})
+
+    def first(steps: int, chosen: Method) -> float:
+        return methods.lambdas(table, chosen, steps, percentile=99.0, population="all")["conv1"]
+
+    rows = table[(table["layer"] == "conv1") & (table["population"] == "all")].set_index("percentile")["value"]
+    assert (first(4, method), first(5, method), first(4, Method())) == (rows[95.0], rows[98.0], rows[99.0])
