@@ -1,0 +1,167 @@
+"""Simulation speed and memory: this project's engines against their peers, on this machine, in one run.
+
+    python benchmarks/simulation.py [--batch 16] [--steps 32] [--size 32] [--repeats 2] [--scaling] [--out FILE]
+
+The network is VGG-15 with random binary weights, thresholds at the 99th percentile of its own activations. Every side
+runs in a process of its own (peak memory is that process's, above what it held before the first run); its time is the
+best of the repeats. The last row is the time that the machine's own int8 matrix product would need for the same
+multiply-accumulates. Writes results/benchmarks/simulation.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
+from networks_for_tests import VGG15, images, spiking
+from peers import sides
+
+from bsnn import artifacts, provenance
+
+CEILING = "int8 product alone"
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16, help="images at once")
+    parser.add_argument("--steps", type=int, default=32, help="time steps")
+    parser.add_argument("--size", type=int, default=32, help="height and width of an image")
+    parser.add_argument("--repeats", type=int, default=2, help="runs a side; the best counts")
+    parser.add_argument("--memory-mib", type=int, default=2048, help="memory budget of the project's engines")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", nargs="*", help="these sides only")
+    parser.add_argument("--scaling", action="store_true", help="also other batches, steps and sizes")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/simulation.csv")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def peak_mib(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def network(size: int):
+    hidden = {"features": VGG15, "hidden": [4096], "size": size, "classes": 100 if size == 32 else 1000}
+    return spiking(0, **hidden)
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """One side, in this process."""
+    if args.side == CEILING:
+        return {"seconds": ceiling(args), "peak_memory_mib": float("nan"), "checksum": float("nan")}
+    batch = images(1, args.batch, args.size).to(args.device)
+    simulate = sides(args.device, args.memory_mib)[args.side](network(args.size), batch, args.steps)
+    before, seconds = peak_mib(args.device), []
+    for _ in range(args.repeats):
+        synchronise(args.device)
+        begin = time.perf_counter()
+        result = simulate()
+        synchronise(args.device)
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "seconds": min(seconds),
+        "peak_memory_mib": peak_mib(args.device) - before,
+        "checksum": float(result.double().sum()),
+    }
+
+
+def ceiling(args: argparse.Namespace) -> float:
+    """Seconds that the device's int8 matrix product would need for the network's multiply-accumulates."""
+    size = 8192 if args.device == "cuda" else 2048
+    a = torch.randint(0, 2, (size, size), dtype=torch.int8, device=args.device)
+    b = torch.randint(-1, 2, (size, size), dtype=torch.int8, device=args.device)
+    best = float("inf")
+    for _ in range(10):
+        synchronise(args.device)
+        begin = time.perf_counter()
+        torch._int_mm(a, b)
+        synchronise(args.device)
+        best = min(best, time.perf_counter() - begin)
+    rate = size**3 / best
+    return args.batch * args.steps * macs(args.size) / rate
+
+
+def macs(size: int) -> int:
+    """Multiply-accumulates of the layers after the first, for one image and step."""
+    total, height = 0, size
+    for layer in network(size).layers[1:]:
+        places = height * height if layer.op == "conv" else 1
+        total += layer.weight.numel() * places
+        height //= 2 if layer.pool else 1
+    return total
+
+
+def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object]:
+    """One side in a process of its own."""
+    setting = {"batch": args.batch, "steps": args.steps, "size": args.size, **changes}
+    command = [sys.executable, __file__, "--side", side, "--device", args.device, "--repeats", str(args.repeats)]
+    command += ["--memory-mib", str(args.memory_mib)]
+    command += [word for name, value in setting.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        print(f"{side}: not measured ({reason})", file=sys.stderr)
+        found: dict[str, float] = {}
+    else:
+        found = json.loads(done.stdout.splitlines()[-1])
+    return {"engine": side, "device": args.device, "network": f"vgg15-{setting['size']}", **setting, **found}
+
+
+def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
+    """Rates, ratios to BindsNET at the same setting, and what describes the machine."""
+    frame = pd.DataFrame(rows)
+    frame["image_steps_per_second"] = frame["batch"] * frame["steps"] / frame["seconds"]
+    same = ["network", "batch", "steps"]
+    reference = frame[frame["engine"] == "bindsnet"].set_index(same)["seconds"]
+    frame = frame.join(reference.rename("reference"), on=same)
+    frame["ratio_to_bindsnet"] = frame["reference"] / frame["seconds"]
+    machine = {
+        "cpu": provenance.cpu_model(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "revision": provenance.revision(),
+    }
+    return frame.drop(columns="reference").assign(**machine)
+
+
+def main() -> None:
+    args = options()
+    if args.side:
+        print(json.dumps(measure(args)))
+        return
+    names = [name for name in sides(args.device, args.memory_mib) if not args.only or name in args.only]
+    rows = [run(args, name) for name in [*names, CEILING]]
+    if args.scaling:
+        fast = names[-1]
+        rows += [run(args, fast, batch=batch) for batch in (1, 64, 256)]
+        rows += [run(args, fast, steps=steps) for steps in (8, 128)]
+        rows += [run(args, fast, size=size, batch=4) for size in (64, 224)]
+    frame = completed(rows, args.device)
+    artifacts.write_text(args.out, frame.to_csv(index=False))
+    shown = ["engine", "network", "batch", "steps", "seconds", "image_steps_per_second", "ratio_to_bindsnet"]
+    print(frame[[*shown, "peak_memory_mib"]].round(2).to_markdown(index=False))
+    print(f"\n{args.out}: {provenance.cpu_model()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()
