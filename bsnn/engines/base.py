@@ -6,6 +6,7 @@ For a network that is `exact` all engines give equal spikes, for every layer, st
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,3 +112,13 @@ def full_float32(device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(matmul)
+
+
+def direct_sums(device: torch.device) -> bool:
+    """Whether float32 convolutions are known to be summed directly here, so that sums of integers come out exact.
+
+    They are in oneDNN on x86. Other libraries (cuDNN, Arm Compute Library, NNPACK) may choose Winograd or FFT, whose
+    sums of integers are off by less than 0.01 and must be rounded.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return device.type == "cpu" and x86 and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)

@@ -22,7 +22,7 @@ from bindsnet.network.nodes import Input, Nodes
 from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
 from torch import Tensor
 
-from bsnn.engines.base import Block, Engine, State, at_rest, full_float32
+from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32
 from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output, pool_currents
 
 INPUT = "input"
@@ -186,8 +186,7 @@ def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Networ
 
 
 def _nodes(layer: SpikingLayer, *, first: bool, device: torch.device) -> Nodes:
-    # float32 convolutions of integers are direct, and so exact, on a CPU; elsewhere Winograd may be chosen
-    return IFNodes(layer, first=first, exact_sums=device.type == "cpu") if layer.fires else _passing(layer.shape)
+    return IFNodes(layer, first=first, exact_sums=direct_sums(device)) if layer.fires else _passing(layer.shape)
 
 
 def _passing(shape: tuple[int, ...]) -> PassThroughNodes:
