@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from bsnn.errors import BsnnError
-from bsnn.percentiles import CHUNK, FirstPass, Population, SecondPass, Summary, grid, interpolate, order_statistics
+from bsnn.percentiles import (
+    CHUNK,
+    FirstPass,
+    Population,
+    SecondPass,
+    Summary,
+    Tally,
+    grid,
+    interpolate,
+    order_statistics,
+)
 
 RNG = np.random.default_rng(7)
 SETS = {
@@ -141,16 +151,25 @@ def test_more_values_than_32_bits_count() -> None:
     times = 2**31
     first = FirstPass("layer")
     first.add(torch.tensor([1.0, 2.0, 5.0]))
-    first.bins *= times
+    first.bins.carry()
+    first.bins.carried *= times
     first.count *= times
     first.sum *= times
     second = SecondPass(first, np.array([10.0, 50, 60, 100]))
     second.add(torch.tensor([1.0, 2.0, 5.0]))
-    second.tally *= times
+    second.tally.carry()
+    second.tally.carried *= times
     second.count *= times
     found = second.summaries()["all"]
     assert found.percentiles.tolist() == [1, 2, 2, 5]
     assert (found.count, found.mean) == (3 * times, 8 / 3)
+
+
+def test_counts_are_carried_before_they_overflow() -> None:
+    tally = Tally(4, "cpu")
+    tally.recent[2] = tally.added = 2**31 - 1
+    tally.add(torch.tensor([2, 3, 2], dtype=torch.int32))
+    assert tally.totals().tolist() == [0, 0, 2**31 + 1, 1]
 
 
 def test_order_statistics_by_hand() -> None:
