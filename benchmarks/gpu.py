@@ -28,17 +28,17 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from engine_checks import MEMBERS, assert_equal, biased, member, reference, run, signed  # noqa: E402
-from networks_for_tests import VGG15, images, spiking  # noqa: E402
+from engine_checks import MEMBERS, assert_equal, biased, member, reference, run, signed
+from networks_for_tests import VGG15, images, spiking
 
-from bsnn.engines import engine_class  # noqa: E402
-from bsnn.engines.base import Block, Engine  # noqa: E402
-from bsnn.engines.torch_engine import TorchEngine  # noqa: E402
-from bsnn.engines.triton_engine import TritonEngine  # noqa: E402
-from bsnn.engines.triton_lowering import Lowered  # noqa: E402
-from bsnn.engines.triton_tiles import Tile  # noqa: E402
-from bsnn.errors import EngineError  # noqa: E402
-from bsnn.spiking import SpikingNetwork  # noqa: E402
+from bsnn.engines import engine_class
+from bsnn.engines.base import Block, Engine
+from bsnn.engines.torch_engine import TorchEngine
+from bsnn.engines.triton_engine import TritonEngine
+from bsnn.engines.triton_lowering import Lowered
+from bsnn.engines.triton_tiles import Tile
+from bsnn.errors import EngineError
+from bsnn.spiking import SpikingNetwork
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Where a job's messages go: its log file and the terminal. A user's error is one message, anything else a traceback."""
+"""Where a job's messages go: its log file and the terminal. Users' errors are one message, others a traceback."""
 
 from __future__ import annotations
 
