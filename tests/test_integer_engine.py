@@ -151,13 +151,15 @@ def test_says_what_this_torch_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_block_uses_the_budget_and_never_exceeds_it() -> None:
     network = spiking(1, size=32, features=[64, 64, "P"], hidden=[32])
-    engine = IntegerEngine(network, memory_mib=256)
     first, pooled, hidden = 64 * 32 * 32, 64 * 16 * 16, 32
-    for count in (1, 7, 64):
+    for count in (1, 7, 20):
+        engine = IntegerEngine(network, memory_mib=32)
+        group = min(count, engine._group)
         state = 4 * count * (2 * first + pooled + hidden)  # the current, and a potential for each neuron
-        step = min(count, engine._group) * (first + pooled) + count * (hidden + 3 * 8)
-        left = 256 * 2**20 - state - 4 * engine._cache
-        assert engine.block(count) == left // step
+        step = group * (first + pooled) + count * (hidden + 3 * 8)
+        left = 32 * 2**20 - state - 4 * engine._cache
+        assert engine.block(count) == max(1, left // step)
+        assert IntegerEngine(network, memory_mib=2**14).block(count) == 2**25 // (group * first)
     assert engine.block(10**6) == 1
 
 

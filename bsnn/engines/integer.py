@@ -20,6 +20,7 @@ from bsnn.engines.scan import Neurons
 from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 
 CACHE = 2**21  # bytes of sums at once for one thread
+RECYCLED = 2**25  # bytes of one layer's spikes: larger buffers go back to the system each time, and cost a tenth
 
 
 class IntegerEngine(Engine):
@@ -44,13 +45,15 @@ class IntegerEngine(Engine):
         return _too_large(network) or onednn.missing()
 
     def block(self, images: int) -> int:
-        """Steps whose spikes fit beside the state and the buffers of one group."""
+        """Steps whose spikes fit beside the state and the buffers of one group; more than `RECYCLED` does not pay."""
         units = self.network.layers[-1].neurons
         state = self._stages[0].neurons + sum(layer.neurons * (1 + layer.signed) for layer in self.network.firing)
         held = 4 * state * images + 4 * self._cache
-        group = min(images, self._group) * max(stage.inputs + stage.neurons for stage in self._stages)
-        results = images * (units + 8 * len(self.network.firing))
-        return max(1, (self.memory - held) // max(1, group + results))
+        group = max(1, min(images, self._group))
+        step = group * max(stage.inputs + stage.neurons for stage in self._stages)
+        step += images * (units + 8 * len(self.network.firing))
+        useful = RECYCLED // (group * max(stage.neurons for stage in self._stages))
+        return max(1, min(useful, (self.memory - held) // step))
 
     @torch.no_grad()
     def start(self, images: Tensor) -> State:
