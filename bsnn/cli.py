@@ -15,6 +15,7 @@ import bsnn
 from bsnn import artifacts, config, inventory, log, stages
 from bsnn.config import Config, Weights
 from bsnn.errors import BsnnError, ConfigError
+from bsnn.original.command import convert
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -200,6 +201,9 @@ def export_checkpoint(
         path = job.paths.network(experiment, job.weights, seed)
         checkpoint.save(file, networks_io.load(path, job.experiment.network))
         typer.echo(f"exported: {file}")
+
+
+app.command(context_settings={"help_option_names": ["-h", "--help"]})(convert)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ class Job:
     seed: int = 0
     percentile: float = 100.0
     shard: int = 1
+    root: Path = field(default=identity.RESULTS, kw_only=True)  # folder of all artifacts
 
     def __post_init__(self) -> None:
         if self.name not in self.config.experiments:
@@ -58,15 +59,15 @@ class Job:
     @property
     def paths(self) -> identity.Paths:
         """Where artifacts lie."""
-        return identity.Paths(self.config)
+        return identity.Paths(self.config, self.root)
 
 
-def data(job: Job) -> None:
-    """Prepare and verify the data set."""
+def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
+    """Prepare and verify the data set; archives are downloaded into a folder of their own."""
     from bsnn import datasets
 
     path = job.paths.data(job.name)
-    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=DOWNLOADS)
+    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=downloads)
 
 
 def train(job: Job) -> None:

@@ -1,0 +1,232 @@
+"""`bsnn convert`: the original's conversion.py, flag by flag, run by this project's stages under protocol `original`.
+
+It writes what that script wrote: a line in JOB_DIR/results/RESULTS_FILE, the accuracy at every step as .npy, and its
+plot as .png. Beside them, JOB_DIR/artifacts keeps what the stages made, so that another percentile, or `--one-step`,
+needs no new pass over the training images. What was put right is listed in docs/original.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bsnn import artifacts, config, log, stages
+from bsnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bsnn.tables.shards import Simulation
+
+logger = logging.getLogger(__name__)
+
+NAME = "convert"
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "vgg15ab": {
+        "features": [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"],
+        "hidden": [4096],
+        "dropout": 0.1,
+    }
+}
+IMAGE_SIZE = {"cifar100": 32, "imagenet": 224}
+HEADER = "seed,simulation time,batch size,inference time,accuracy\n"
+UNUSED = {"epochs": 1, "optimiser": {"lr": 0.1}}  # a recipe is asked for, and never used: the checkpoint is there
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of the original's command, under its names."""
+
+    job_dir: Path
+    model: Path
+    results_file: str = "sim_result.txt"
+    seed: int = 0
+    time: int = 80
+    batch_size: int = 100
+    n_workers: int = 4
+    norm: int = 128
+    gpu: bool = False
+    one_step: bool = False
+    data: Path = Path("./data/")
+    arch: str = "vgg15ab"
+    percentile: float = 99.7
+    eval_size: int = -1
+    dataset: str = "cifar100"
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise ConfigError(f"--arch {self.arch}: unknown architecture; known: {', '.join(ARCHITECTURES)}")
+        if self.dataset not in IMAGE_SIZE:
+            raise ConfigError(f"--dataset {self.dataset}: unsupported; known: {', '.join(IMAGE_SIZE)}")
+        for name in ("time", "batch_size", "norm"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.eval_size != -1 and self.eval_size < 1:
+            raise ConfigError(f"--eval_size {self.eval_size}: a number of images, or -1 for all")
+        if self.n_workers < -1:
+            raise ConfigError(f"--n-workers {self.n_workers}: a number of processes, or -1 for four a GPU")
+
+
+def settings(flags: Flags) -> config.Config:
+    """The experiment that a command line stands for: one imported network under protocol `original`.
+
+    Raises:
+        ConfigError: a flag's value that no experiment can have.
+        ArtifactError: the checkpoint cannot be read.
+    """
+    from bsnn.original import checkpoint
+
+    weights = "binary" if checkpoint.holds_binary(flags.model) else "full"
+    experiment = {
+        "data": {
+            "name": flags.dataset,
+            "image_size": IMAGE_SIZE[flags.dataset],
+            "path": _folder(flags),
+            "test_images": None if flags.eval_size == -1 else flags.eval_size,
+        },
+        "network": ARCHITECTURES[flags.arch],
+        "train": UNUSED,
+        "binarize": UNUSED,
+        "imported": {weights: {"path": flags.model, "sha256": checkpoint.sha256(flags.model)}},
+        "activations": {"images": flags.norm},
+        "simulation": {"time": flags.time},
+        "protocol": {"preset": "original", "delayed": not flags.one_step},
+    }
+    chosen = {"run": NAME, "percentile": flags.percentile, "time": flags.time, "seeds": flags.seed, "weights": weights}
+    return config.validate({**chosen, "compute": _compute(flags), "experiments": {NAME: experiment}})
+
+
+def _folder(flags: Flags) -> Path | None:
+    """Folder that holds the data; None where CIFAR-100 is to be downloaded into it."""
+    from bsnn.datasets.cifar import SETS
+
+    if flags.dataset not in SETS:
+        return flags.data
+    spec = SETS[flags.dataset]
+    names = [spec.archive, *spec.files, *(f"{spec.folder}/{name}" for name in spec.files)]
+    return flags.data if any((flags.data / name).is_file() for name in names) else None
+
+
+def _compute(flags: Flags) -> dict[str, Any]:
+    """How jobs run. The original asked for a GPU even without `--gpu`; here a missing one is no obstacle."""
+    import torch
+
+    cuda = flags.gpu and torch.cuda.is_available()
+    if flags.gpu and not cuda:
+        logger.warning("--gpu: no CUDA device is here; going on with the CPU, which takes longer")
+    workers = (4 * torch.cuda.device_count() if cuda else 0) if flags.n_workers == -1 else flags.n_workers
+    threads = torch.get_num_threads()
+    accelerator = "cuda" if cuda else "cpu"
+    return {"accelerator": accelerator, "batch_size": flags.batch_size, "workers": workers, "threads": threads}
+
+
+def run(flags: Flags) -> float:
+    """Convert, simulate, and write what the original wrote.
+
+    Returns:
+        Accuracy after the last step, in percent.
+
+    Raises:
+        BsnnError: a flag, the checkpoint or the data cannot be used.
+    """
+    chosen = settings(flags)
+    job = stages.Job(
+        chosen, NAME, chosen.weights[0], flags.seed, chosen.percentile[0], root=flags.job_dir / "artifacts"
+    )
+    for path, stage in _chain(job, flags):
+        if path.exists():
+            logger.info("%s: there already", path)
+        else:
+            stage(job)
+    return _write(flags, job, _simulated(job))
+
+
+def _chain(job: stages.Job, flags: Flags) -> list[tuple[Path, Callable[[stages.Job], None]]]:
+    """Each stage with the file that it makes last."""
+    place = (NAME, job.weights, job.seed)
+
+    def data(job: stages.Job) -> None:
+        stages.data(job, downloads=flags.data)
+
+    return [
+        (job.paths.data(NAME), data),
+        (job.paths.network(*place), stages.train),
+        (job.paths.activations(*place), stages.activations),
+        (job.paths.thresholds(*place, job.percentile), stages.thresholds),
+        (job.paths.predictions(*place, job.percentile, 1), stages.simulate),
+    ]
+
+
+def _simulated(job: stages.Job) -> Simulation:
+    from bsnn.tables.gather import Source
+
+    return Source(job.config, NAME, job.paths).simulation(job.weights, job.seed, job.percentile)
+
+
+def _write(flags: Flags, job: stages.Job, found: Simulation) -> float:
+    """The three results, and the two lines on the terminal."""
+    import numpy as np
+
+    if flags.eval_size > found.images:
+        logger.warning("--eval_size %d: the test set has %d images, and all were taken", flags.eval_size, found.images)
+    accuracy = found.correct / found.images
+    folder, percentile = flags.job_dir, flags.percentile
+    target = folder / f"voltage_accuracy_{flags.arch}_{percentile}.npy"
+    with artifacts.replacing(target) as temporary, temporary.open("wb") as file:
+        np.save(file, accuracy.astype(np.float32))
+    title = f"{flags.dataset} {flags.arch} ANN-SNN@{percentile} percentile"
+    with artifacts.replacing(folder / f"{flags.arch}_{percentile}.png") as temporary:
+        _plot(accuracy, title, temporary)
+    seconds = sum(document["extra"]["seconds"] for document in found.documents)
+    last = float(100 * accuracy[-1])
+    typer.echo(f"SNN accuracy: {last:.2f}")
+    typer.echo(f"Clock time used: {seconds:.4f} s.")
+    _note(folder / "results" / flags.results_file, [flags.seed, flags.time, flags.batch_size, seconds, last])
+    return last
+
+
+def _plot(accuracy: Any, title: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(range(1, len(accuracy) + 1), accuracy)
+    axis.set(xlabel="Timestep", ylabel="Accuracy", title=title)
+    axis.grid()
+    figure.savefig(path, format="png")
+
+
+def _note(path: Path, values: list[Any]) -> None:
+    """Add a line to the results; the file is replaced as a whole."""
+    before = path.read_text() if path.is_file() else HEADER
+    artifacts.write_text(path, before + ",".join(map(str, values)) + "\n")
+
+
+def convert(
+    job_dir: Annotated[Path, typer.Option(help="Working directory to store results.")],
+    model: Annotated[Path, typer.Option(help="Checkpoint of the pretrained network.")],
+    results_file: Annotated[
+        str, typer.Option(help="File in JOB_DIR/results that a line is added to.")
+    ] = "sim_result.txt",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of crops, flips and dropout.")] = 0,
+    time: Annotated[int, typer.Option(help="Time steps to simulate.")] = 80,
+    batch_size: Annotated[int, typer.Option(help="Images simulated at once.")] = 100,
+    n_workers: Annotated[int, typer.Option(help="Processes that decode images; -1: four a GPU.")] = 4,
+    norm: Annotated[int, typer.Option(help="Training images that thresholds are measured on.")] = 128,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use a GPU.")] = False,
+    one_step: Annotated[bool, typer.Option("--one-step", help="Pass all layers within a step.")] = False,
+    data: Annotated[
+        Path, typer.Option(metavar="DATA_PATH", help="Folder of the data; CIFAR-100 is downloaded.")
+    ] = Path("./data/"),
+    arch: Annotated[str, typer.Option(help=f"Architecture: {', '.join(ARCHITECTURES)}.")] = "vgg15ab",
+    percentile: Annotated[float, typer.Option(help="Percentile of activations that gives the thresholds.")] = 99.7,
+    eval_size: Annotated[int, typer.Option("--eval_size", help="Test images; -1: all.")] = -1,
+    dataset: Annotated[str, typer.Option(help="cifar100 or imagenet.")] = "cifar100",
+) -> None:
+    """Convert and simulate a checkpoint with the flags of the original's conversion.py."""
+    given: dict[str, Any] = dict(locals())
+    with log.job():
+        run(Flags(**given))

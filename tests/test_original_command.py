@@ -1,0 +1,310 @@
+"""`bsnn convert`: the authors' command line on small files in the official layout, and their algorithm written out."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import shlex
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_datasets_cifar import ARCHIVE, FILES, records, register, spread
+from test_original_checkpoint import binarised, parallel
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from bsnn import artifacts, cli, config, stages, tables
+from bsnn.datasets.transforms import FixedAugment
+from bsnn.errors import ConfigError
+from bsnn.original import checkpoint, command
+from bsnn.recipe import derived_seed
+
+# As it stands in the authors' README, which gives no --time.
+SAMPLE = (
+    "python conversion.py --job-dir cifar100_test --gpu --dataset cifar100 --data . --percentile 99.9 --norm 3500 "
+    "--arch vgg15ab --model bin_cifar100.pth.tar"
+)
+SMALL = {"features": [6, 8, "P", 8, "P", 8, "P"], "hidden": [24], "dropout": 0.1}
+MEAN, STD = torch.tensor([0.507, 0.487, 0.441]), torch.tensor([0.267, 0.256, 0.276])
+
+
+class Vgg(nn.Module):
+    """SMALL in the original's layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.ReLU(), nn.Dropout(0.1)),
+            *(nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.ReLU()),
+            *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.ReLU()),
+            *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.ReLU()),
+        )
+        self.classifier = nn.Sequential(
+            *(nn.Dropout(0.1), nn.Linear(128, 24, bias=False), nn.ReLU(), nn.Dropout(0.1)),
+            nn.Linear(24, 100, bias=False),
+        )
+
+    @property
+    def chain(self) -> list[nn.Module]:
+        return [*self.features, nn.Flatten(), *self.classifier]
+
+
+@cache
+def _network(binary: bool) -> Vgg:
+    torch.manual_seed(11)
+    found = Vgg().eval()
+    if binary:
+        binarised(found)
+    labels = torch.from_numpy(records("test.bin")[1]).long()
+    hidden = found.classifier[:3](found.features(seen("test.bin", "test", 0)).flatten(1)).detach()
+    targets = nn.functional.one_hot(labels, 100).float()
+    found.classifier[4].weight.data = torch.linalg.lstsq(hidden, targets).solution.T.contiguous()
+    return found
+
+
+def network(binary: bool) -> Vgg:
+    """Random weights but for the read-out, which is fitted to the test images: many are right, at changing steps."""
+    return copy.deepcopy(_network(binary))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a checkpoint of each kind and the data, all small."""
+    register(monkeypatch, ARCHIVE)
+    monkeypatch.setitem(command.ARCHITECTURES, "vgg15ab", SMALL)
+    monkeypatch.chdir(tmp_path)
+    spread(tmp_path / "cifar-100-binary", FILES)
+    torch.save({"state_dict": parallel(network(True)), "best_acc": 1.0}, "bin_cifar100.pth.tar")
+    torch.save({"state_dict": parallel(network(False))}, "full.pth.tar")
+    return tmp_path
+
+
+def run(line: str) -> str:
+    done = CliRunner().invoke(cli.app, ["convert", *shlex.split(line)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def given(line: str) -> str:
+    return line.removeprefix("python conversion.py ")
+
+
+def lines(path: str) -> list[list[str]]:
+    header, *rest = Path(path).read_text().splitlines()
+    assert header == "seed,simulation time,batch size,inference time,accuracy"
+    return [line.split(",") for line in rest]
+
+
+def seen(file: str, use: str, seed: int) -> Tensor:
+    """Images as the original's loaders show them, with this project's draws: crop, flip, the script's constants."""
+    pixels = torch.from_numpy(records(file)[0])
+    count = torch.arange(len(pixels))
+    cut = FixedAugment(len(pixels), 4, derived_seed(seed, use, "augmentation"))(pixels, count)
+    return (cut.float() / 255 - MEAN[:, None, None]) / STD[:, None, None]
+
+
+def scaled(source: Vgg, percentile: float, seed: int) -> list[nn.Module]:
+    """The original's normalisation: W_l * lambda_(l-1) / lambda_l, over augmented images, dropout on; in float64.
+
+    The one thing taken from this project: image and first weights lie on its grids (bsnn.spiking.input_current).
+    """
+    source.train()
+    heard: dict[int, list[Tensor]] = {}
+    torch.manual_seed(derived_seed(seed, "calibration", "dropout"))
+    with torch.no_grad():
+        for batch in seen("train.bin", "calibration", seed).split(100):
+            x = batch
+            for position, module in enumerate(source.chain):
+                x = module(x)
+                if isinstance(module, nn.ReLU):
+                    heard.setdefault(position, []).append(x)
+    chain = [copy.deepcopy(module).double() for module in source.chain]
+    chain[0].weight.data = torch.round(chain[0].weight.data * 2**20) / 2**20  # type: ignore[operator]
+    weighted: nn.Module | None = None
+    before = 1.0
+    for position, module in enumerate(chain):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weighted = module
+        elif isinstance(module, nn.ReLU) and weighted is not None:
+            factor = float(np.percentile(torch.cat(heard[position]).double().numpy(), percentile))
+            weighted.weight.data *= before / factor  # type: ignore[union-attr]
+            before = factor
+    return chain
+
+
+def synchronous(chain: list[nn.Module], pixels: Tensor, labels: Tensor, steps: int) -> np.ndarray:
+    """The original's simulation: every node is given what its source sent in the step before.
+
+    A convolution before a pool holds what it is given; every other node fires at 1 and subtracts 1.
+    """
+    skipped = (nn.ReLU, nn.Dropout, nn.Flatten)
+    nodes = [module for module in chain if not isinstance(module, skipped)]
+    holds = [isinstance(after, nn.AvgPool2d) for after in nodes[1:]] + [False]
+    source: Tensor = torch.zeros_like(pixels).double()
+    sent: list[Tensor | None] = [None] * len(nodes)
+    potential: list[Tensor] = [torch.zeros(())] * len(nodes)
+    correct = []
+    for step in range(steps):
+        before: list[Tensor | None] = [source if step else torch.zeros_like(source), *sent[:-1]]
+        source = torch.round(pixels.double() * 2**16) / 2**16
+        for number, node in enumerate(nodes):
+            held = before[number]
+            if held is None:
+                continue
+            held = held.flatten(1) if isinstance(node, nn.Linear) else held
+            current = node(held)
+            if holds[number]:
+                sent[number] = current
+                continue
+            potential[number] = potential[number] + current
+            if number < len(nodes) - 1:
+                fired = (potential[number] >= 1).double()
+                potential[number] = potential[number] - fired
+                sent[number] = fired
+        output = potential[-1] if potential[-1].dim() else torch.zeros(len(labels), 100)
+        correct.append(int((output.argmax(1) == labels).sum()))
+    return np.array(correct)
+
+
+@torch.no_grad()
+def expected(binary: bool, percentile: float, steps: int, seed: int = 0) -> np.ndarray:
+    chain = scaled(network(binary), percentile, seed)
+    labels = torch.from_numpy(records("test.bin")[1]).long()
+    return synchronous(chain, seen("test.bin", "test", seed), labels, steps)
+
+
+def test_sample_command_line_of_the_authors() -> None:
+    """Word for word but for the program's name, on any machine; against their algorithm written out."""
+    output = run(given(SAMPLE))
+    found = np.load("cifar100_test/voltage_accuracy_vgg15ab_99.9.npy")
+    assert found.dtype == np.float32
+    truth = expected(True, 99.9, 80)
+    assert len(set(truth)) > 10, "says little if accuracy hardly changes"
+    assert np.array_equal(np.rint(found * 200), truth)
+    ((seed, time, batch, seconds, accuracy),) = lines("cifar100_test/results/sim_result.txt")
+    assert (seed, time, batch) == ("0", "80", "100")
+    assert float(seconds) > 0
+    assert float(accuracy) == pytest.approx(100 * found[-1])
+    assert f"SNN accuracy: {100 * found[-1]:.2f}" in output
+    assert f"Clock time used: {float(seconds):.4f} s." in output
+    with Image.open("cifar100_test/vgg15ab_99.9.png") as picture:
+        assert picture.size[0] > 300
+        assert len(picture.convert("RGB").getcolors(2**24) or []) > 2
+
+
+def test_output_comes_late_but_for_one_step() -> None:
+    """Nodes after the input: 1 + 2 + 2 + 2 for convolutions and pools, 2 linear: the output sums from step 10 on."""
+    run("--job-dir out --model bin_cifar100.pth.tar --data . --time 30 --norm 50")
+    late = np.load("out/voltage_accuracy_vgg15ab_99.7.npy")
+    made = {path: path.stat().st_mtime_ns for path in Path("out/artifacts").rglob("*.parquet")}
+    run("--job-dir out --model bin_cifar100.pth.tar --data . --time 30 --norm 50 --one-step")
+    early = np.load("out/voltage_accuracy_vgg15ab_99.7.npy")
+    assert np.array_equal(late[9:], early[:-9])
+    assert np.all(late[:9] == np.float32(2 / 200))  # class 0, as before any output: two images have it
+    assert {path: path.stat().st_mtime_ns for path in Path("out/artifacts").rglob("*.parquet")} == made
+    assert len(lines("out/results/sim_result.txt")) == 2
+
+
+@pytest.mark.parametrize("model", ["bin_cifar100.pth.tar", "full.pth.tar"])
+def test_same_accuracy_as_the_pipeline_under_protocol_original(model: str) -> None:
+    run(f"--job-dir out --model {model} --data . --time 25 --norm 120 --percentile 99.5 --seed 3")
+    weights: config.Weights = "binary" if model.startswith("bin") else "full"
+    recipe = {"epochs": 3, "optimiser": {"lr": 0.1}}
+    experiment = {
+        "data": {"name": "cifar100", "path": "."},
+        "network": SMALL,
+        "train": recipe,
+        "binarize": recipe,
+        "imported": {weights: {"path": model, "sha256": checkpoint.sha256(model)}},
+        "activations": {"images": 120},
+        "simulation": {"time": 25, "shards": 2},
+        "protocol": "original",
+    }
+    chosen = {"run": "mine", "percentile": 99.5, "time": [10, 25], "seeds": 3, "weights": weights}
+    settings = config.validate(
+        {**chosen, "compute": {"threads": 1, "batch_size": 33}, "experiments": {"mine": experiment}}
+    )
+    job = stages.Job(settings, "mine", weights, 3, 99.5)
+    for stage in (stages.data, stages.train, stages.activations, stages.thresholds, stages.simulate):
+        stage(job)
+    stages.simulate(stages.Job(settings, "mine", weights, 3, 99.5, 2))
+    table = tables.collect(settings, "mine", job.paths)["accuracy_over_time"]
+    found = np.load("out/voltage_accuracy_vgg15ab_99.5.npy")
+    assert np.array_equal(found, (table["accuracy"] / 100).to_numpy(np.float32))
+    assert float(lines("out/results/sim_result.txt")[0][-1]) == pytest.approx(table["accuracy"].iloc[-1])
+
+
+def test_partial_last_batch_counts() -> None:
+    """200 images in batches of 64: the original left 8 out, and divided by 200 all the same."""
+    line = "--job-dir {} --model bin_cifar100.pth.tar --data . --time 20 --norm 50 --batch-size {} --results-file a.csv"
+    run(line.format("one", 64))
+    run(line.format("two", 100))
+    first, second = (np.load(f"{folder}/voltage_accuracy_vgg15ab_99.7.npy") for folder in ("one", "two"))
+    assert np.array_equal(first, second)
+    assert lines("one/results/a.csv")[0][2] == "64"
+
+
+def test_eval_size_is_a_number_of_images() -> None:
+    run("--job-dir out --model bin_cifar100.pth.tar --data . --time 15 --norm 50 --eval_size 30 --batch-size 7")
+    found = np.load("out/voltage_accuracy_vgg15ab_99.7.npy")
+    assert np.allclose(found * 30, np.rint(found * 30), atol=1e-4)
+    index = next(Path("out/artifacts").rglob("predictions-*"))
+    assert len(artifacts.read_table(index, "predictions", {})[0]) == 30
+
+
+DEFAULTS = {
+    "results_file": "sim_result.txt",
+    "seed": 0,
+    "time": 80,
+    "batch_size": 100,
+    "n_workers": 4,
+    "norm": 128,
+    "gpu": False,
+    "one_step": False,
+    "data": Path("./data/"),
+    "arch": "vgg15ab",
+    "percentile": 99.7,
+    "eval_size": -1,
+    "dataset": "cifar100",
+}
+
+
+def test_flags_and_defaults_are_those_of_the_original() -> None:
+    parameters = inspect.signature(command.convert).parameters
+    assert {name: one.default for name, one in parameters.items() if one.default is not one.empty} == DEFAULTS
+    assert [name for name, one in parameters.items() if one.default is one.empty] == ["job_dir", "model"]
+    assert [field.name for field in fields(command.Flags)] == list(parameters)
+    shown = CliRunner().invoke(cli.app, ["convert", "-h"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    for name in parameters:
+        flag = "--eval_size" if name == "eval_size" else f"--{name.replace('_', '-')}"
+        assert flag in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"arch": "vgg16"}, "--arch vgg16: unknown architecture"),
+        ({"dataset": "mnist"}, "--dataset mnist: unsupported"),
+        ({"time": 0}, "--time 0"),
+        ({"norm": 0}, "--norm 0"),
+        ({"batch_size": -3}, "--batch-size -3"),
+        ({"eval_size": 0}, "--eval_size 0"),
+        ({"n_workers": -2}, "--n-workers -2"),
+    ],
+)
+def test_faulty_flags_are_refused(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        command.Flags(Path("out"), Path("full.pth.tar"), **flags)  # type: ignore[arg-type]
+
+
+def test_data_that_is_not_there_is_named() -> None:
+    line = "--job-dir out --model full.pth.tar --dataset imagenet --data nowhere --time 5"
+    done = CliRunner().invoke(cli.app, ["convert", *shlex.split(line)])
+    assert done.exit_code == 1
+    assert "nowhere" in done.output
+    assert not Path("out/results").exists()
