@@ -6,7 +6,6 @@ follow from it (bsnn.identity.Paths), so a stage is the same whoever starts it.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -186,11 +185,6 @@ def simulate(job: Job) -> None:
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
-
-
-def settings(job: Job, path: Path) -> None:
-    """Note the settings that tables, figures and report are made for."""
-    artifacts.write_text(path, json.dumps(identity.results(job.config, job.name), indent=2) + "\n")
 
 
 def tables(job: Job) -> None:

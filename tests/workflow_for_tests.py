@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
         }
     },
 }
-RESULTS = {"settings": 1, "tables": 1, "figures": 1, "report": 1}
+RESULTS = {"tables": 1, "figures": 1, "report": 1}
 
 
 def checkout(folder: Path, config: dict[str, Any]) -> Path:

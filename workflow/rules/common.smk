@@ -145,26 +145,34 @@ def for_results(w):
     return [ancient(str(path)) for path in files]
 
 
-def stale(noting):
-    """Input function: the settings file, if this file does not note the key of the current settings; else nothing.
+def notes_other(w, noting, of):
+    """Whether a file is there and notes another key than the current settings'.
 
-    Tables, figures and report lie at plain names, so their age says nothing; each notes the key that it was made for.
-    The settings file is temporary: whoever needs it makes it anew, and is made anew itself.
+    Tables, figures and report lie at plain names, so a changed setting is no missing file; each notes the key that it
+    was made for.
     """
+    file = Path("results", w.experiment, noting)
+    return file.is_file() and identity.key(of(CONFIG, w.experiment)) not in file.read_text()
 
-    def settings_if_stale(w):
-        key = identity.key(identity.results(CONFIG, w.experiment))
-        file = Path("results", w.experiment, noting)
-        if file.is_file() and key in file.read_text():
+
+def stale(noting, of=identity.results):
+    """Input function: a stamp, touched, hence newer than what must be made anew; nothing where `noting` is current."""
+
+    def stamp_if_stale(w):
+        if not notes_other(w, noting, of):
             return []
-        return f"results/{w.experiment}/settings-{key}.json"
+        stamp = Path("results", w.experiment, ".stale")
+        stamp.touch()
+        return str(stamp)
 
-    return settings_if_stale
-
-
-def tables_of(w):
-    return ancient(f"results/{w.experiment}/tables/settings.json")
+    return stamp_if_stale
 
 
-def figures_of(w):
-    return ancient(f"results/{w.experiment}/figures/settings.json")
+def after(noting, file, of=identity.results):
+    """Input function: a file of results that comes before; its age counts only where `noting` is not current."""
+
+    def file_before(w):
+        path = f"results/{w.experiment}/{file}"
+        return path if notes_other(w, noting, of) else ancient(path)
+
+    return file_before

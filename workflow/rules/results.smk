@@ -4,28 +4,15 @@
 
 
 localrules:
-    settings,
     tables,
     figures,
     report,
 
 
-rule settings:
-    """Settings that the tables, figures and report of {wildcards.experiment} are made for."""
-    output:
-        temp("results/{experiment}/settings-{key}.json"),
-    log:
-        "logs/settings/{experiment}-{key}.log",
-    conda:
-        "../../environment.yml"
-    script:
-        "../scripts/settings.py"
-
-
 rule tables:
     """Tables of {wildcards.experiment}."""
     input:
-        settings=stale("tables/settings.json"),
+        stale=stale("tables/settings.json"),
         artifacts=for_results,
     output:
         settings="results/{experiment}/tables/settings.json",
@@ -47,8 +34,8 @@ rule tables:
 rule figures:
     """Figures of {wildcards.experiment}."""
     input:
-        settings=stale("figures/settings.json"),
-        tables=tables_of,
+        stale=stale("figures/settings.json"),
+        tables=after("figures/settings.json", "tables/settings.json"),
     output:
         settings="results/{experiment}/figures/settings.json",
         accuracy=report(
@@ -69,9 +56,9 @@ rule figures:
 rule report:
     """Report of {wildcards.experiment}: one HTML file that needs nothing beside it."""
     input:
-        settings=stale("report.html"),
-        tables=tables_of,
-        figures=figures_of,
+        stale=stale("report.html"),
+        tables=after("report.html", "tables/settings.json"),
+        figures=after("report.html", "figures/settings.json"),
     output:
         "results/{experiment}/report.html",
     log:
