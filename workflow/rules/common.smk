@@ -161,8 +161,8 @@ def stale(noting, of=identity.results):
     def stamp_if_stale(w):
         if not notes_other(w, noting, of):
             return []
-        stamp = Path("results", w.experiment, ".stale")
-        stamp.touch()
+        stamp = Path("results", w.experiment, f".stale-{noting.replace('/', '-')}")
+        stamp.write_text(identity.key(of(CONFIG, w.experiment)))  # other content than last time, else it counts as same
         return str(stamp)
 
     return stamp_if_stale
