@@ -2,6 +2,7 @@
 #
 #   snakemake                    everything that `run` in config.yaml names, up to tables, figures and reports
 #   snakemake networks           only the trained networks; likewise: activations, thresholds, simulations
+#   snakemake latency            methods of conversion for few time steps, side by side
 #   snakemake --config percentile=99.5 time=50 run=cifar100      the same, with other settings
 
 from snakemake.utils import min_version
@@ -20,6 +21,7 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/thresholds.smk"
 include: "workflow/rules/simulate.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/methods.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -49,3 +51,8 @@ rule threshold_tables:
 rule simulations:
     input:
         simulations(),
+
+
+rule latency:
+    input:
+        latency_results(),

@@ -25,8 +25,11 @@ VERSION = {
     "thresholds": 1,
     "simulate": 1,
     "results": 1,
+    "method": 1,
+    "latency": 1,
 }
 KEY_LENGTH = 12
+METHOD_FILES = ("predictions", "spikes", "operations", "errors")  # of one method, steps and shard
 RESULTS = Path("results")
 VERIFIED = ("digits", "cifar10", "cifar100")  # content is fixed by a checksum: where it lies does not matter
 
@@ -178,6 +181,44 @@ def results(config: Config, name: str) -> dict[str, Any]:
     }
 
 
+def method(
+    config: Config, experiment: Experiment, weights: Weights, seed: int, name: str, steps: int
+) -> dict[str, Any]:
+    """Identity of a method's conversion and simulation for some steps: its switches count, not its name."""
+    chosen = experiment.latency.method(name)
+    own = chosen.percentiles.get(steps, chosen.percentile or experiment.latency.percentile)
+    by_percentile = {
+        "percentile": format_percentile(own),
+        "thresholds": canonical(experiment.thresholds),
+    }
+    switches = {k: v for k, v in canonical(chosen).items() if k not in ("percentile", "percentiles")}
+    return {
+        "stage": "method",
+        "version": VERSION["method"],
+        "switches": switches,
+        "steps": steps,
+        "images": experiment.latency.images,
+        **(by_percentile if chosen.threshold == "percentile" else {}),
+        **({"engine": config.compute.engine} if weights == "full" else {}),
+        **_quirks(experiment, TEST),
+        "upstream": activations(experiment, weights, seed),
+    }
+
+
+def latency(config: Config, name: str) -> dict[str, Any]:
+    """Identity of an experiment's tables and figures of methods."""
+    experiment = config.experiments[name]
+    runs = {
+        f"{weights} {seed} {chosen} {steps}": key(method(config, experiment, weights, seed, chosen, steps))
+        for weights in config.weights
+        for seed in config.seeds
+        for chosen in experiment.latency.names
+        for steps in experiment.latency.runs(chosen)
+    }
+    time = sorted(experiment.latency.time)
+    return {"stage": "latency", "version": VERSION["latency"], "experiment": name, "time": time, "runs": runs}
+
+
 class Paths:
     """Where each artifact of a configuration lies, relative to the working directory."""
 
@@ -245,6 +286,13 @@ class Paths:
     def spikes(self, name: str, weights: Weights, seed: int, percentile: float, shard: int) -> Path:
         """Spike counts of each layer at each step, of one shard (1, 2, ...)."""
         return self._shard("spikes", name, weights, seed, percentile, shard)
+
+    def method(self, what: str, name: str, weights: Weights, seed: int, chosen: str, steps: int, shard: int) -> Path:
+        """Predictions, spikes, operations or errors (`what`) of a method simulated for some steps, of one shard."""
+        experiment = self.config.experiments[name]
+        identity = method(self.config, experiment, weights, seed, chosen, steps)
+        file = f"{what}-{key(identity)}.{shard}of{experiment.simulation.shards}.parquet"
+        return self._folder(name, weights, seed) / "methods" / chosen / f"T{steps}" / file
 
     def tables(self, name: str) -> Path:
         """Folder of an experiment's tables."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from bsnn.config import Config
-from bsnn.identity import KEY_LENGTH, Paths
+from bsnn.config import Config, Weights
+from bsnn.identity import KEY_LENGTH, METHOD_FILES, Paths
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors)$")
 
@@ -46,7 +46,16 @@ def needed(config: Config, root: Path) -> set[Path]:
             found.add(paths.thresholds(*place, percentile))
             shards = range(1, config.experiments[name].simulation.shards + 1)
             found |= {path(*place, percentile, shard) for shard in shards for path in (paths.predictions, paths.spikes)}
+        found |= _methods(config, paths, place)
     return found
+
+
+def _methods(config: Config, paths: Paths, place: tuple[str, Weights, int]) -> set[Path]:
+    """What the methods of conversion leave."""
+    settings, shards = config.experiments[place[0]].latency, config.experiments[place[0]].simulation.shards
+    runs = [(name, steps) for name in settings.names for steps in settings.runs(name)]
+    every = product(METHOD_FILES, runs, range(1, shards + 1))
+    return {paths.method(what, *place, name, steps, shard) for what, (name, steps), shard in every}
 
 
 def artifacts(config: Config, root: Path = Path("results")) -> list[Item]:

@@ -21,6 +21,7 @@ except ConfigError as error:
 
 PATHS = identity.Paths(CONFIG)
 THREADS = CONFIG.compute.threads
+METHOD = "results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}"
 
 
 wildcard_constraints:
@@ -31,6 +32,8 @@ wildcard_constraints:
     key=f"[0-9a-f]{{{identity.KEY_LENGTH}}}",
     shard=r"\d+",
     shards=r"\d+",
+    method="[A-Za-z0-9][A-Za-z0-9_-]*",
+    steps=r"\d+",
 
 
 def where(w):
@@ -143,6 +146,33 @@ def for_results(w):
     files += [PATHS.thresholds(*place, p) for place in networks for p in CONFIG.percentile]
     files += [path(*shard) for shard in shards_of([w.experiment]) for path in (PATHS.predictions, PATHS.spikes)]
     return [ancient(str(path)) for path in files]
+
+
+def method_files(w, what, method, steps, shard):
+    return str(PATHS.method(what, *where(w)[:3], method, int(steps), int(shard)))
+
+
+def for_method(w):
+    settings = CONFIG.experiments[w.experiment].latency
+    if w.method not in settings.names or int(w.steps) not in settings.runs(w.method):
+        raise WorkflowError(f"experiments.{w.experiment}.latency has no method {w.method} for {w.steps} steps")
+    path = method_files(w, "predictions", w.method, w.steps, w.shard)
+    named(path, w)
+    if not path.endswith(f"of{w.shards}.parquet"):
+        raise WorkflowError(f"{w.shards} shards are not the current setting, whose file is {path}")
+    return ancient(str(PATHS.activations(*where(w)[:3])))
+
+
+def for_latency(w):
+    """Every method of every network of an experiment."""
+    settings, shards = CONFIG.experiments[w.experiment].latency, CONFIG.experiments[w.experiment].simulation.shards
+    runs = [(method, steps) for method in settings.names for steps in settings.runs(method)]
+    every = product(experiments_of([w.experiment]), runs, range(1, shards + 1), identity.METHOD_FILES)
+    return [ancient(str(PATHS.method(what, *place, *run, shard))) for place, run, shard, what in every]
+
+
+def latency_results():
+    return [f"results/{name}/{file}" for name in CONFIG.run for file in ("tables/latency.csv", "figures/latency.svg")]
 
 
 def notes_other(w, noting, of):

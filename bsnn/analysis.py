@@ -1,0 +1,99 @@
+"""Where the error of a conversion arises, layer by layer: clipping, quantisation, unevenness.
+
+For a neuron with ANN activation a, threshold theta, and N spikes (with their sign) in T steps, in units of activations:
+- clipping: what lies above the threshold, a - min(a, theta), which no number of spikes carries;
+- quantisation: |Q(a) - min(a, theta)|, with Q(a) the activation that T even inputs would make it send
+  (bsnn.thresholds.by_squared_error has the formula);
+- unevenness: |N - N'| theta / T, with N' what it would have sent, had the very same input come evenly. The identity of
+  the soft reset (sum of input = v(T) - v(0) + V N) gives it without another simulation:
+  N' = clip(N + floor(v(T) / V), 0, T);
+- total: |a - N theta / T|. Beyond the three it holds what layers before handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bsnn.engines.torch_engine import TorchEngine
+from bsnn.networks import Trained
+from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
+
+ERRORS = ("clipping", "quantisation", "unevenness", "total")
+
+
+@torch.no_grad()
+def errors(
+    trained: Trained,
+    network: SpikingNetwork,
+    thresholds: Mapping[str, float],
+    batches: Callable[[], Iterable[Tensor]],
+    times: list[int],
+    initial: float,
+) -> pd.DataFrame:
+    """Mean errors of each layer with neurons, over its neurons and over images.
+
+    Args:
+        trained: the network before conversion, on the images' device.
+        network: converted, any switches on.
+        thresholds: theta of each layer.
+        batches: gives normalised float32 images.
+        times: numbers of steps to look at, increasing.
+        initial: fraction of a threshold that membranes start with; the quantisation of Q.
+
+    Returns:
+        layer (string), time (int64), clipping, quantisation, unevenness, total, activation (float64; the last is the
+        mean activation, to compare with).
+    """
+    sums: dict[tuple[str, int], Tensor] = {}
+    images = 0
+    for batch in batches():
+        activations: dict[str, Tensor] = {}
+        trained.module(batch, activations.__setitem__)
+        for name, time, found in _batch(network, thresholds, activations, batch, times, initial):
+            sums[name, time] = sums.get((name, time), torch.zeros(5, dtype=torch.float64)) + found
+        images += len(batch)
+    rows = [
+        {"layer": name, "time": time, **dict(zip((*ERRORS, "activation"), (total / images).tolist(), strict=True))}
+        for (name, time), total in sums.items()
+    ]
+    return pd.DataFrame(rows, columns=["layer", "time", *ERRORS, "activation"])
+
+
+def _batch(
+    network: SpikingNetwork,
+    thresholds: Mapping[str, float],
+    activations: Mapping[str, Tensor],
+    batch: Tensor,
+    times: list[int],
+    initial: float,
+) -> Iterable[tuple[str, int, Tensor]]:
+    """For each layer and time: the errors' and the activation's mean over neurons, summed over images."""
+    engine = TorchEngine(network, batch.device)
+    sent: dict[str, Tensor] = {}
+
+    def observe(layer: SpikingLayer, spikes: Tensor) -> None:
+        sent[layer.name] = sent.get(layer.name, torch.zeros((), device=spikes.device)) + spikes.sum(0)
+
+    engine.observe = observe
+    state = engine.start(batch)
+    for time in times:
+        while state.steps < time:
+            state, _ = engine.advance(state, min(time - state.steps, engine.block(len(batch))))
+        for layer, potential in zip(network.firing, cast("list[Tensor]", state.tensors["potential"]), strict=True):
+            rest = potential / per_output(cast(Tensor, layer.threshold).to(potential.device), layer.shape)
+            found = _errors(activations[layer.name], sent[layer.name], rest, thresholds[layer.name], time, initial)
+            yield layer.name, time, torch.stack([values.double().mean() * len(batch) for values in found]).cpu()
+
+
+def _errors(a: Tensor, sent: Tensor, rest: Tensor, theta: float, time: int, initial: float) -> tuple[Tensor, ...]:
+    """Errors of every neuron, in units of activations, and its activation; `rest` is v(T) / V."""
+    clipped = a.clamp(max=theta)
+    carried = torch.floor(a.double() * time / theta + initial).clamp(0, time) * theta / time
+    even = (sent + torch.floor(rest)).clamp(0, time)
+    spike = theta / time
+    return a - clipped, (carried - clipped).abs(), (sent - even).abs() * spike, (a - sent * spike).abs(), a

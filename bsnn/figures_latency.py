@@ -1,0 +1,138 @@
+"""Figures of the methods of conversion, from their written tables: accuracy against steps and cost, errors by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bsnn import artifacts
+from bsnn.figures import INK, MANY, MARKERS, NAMES, STYLE, _by_weights, _legend, _panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Tables = Mapping[str, pd.DataFrame]
+SHOWN_TIME = 16  # steps at which errors are shown by layer; the next ones there are if these are not
+ERROR_COLOURS = {"clipping": "#0072B2", "quantisation": "#E69F00", "unevenness": "#D55E00"}  # Okabe and Ito's
+
+
+def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Colour, marker and label of each method, and its part of the table in the order of T; the baseline in ink."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    names = list(part["method"].unique())
+    for index, name in enumerate(names):
+        colour = INK if name == "baseline" else to_hex(colormaps["tab20"](2 * (index - 1) % 20 + (index - 1) // 10))
+        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "label": name, "alpha": 0.9}
+        style |= {"linewidth": 2.2, "zorder": 3} if name in ("baseline", names[-1]) else {}
+        yield style, part[part["method"] == name].sort_values("T")
+
+
+def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
+    """Accuracy of each method against a column, a panel for each kind of weights, with the ANN's accuracy."""
+    figure, panels = _by_weights(frame, height=3.6)
+    for axis, _, part in panels:
+        for style, group in _methods(part):
+            axis.plot(group[x], group["accuracy"], **style)
+        ann = part["ann"].iloc[0]
+        axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        axis.annotate(f"ANN {ann:.2f} %", (0, ann), (3, 3), axis.get_yaxis_transform(), "offset points", fontsize=8)
+    figure.axes[0].set_ylabel("test accuracy (%)")
+    _legend(figure, figure.axes[0], "method")
+    return figure
+
+
+def accuracy(tables: Tables) -> Figure:
+    """Accuracy against the number of time steps."""
+    figure = _accuracies(tables["latency"], "T")
+    ticks = sorted(tables["latency"]["T"].unique())
+    for axis in figure.axes:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.set_xlabel("time steps T")
+    return figure
+
+
+def _with_costs(tables: Tables) -> pd.DataFrame:
+    costs = tables["latency_costs"].drop(columns="spikes")
+    merged = tables["latency"].merge(costs, on=["weights", "method", "T"])
+    columns = ["effective_macs", "effective_acs", "effective_binary_acs"]
+    return merged.assign(operations=merged[columns].sum(axis=1) / 1e6)
+
+
+def operations(tables: Tables) -> Figure:
+    """Accuracy against effective operations of an image, points at each T."""
+    return _against_cost(tables, "operations", "effective operations an image (millions)")
+
+
+def energy(tables: Tables) -> Figure:
+    """Accuracy against energy of arithmetic, points at each T."""
+    return _against_cost(tables, "nanojoules_45nm", "energy of arithmetic an image (nJ, 45 nm, float32)")
+
+
+def _against_cost(tables: Tables, column: str, label: str) -> Figure:
+    figure = _accuracies(_with_costs(tables), column)
+    for axis in figure.axes:
+        axis.set_xscale("log")
+        axis.set_xlabel(label)
+    return figure
+
+
+def errors(tables: Tables) -> Figure:
+    """Errors of each layer over its mean activation, for the baseline and the last method; a row of panels."""
+    frame = tables["latency_errors"]
+    names = list(frame["method"].unique())
+    chosen = [(weights, name) for weights in frame["weights"].unique() for name in dict.fromkeys((names[0], names[-1]))]
+    figure, axes = _panels(len(chosen), sharey=True)
+    for axis, (weights, name) in zip(axes, chosen, strict=True):
+        part = frame[(frame["weights"] == weights) & (frame["method"] == name)]
+        times = sorted(part["T"].unique())
+        time = next((time for time in times if time >= SHOWN_TIME), times[-1])
+        _stacked(axis, part[part["T"] == time])
+        axis.set_title(f"{NAMES[weights]}, {name}, T = {time}", loc="left", fontsize=8)
+    axes[0].set_ylabel("error / mean activation")
+    _legend(figure, axes[0], "error")
+    return figure
+
+
+def _stacked(axis: Axes, part: pd.DataFrame) -> None:
+    """A bar a layer."""
+    places, bottom = range(len(part)), pd.Series(0.0, index=part.index)
+    for name, colour in ERROR_COLOURS.items():
+        share = part[name] / part["activation"].where(part["activation"] > 0)
+        axis.bar(places, share, bottom=bottom, color=colour, label=name, width=0.75)
+        bottom = bottom + share.fillna(0)
+    total = part["total"] / part["activation"].where(part["activation"] > 0)
+    axis.plot(places, total, color=INK, marker="_", linestyle="none", markersize=9, label="total")
+    axis.set_xticks(places, list(part["layer"]), rotation=90, fontsize=6 if len(part) > MANY else 8)
+
+
+FIGURES: dict[str, Callable[[Tables], Figure]] = {
+    "latency": accuracy,
+    "latency_operations": operations,
+    "latency_energy": energy,
+    "latency_errors": errors,
+}
+
+
+def draw(tables: Tables, folder: Path) -> None:
+    """Draw every figure as SVG and PNG.
+
+    Raises:
+        ArtifactError: when the folder cannot be written.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        for name, make in FIGURES.items():
+            figure = make(tables)
+            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
+                with artifacts.replacing(folder / f"{name}.{kind}") as temporary:
+                    figure.savefig(temporary, format=kind, metadata=metadata)

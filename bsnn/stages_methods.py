@@ -1,0 +1,138 @@
+"""Stages of the methods of conversion, beside those of bsnn.stages: simulate a method, gather tables, draw figures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bsnn import artifacts, identity, stages
+from bsnn.config import Method
+from bsnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import Tensor
+
+    from bsnn.datasets import Split
+    from bsnn.networks import Trained
+    from bsnn.spiking import SpikingNetwork
+
+logger = logging.getLogger("bsnn")
+
+
+@dataclass(frozen=True)
+class MethodJob(stages.Job):
+    """What one job of a method works on."""
+
+    method: str = "baseline"
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settings = self.experiment.latency
+        if self.method not in settings.names:
+            raise ConfigError(f"there is no method '{self.method}'; methods: {', '.join(settings.names)}")
+        if self.steps not in settings.runs(self.method):
+            raise ConfigError(
+                f"method '{self.method}' is simulated for {settings.runs(self.method)} steps, not {self.steps}; "
+                f"see experiments.{self.name}.latency.time"
+            )
+
+    @property
+    def switches(self) -> Method:
+        """The method's switches."""
+        return self.experiment.latency.method(self.method)
+
+
+def method(job: MethodJob) -> None:
+    """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
+    import torch
+
+    from bsnn import accounting, datasets, methods, networks_io, protocols, simulate
+
+    stages._threads(job)
+    experiment, device, compute = job.experiment, stages._device(job), job.config.compute
+    trained = networks_io.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
+    trained.module.to(device)
+    data = datasets.load(job.paths.data(job.name))
+    images = calibration_images(job, trained, data.train, device)
+    theta = lambdas(job, job.switches, job.steps)
+    network = methods.convert(trained, theta, job.switches, job.steps, images)
+    engine, reason = methods.engine(compute.engine, network, job.switches, device, compute.memory_mib)
+    logger.info("engine %s on %s: %s", engine.name, device, reason)
+    order = torch.arange(len(data.test)).tensor_split(experiment.simulation.shards)[job.shard - 1]
+    how = (order, compute.batch_size, device, compute.workers)
+    batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
+    started = time.monotonic()
+    result = simulate.run(engine, batches(), job.steps, skipped=methods.skipped(job.switches))
+    seconds = time.monotonic() - started
+    ann = stages._predictions(trained.module, batches())
+    predictions, spikes = simulate.to_tables(result, images=order, labels=data.test.labels[order], ann=ann)
+    found = {
+        "operations": accounting.table(network, result.counts, result.images),
+        "errors": _errors(job, trained, network, theta, images),
+        "spikes": spikes,
+        "predictions": predictions,
+    }
+    stands_for = identity.method(job.config, experiment, job.weights, job.seed, job.method, job.steps)
+    extra = {"engine": engine.name, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
+    for what, table in found.items():
+        path = job.paths.method(what, job.name, job.weights, job.seed, job.method, job.steps, job.shard)
+        artifacts.write_table(path, table, what, stands_for, extra)
+
+
+def _errors(
+    job: MethodJob, trained: Trained, network: SpikingNetwork, theta: dict[str, float], images: Tensor
+) -> pd.DataFrame:
+    """Errors by layer on calibration images; none for two passes, of which each image has its own network."""
+    from bsnn import analysis
+
+    two = job.switches.second_pass != "none"
+    times = sorted(job.experiment.latency.time) if not job.switches.per_time else [job.steps]
+    initial = 0.5 if job.switches.shift else job.switches.initial
+    batches = images[:0] if two else images
+    return analysis.errors(trained, network, theta, lambda: batches.split(32) if len(batches) else (), times, initial)
+
+
+def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
+    """Thresholds of a method, from the activation table."""
+    from bsnn import methods
+
+    path = job.paths.activations(job.name, job.weights, job.seed)
+    columns = {"layer": "string", "population": "string", "percentile": "double", "value": "double"}
+    table, _ = artifacts.read_table(path, "activations", columns)
+    settings = job.experiment
+    percentile, population = settings.latency.percentile, settings.thresholds.population
+    return methods.lambdas(table, switches, steps, percentile=percentile, population=population)
+
+
+def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:
+    """Images that corrections are measured on, evenly from those that the percentiles are of; normalised."""
+    import torch
+
+    from bsnn import datasets, protocols
+
+    order = protocols.calibration(job.experiment, len(split))
+    order = order[datasets.evenly(len(order), job.experiment.latency.images)]
+    how = (order, job.experiment.activations.batch_size, device, job.config.compute.workers)
+    return torch.cat(list(protocols.batches(job.experiment, trained, job.seed, "calibration", split, *how)))
+
+
+def tables(job: stages.Job) -> None:
+    """Gather all methods of the experiment into tables."""
+    from bsnn import latency
+
+    latency.write(job.config, job.name, job.paths)
+
+
+def figures(job: stages.Job) -> None:
+    """Draw the figures of methods from their tables."""
+    from bsnn import figures_latency, latency
+
+    folder = job.paths.figures(job.name)
+    figures_latency.draw(latency.load(job.paths.tables(job.name)), folder)
+    artifacts.copy(job.paths.tables(job.name) / latency.SETTINGS, folder / latency.SETTINGS)

@@ -1,0 +1,104 @@
+"""Settings of methods: what is refused before any job starts, and which keys a change reaches."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsnn import config, identity
+from bsnn.errors import ConfigError
+
+FILE = Path(__file__).parent.parent / "config.yaml"
+
+
+def load(**latency: Any) -> config.Config:
+    return config.load(FILE, {"experiments": {"digits": {"latency": latency}}})
+
+
+def method_keys(loaded: config.Config, name: str = "baseline", steps: int = 128) -> dict[str, str]:
+    one = loaded.experiments["digits"]
+    found = {
+        "activations": identity.activations(one, "binary", 0),
+        "simulate": identity.simulate(loaded, one, "binary", 0, 99.9),
+        "results": identity.results(loaded, "digits"),
+        "method": identity.method(loaded, one, "binary", 0, name, steps),
+        "latency": identity.latency(loaded, "digits"),
+    }
+    return {stage: identity.key(stands_for) for stage, stands_for in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("switches", "reason"),
+    [
+        ({"initial": 0.5, "shift": True}, "count twice"),
+        ({"shift": True, "correction": "bias"}, "adds it again"),
+        ({"second_pass": "cos", "correction": "potential"}, "same potentials for the same error"),
+        ({"second_pass": "srp", "signed": True}, "cannot be combined"),
+        ({"second_pass": "srp", "delay": 3}, "cannot be combined"),
+        ({"second_pass": "cos", "threshold": "squared-error"}, "cannot be combined"),
+        ({"threshold": "squared-error", "percentile": 99.0}, "leave the percentile out"),
+        ({"percentile": 99.12345}, "off the grid"),
+        ({"initial": 1.5}, "less than 1"),
+        ({"singed": True}, "unknown key"),
+    ],
+)
+def test_what_counts_twice_is_refused(switches: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load(methods={"mine": switches})
+
+
+def test_baseline_is_always_there_and_plain() -> None:
+    latency = load().experiments["digits"].latency
+    assert latency.names == ["baseline", *config.METHODS]
+    assert latency.method("baseline") == config.Method()
+    with pytest.raises(ConfigError, match="always there"):
+        load(methods={"baseline": {"signed": True}})
+
+
+def test_methods_that_depend_on_time_run_for_each() -> None:
+    latency = load(time=[8, 2, 32]).experiments["digits"].latency
+    assert latency.runs("signed") == latency.runs("cos") == latency.runs("baseline") == [32]
+    for name in ("shift", "squared-error", "potential-correction", "percentile-by-time", "best"):
+        assert latency.runs(name) == [2, 8, 32]
+
+
+def test_a_switch_reaches_its_own_method_alone() -> None:
+    before = method_keys(load(methods={"mine": {"initial": 0.5}}), "mine")
+    after = method_keys(load(methods={"mine": {"initial": 0.25}}), "mine")
+    assert [stage for stage in before if before[stage] != after[stage]] == ["method", "latency"]
+    plain = load(methods={"mine": {"initial": 0.5}})
+    assert method_keys(plain)["method"] == method_keys(load(methods={"mine": {"initial": 0.25}}))["method"]
+
+
+def test_other_settings_leave_methods_alone() -> None:
+    before = method_keys(load())
+    changed = config.load(
+        FILE, {"percentile": 98.0, "time": 50, "experiments": {"digits": {"simulation": {"shards": 3}}}}
+    )
+    assert method_keys(changed)["method"] == before["method"]
+    assert method_keys(load(percentile=99.0))["method"] != before["method"]
+
+
+def test_names_do_not_count_and_what_is_not_used_does_not() -> None:
+    one, other = load(methods={"mine": {"initial": 0.5}}), load(methods={"yours": {"initial": 0.5}})
+    assert method_keys(one, "mine")["method"] == method_keys(other, "yours")["method"]
+    fitted = {"threshold": "squared-error"}
+    first, second = load(methods={"mine": fitted}), load(methods={"mine": fitted}, percentile=98.0)
+    assert method_keys(first, "mine", 8)["method"] == method_keys(second, "mine", 8)["method"]
+    by_time = {"percentiles": {4: 98.0}}
+    first, second = load(methods={"mine": by_time}), load(methods={"mine": {"percentiles": {4: 98.0, 8: 99.0}}})
+    assert method_keys(first, "mine", 4)["method"] == method_keys(second, "mine", 4)["method"]
+    assert method_keys(first, "mine", 8)["method"] != method_keys(second, "mine", 8)["method"]
+
+
+def test_networks_are_shared_between_methods() -> None:
+    loaded = load()
+    paths, one = identity.Paths(loaded), loaded.experiments["digits"]
+    upstream = {
+        identity.key(identity.method(loaded, one, "full", 0, name, steps)["upstream"])
+        for name in one.latency.names
+        for steps in one.latency.runs(name)
+    }
+    assert len(upstream) == 1
+    path = paths.method("spikes", "digits", "binary", 0, "signed", 128, 1)
+    assert path.parent == Path("results/digits/binary/seed0/methods/signed/T128")

@@ -1,0 +1,96 @@
+"""`snakemake latency` from nothing, and what reruns after a change of a switch; its tables against the artifacts."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from workflow_for_tests import TINY, checkout, configure, planned, run
+
+from bsnn.config import merge, validate
+from bsnn.identity import Paths
+
+METHODS: dict[str, Any] = {
+    "fitted": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
+    "two-passes": {"initial": 0.5, "second_pass": "cos", "first_pass": 2},
+}
+TABLES = {"latency_tables": 1, "latency_figures": 1}
+
+
+def settings(**latency: Any) -> dict[str, Any]:
+    changes = {"time": [2, 8], "images": 16, "methods": METHODS, **latency}
+    return merge({**TINY, "weights": ["binary"]}, {"experiments": {"tiny": {"latency": changes}}})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = checkout(tmp_path_factory.mktemp("methods"), settings())
+    run(folder, "latency")
+    return folder
+
+
+def jobs(folder: Path) -> dict[str, int]:
+    found = planned(folder, "--cores", "1", "latency")
+    return {rule: count for rule, count in found.items() if rule != "latency"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, {}, id="nothing"),
+        pytest.param(
+            {"methods": {**METHODS, "two-passes": {**METHODS["two-passes"], "second_pass": "srp"}}},
+            {"method": 1, **TABLES},
+            id="a switch",
+        ),
+        pytest.param({"methods": {"more": {"shift": True}, **METHODS}}, {"method": 2, **TABLES}, id="a method"),
+        pytest.param({"time": [8]}, TABLES, id="a time less"),
+        pytest.param({"time": [2, 4, 8]}, {"method": 1, **TABLES}, id="a time more"),
+    ],
+)
+def test_what_reruns(finished: Path, tmp_path: Path, changes: dict[str, Any], expected: dict[str, int]) -> None:
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    configure(tmp_path / "copy", settings(**changes))
+    assert jobs(tmp_path / "copy") == expected
+
+
+def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
+    paths = Paths(validate(settings()), finished / "results")
+    table = pd.read_csv(finished / "results/tiny/tables/latency.csv")
+    assert list(table.columns) == ["weights", "method", "T", "accuracy", "ann", "drop", "spikes"]
+    assert list(zip(table["method"], table["T"], strict=True)) == [
+        (method, time) for method in ("baseline", *METHODS) for time in (2, 8)
+    ]
+    costs = pd.read_csv(finished / "results/tiny/tables/latency_costs.csv").set_index(["method", "T"])
+    for row in table.itertuples():
+        steps = row.T if row.method == "fitted" else 8
+        predictions, spikes = (
+            pq.read_table(paths.method(what, "tiny", "binary", 0, row.method, steps, 1)).to_pandas()
+            for what in ("predictions", "spikes")
+        )
+        predicted = np.stack(predictions["predicted"])[:, row.T - 1]
+        assert len(predicted) == 50
+        assert row.accuracy == pytest.approx(100 * np.mean(predicted == predictions["label"]))
+        assert row.ann == pytest.approx(100 * np.mean(predictions["ann"] == predictions["label"]))
+        assert row.drop == pytest.approx(row.ann - row.accuracy)
+        sent = spikes.loc[spikes["step"] <= row.T, "spikes"].sum() / 50
+        assert row.spikes == pytest.approx(sent)
+        assert costs.loc[(row.method, row.T), "spikes"] == pytest.approx(sent)
+
+
+def test_errors_and_operations_have_every_layer(finished: Path) -> None:
+    folder = finished / "results/tiny/tables"
+    errors = pd.read_csv(folder / "latency_errors.csv")
+    assert set(errors["method"]) == {"baseline", "fitted"}
+    assert set(errors["layer"]) == {"conv1", "conv2", "fc1"}
+    operations = pq.read_table(folder / "latency_operations.parquet").to_pandas()
+    assert set(operations["layer"]) == {"conv1", "conv2", "fc1", "readout"}
+    first = operations[(operations["layer"] == "conv1") & (operations["quantity"] == "effective_macs")]
+    assert set(first.loc[first["step"] == 1, "value"]) == {4 * 3 * 22 * 22}
+    assert first.loc[first["step"] > 1, "value"].eq(0).all()
+    assert sorted(path.name for path in (finished / "results/tiny/figures").glob("*.svg")) == [
+        "latency.svg", "latency_energy.svg", "latency_errors.svg", "latency_operations.svg",
+    ]  # fmt: skip

@@ -1,0 +1,67 @@
+# Needs: a trained network, its activation table, and the data set (training images for corrections, test images).
+# Makes, for each method of conversion, number of steps and shard of the test set:
+#   results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/{predictions,spikes,operations,errors}-{key}...
+# and from all of them results/{experiment}/tables/latency*.csv and figures/latency*.svg, noted in tables/latency.json.
+
+
+localrules:
+    latency_tables,
+    latency_figures,
+
+
+rule method:
+    """Method {wildcards.method}, {wildcards.steps} steps: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
+    input:
+        activations=for_method,
+        network=network_of,
+        data=data_of,
+    output:
+        **{what: f"{METHOD}/{what}-{{key}}.{{shard}}of{{shards}}.parquet" for what in identity.METHOD_FILES},
+    log:
+        "logs/method/{experiment}/{weights}-seed{seed}-{method}-T{steps}-{key}.{shard}of{shards}.log",
+    benchmark:
+        "logs/benchmarks/method/{experiment}/{weights}-seed{seed}-{method}-T{steps}-{key}.{shard}of{shards}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=4000 + CONFIG.compute.memory_mib,
+        runtime=240,
+    script:
+        "../scripts/method.py"
+
+
+rule latency_tables:
+    """Methods of conversion of {wildcards.experiment}, side by side."""
+    input:
+        stale=stale("tables/latency.json", identity.latency),
+        artifacts=for_latency,
+    output:
+        settings="results/{experiment}/tables/latency.json",
+        table="results/{experiment}/tables/latency.csv",
+    log:
+        "logs/latency/{experiment}.tables.log",
+    benchmark:
+        "logs/benchmarks/latency/{experiment}.tables.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/latency_tables.py"
+
+
+rule latency_figures:
+    """Figures of methods of conversion of {wildcards.experiment}."""
+    input:
+        stale=stale("figures/latency.json", identity.latency),
+        tables=after("figures/latency.json", "tables/latency.json", identity.latency),
+    output:
+        settings="results/{experiment}/figures/latency.json",
+        accuracy="results/{experiment}/figures/latency.svg",
+    log:
+        "logs/latency/{experiment}.figures.log",
+    benchmark:
+        "logs/benchmarks/latency/{experiment}.figures.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/latency_figures.py"

@@ -1,0 +1,7 @@
+"""Tables of methods of conversion."""
+
+from bsnn import log, stages, stages_methods
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    stages_methods.tables(stages.Job(validate(snakemake.config), snakemake.wildcards.experiment))
