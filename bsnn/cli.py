@@ -130,6 +130,35 @@ def simulate(
 
 
 @app.command()
+def method(
+    experiment: Experiment,
+    name: Annotated[str, typer.Option("--method", help="Method of conversion: baseline, or one of latency.methods.")],
+    steps: Annotated[int, typer.Option(help="Time steps T.")],
+    weights: Kind = "full",
+    seed: Seed = 0,
+    shard: Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")] = 1,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Convert by a method and simulate it on one shard of the test set."""
+    from bsnn import stages_methods
+
+    with log.job():
+        loaded = _load(config_file, changes)
+        kind = _weights(weights)
+        stages_methods.method(stages_methods.MethodJob(loaded, experiment, kind, seed, 100.0, shard, name, steps))
+
+
+@app.command()
+def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write tables and figures of all methods of conversion, side by side."""
+    from bsnn import stages_methods
+
+    _run(stages_methods.tables, config_file, changes, experiment)
+    _run(stages_methods.figures, config_file, changes, experiment)
+
+
+@app.command()
 def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the tables (CSV, Parquet, Markdown)."""
     _run(stages.tables, config_file, changes, experiment)
