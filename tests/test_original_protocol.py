@@ -270,6 +270,8 @@ def test_original_protocol_through_the_pipeline(tmp_path: Path, monkeypatch: pyt
     clean, original = whole(settings, "tiny"), whole(settings, "copy")
     assert set(clean["accuracy"]["protocol"]) == {"clean"}
     assert set(original["accuracy"]["protocol"]) == {"original"}
+    tables.write(original, tmp_path / "tables")
+    assert tables.read(tmp_path / "tables").identity == original.identity
     trained_once = list(Path("results").rglob("ann-*"))
     assert len(trained_once) == 1
     spread = config.merge(TINY, {"compute": {"batch_size": 7}, "experiments": {"copy": {"simulation": {"shards": 3}}}})

@@ -133,10 +133,12 @@ def write(results: Results, folder: str | Path) -> None:
 
 
 def settings_of(results: Results) -> dict[str, Any]:
-    """The configuration as plain data, with this experiment alone; `bsnn.config.validate` takes it back."""
+    """The configuration as plain data, with this experiment and the one whose networks it uses; `validate` takes it."""
     plain = results.config.model_dump(mode="json")
     name = results.name
-    return {**plain, "run": [name], "experiments": {name: plain["experiments"][name]}}
+    kept = {name, results.config.experiments[name].networks_of or name}
+    experiments = {one: settings for one, settings in plain["experiments"].items() if one in kept}
+    return {**plain, "run": [name], "experiments": experiments}
 
 
 def read(folder: str | Path) -> Results:
