@@ -3,6 +3,8 @@
 #   snakemake                    everything that `run` in config.yaml names, up to tables, figures and reports
 #   snakemake networks           only the trained networks; likewise: activations, thresholds, simulations
 #   snakemake latency            methods of conversion for few time steps, side by side
+#   snakemake search             the best switches for a wanted time or drop, chosen on held-out training images
+#   snakemake early_exit         accuracy against mean steps and operations, the bound chosen likewise
 #   snakemake --config percentile=99.5 time=50 run=cifar100      the same, with other settings
 
 from snakemake.utils import min_version
@@ -56,3 +58,13 @@ rule simulations:
 rule latency:
     input:
         latency_results(),
+
+
+rule search:
+    input:
+        of_networks(PATHS.search),
+
+
+rule early_exit:
+    input:
+        of_networks(PATHS.early_exit),

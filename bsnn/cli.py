@@ -159,6 +159,34 @@ def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, chang
 
 
 @app.command()
+def search(
+    experiment: Experiment,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Search the best switches for a wanted time or drop (latency.search), on held-out training images."""
+    from bsnn import stages_search
+
+    _run(stages_search.search, config_file, changes, experiment, weights=_weights(weights), seed=seed)
+
+
+@app.command("early-exit")
+def early_exit(
+    experiment: Experiment,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Accuracy against mean steps, the bound chosen on held-out training images (latency.early_exit)."""
+    from bsnn import stages_search
+
+    _run(stages_search.early_exit, config_file, changes, experiment, weights=_weights(weights), seed=seed)
+
+
+@app.command()
 def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the tables (CSV, Parquet, Markdown)."""
     _run(stages.tables, config_file, changes, experiment)

@@ -274,6 +274,33 @@ METHODS: dict[str, dict[str, Any]] = {
 """Each switch alone, and the best combination found (by `snakemake search` on digits and CIFAR)."""
 
 
+class Search(Section):
+    """Search for the best switches on training images that calibrate nothing; the test set is seen once, at the end."""
+
+    time: PositiveInt | None = Field(None, description="Wanted number of time steps; 16 if no drop is wanted either.")
+    drop: float | None = Field(
+        None, description="Wanted drop from the ANN, in points: the fewest steps of latency.time that reach it."
+    )
+    images: PositiveInt = Field(500, description="Held-out training images.")
+    percentiles: list[Percentile] = Field(
+        default=[98.0, 99.0, 99.5, 99.8, 99.9, 99.95], description="Percentiles that are tried."
+    )
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Search:
+        if self.time is not None and self.drop is not None:
+            raise ValueError("give the wanted `time` or the wanted `drop`, not both")
+        return self
+
+
+class EarlyExit(Section):
+    """Images leave once their margin reaches a bound, which is chosen on training images that calibrate nothing."""
+
+    method: Name = Field("half-threshold", description="Method of conversion; one that does not depend on T.")
+    loss: float = Field(0.5, ge=0, description="Points of accuracy that the chosen bound may cost on held-out images.")
+    images: PositiveInt = Field(500, description="Held-out training images.")
+
+
 class Latency(Section):
     """Accuracy in few time steps: a baseline and other methods of conversion, side by side."""
 
@@ -286,11 +313,24 @@ class Latency(Section):
         default_factory=lambda: {name: Method.model_validate(switches) for name, switches in METHODS.items()},
         description="Switches by method; `baseline`, without any, is always there.",
     )
+    search: Search = Search()
+    early_exit: EarlyExit = EarlyExit()
 
     @model_validator(mode="after")
     def _baseline_is_plain(self) -> Latency:
         if "baseline" in self.methods:
             raise ValueError("methods.baseline: the baseline is always there and has no switches; use another name")
+        return self
+
+    @model_validator(mode="after")
+    def _exit_needs_a_curve(self) -> Latency:
+        name = self.early_exit.method
+        if name not in self.names:
+            if self.early_exit == EarlyExit():  # own methods do not have to name the default's
+                return self
+            raise ValueError(f"early_exit.method: there is no method '{name}'; methods: {', '.join(self.names)}")
+        if self.method(name).per_time:
+            raise ValueError(f"early_exit.method: '{name}' is fitted to one number of steps; take one that is not")
         return self
 
     def method(self, name: str) -> Method:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bsnn.config import Checkpoint, Config, Experiment, Weights, format_percentile
+from bsnn.config import Checkpoint, Config, Experiment, Latency, Weights, format_percentile
 
 VERSION = {
     "data": 1,
@@ -27,6 +27,8 @@ VERSION = {
     "results": 1,
     "method": 1,
     "latency": 1,
+    "search": 1,
+    "exit": 1,
 }
 KEY_LENGTH = 12
 METHOD_FILES = ("predictions", "spikes", "operations", "errors")  # of one method, steps and shard
@@ -205,6 +207,40 @@ def method(
     }
 
 
+def search(config: Config, experiment: Experiment, weights: Weights, seed: int) -> dict[str, Any]:
+    """Identity of a search for the best switches."""
+    settings = experiment.latency
+    times = sorted(settings.time) if settings.search.drop is not None else []
+    return {
+        "stage": "search",
+        "version": VERSION["search"],
+        "settings": canonical(settings.search),
+        "times": times,
+        "images": settings.images,
+        "thresholds": canonical(experiment.thresholds),
+        **({"engine": config.compute.engine} if weights == "full" else {}),
+        **_quirks(experiment, TEST),
+        "upstream": activations(experiment, weights, seed),
+    }
+
+
+def early_exit(config: Config, experiment: Experiment, weights: Weights, seed: int) -> dict[str, Any]:
+    """Identity of a curve of early exit."""
+    settings = experiment.latency
+    steps = max(settings.time)
+    return {
+        "stage": "exit",
+        "version": VERSION["exit"],
+        "settings": {k: v for k, v in canonical(settings.early_exit).items() if k != "method"},
+        "upstream": method(config, experiment, weights, seed, exit_method(settings), steps),
+    }
+
+
+def exit_method(settings: Latency) -> str:
+    """Method whose images leave early: the baseline where an experiment's own methods lack the default's."""
+    return settings.early_exit.method if settings.early_exit.method in settings.names else "baseline"
+
+
 def latency(config: Config, name: str) -> dict[str, Any]:
     """Identity of an experiment's tables and figures of methods."""
     experiment = config.experiments[name]
@@ -293,6 +329,16 @@ class Paths:
         identity = method(self.config, experiment, weights, seed, chosen, steps)
         file = f"{what}-{key(identity)}.{shard}of{experiment.simulation.shards}.parquet"
         return self._folder(name, weights, seed) / "methods" / chosen / f"T{steps}" / file
+
+    def search(self, name: str, weights: Weights, seed: int) -> Path:
+        """Settings that a search tried, and the chosen one."""
+        identity = search(self.config, self.config.experiments[name], weights, seed)
+        return self._folder(name, weights, seed) / f"search-{key(identity)}.parquet"
+
+    def early_exit(self, name: str, weights: Weights, seed: int) -> Path:
+        """Accuracy against mean steps."""
+        identity = early_exit(self.config, self.config.experiments[name], weights, seed)
+        return self._folder(name, weights, seed) / f"exit-{key(identity)}.parquet"
 
     def tables(self, name: str) -> Path:
         """Folder of an experiment's tables."""

@@ -46,7 +46,7 @@ def needed(config: Config, root: Path) -> set[Path]:
             found.add(paths.thresholds(*place, percentile))
             shards = range(1, config.experiments[name].simulation.shards + 1)
             found |= {path(*place, percentile, shard) for shard in shards for path in (paths.predictions, paths.spikes)}
-        found |= _methods(config, paths, place)
+        found |= _methods(config, paths, place) | {paths.search(*place), paths.early_exit(*place)}
     return found
 
 

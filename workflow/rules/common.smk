@@ -171,6 +171,21 @@ def for_latency(w):
     return [ancient(str(PATHS.method(what, *place, *run, shard))) for place, run, shard, what in every]
 
 
+def for_search(w):
+    named(PATHS.search(*where(w)), w)
+    return ancient(str(PATHS.activations(*where(w))))
+
+
+def for_exit(w):
+    named(PATHS.early_exit(*where(w)), w)
+    return ancient(str(PATHS.activations(*where(w))))
+
+
+def of_networks(path):
+    """A file of each network of the experiments that run."""
+    return [str(path(*place)) for place in experiments_of(CONFIG.run)]
+
+
 def latency_results():
     return [f"results/{name}/{file}" for name in CONFIG.run for file in ("tables/latency.csv", "figures/latency.svg")]
 

@@ -65,3 +65,53 @@ rule latency_figures:
         "../../environment.yml"
     script:
         "../scripts/latency_figures.py"
+
+
+rule find_switches:
+    """Best switches for the {wildcards.weights} network of {wildcards.experiment}, by held-out training images."""
+    input:
+        activations=for_search,
+        network=network_of,
+        data=data_of,
+    output:
+        table="results/{experiment}/{weights}/seed{seed}/search-{key}.parquet",
+        text="results/{experiment}/{weights}/seed{seed}/search-{key}.csv",
+    log:
+        "logs/search/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/search/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=4000 + CONFIG.compute.memory_mib,
+        runtime=720,
+    params:
+        stage="search",
+    script:
+        "../scripts/of_network.py"
+
+
+rule find_exit:
+    """Early exit of the {wildcards.weights} network of {wildcards.experiment}."""
+    input:
+        activations=for_exit,
+        network=network_of,
+        data=data_of,
+    output:
+        table="results/{experiment}/{weights}/seed{seed}/exit-{key}.parquet",
+        text="results/{experiment}/{weights}/seed{seed}/exit-{key}.csv",
+    log:
+        "logs/exit/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/exit/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=4000 + CONFIG.compute.memory_mib,
+        runtime=720,
+    params:
+        stage="early_exit",
+    script:
+        "../scripts/of_network.py"

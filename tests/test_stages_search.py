@@ -1,0 +1,108 @@
+"""Search and early exit on a small trained network: chosen on held-out images, reported once on the test set."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from workflow_for_tests import TINY
+
+from bsnn import datasets, protocols, stages, stages_methods, stages_search
+from bsnn.config import Method, merge, validate
+from bsnn.errors import ConfigError
+
+METHODS = {"half": {"initial": 0.5}, "fitted": {"shift": True}}
+SEARCH = {"time": 4, "images": 60, "percentiles": [98.0, 100.0]}
+EXIT = {"method": "half", "images": 60, "loss": 2.0}
+
+
+def job(**changes: Any) -> stages.Job:
+    latency = {"time": [2, 8], "images": 16, "methods": METHODS, "search": SEARCH, "early_exit": EXIT, **changes}
+    settings = merge(TINY, {"weights": ["full"], "experiments": {"tiny": {"latency": latency}}})
+    return stages.Job(validate(settings), "tiny")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a network is trained and its activations are collected."""
+    place = tmp_path_factory.mktemp("search")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for stage in (stages.data, stages.train, stages.activations):
+            stage(job())
+    return place
+
+
+def test_held_out_images_calibrate_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    count = len(datasets.load(job().paths.data("tiny")).train)
+    held = set(stages_search.held_out(job(), count, 60).tolist())
+    assert len(held) == 60
+    assert not held & set(protocols.calibration(job().experiment, count).tolist())
+    with pytest.raises(ConfigError, match="none is left"):
+        stages_search.held_out(job(), 100, 60)
+
+
+def test_search_reports_its_choice_once_on_the_test_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    on_test: list[Method] = []
+    score = stages_search.Bench.score
+
+    def spied(bench: stages_search.Bench, steps: int, method: Method) -> Any:
+        on_test.extend([] if bench.held_out else [method])
+        return score(bench, steps, method)
+
+    monkeypatch.setattr(stages_search.Bench, "score", spied)
+    stages_search.search(job())
+    table = pd.read_csv(job().paths.search("tiny", "full", 0).with_suffix(".csv"))
+    tried, held, test = (table[table["what"] == what] for what in ("tried", "chosen, held-out", "chosen, test"))
+    assert len(on_test) == len(held) == len(test) == 1
+    assert Method.model_validate(json.loads(test["switches"].iloc[0])) == on_test[0]
+    assert held["accuracy"].iloc[0] == tried["accuracy"].max()
+    assert set(table["T"]) == {4}
+    assert tried["switches"].is_unique
+    assert json.loads(tried["switches"].iloc[0]) == {"percentile": 99.9}
+
+
+def test_search_for_a_drop_stops_at_the_first_time_that_reaches_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for drop, last in ((100.0, 2), (-100.0, 8)):
+        wanted = job(search={**SEARCH, "time": None, "drop": drop})
+        stages_search.search(wanted)
+        table = pd.read_csv(wanted.paths.search("tiny", "full", 0).with_suffix(".csv"))
+        assert table["T"].iloc[-1] == table["T"].max() == last
+
+
+def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    stages_search.early_exit(job())
+    table = pd.read_csv(job().paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
+    held, test = (table[table["images"] == images].reset_index(drop=True) for images in ("held-out", "test"))
+    assert list(held["bound"].iloc[1:]) == list(test["bound"].iloc[1:])
+    for part in (held, test):
+        assert part["mean_steps"].iloc[0] == 8
+        assert part["mean_steps"].iloc[1:].is_monotonic_increasing
+        assert (part["spikes"].iloc[1:] <= part["spikes"].iloc[0]).all()
+    enough = held[held["accuracy"] >= held["accuracy"].iloc[0] - 2.0]
+    assert held.loc[held["chosen"], "mean_steps"].tolist() == [enough["mean_steps"].min()]
+    assert test["chosen"].tolist() == held["chosen"].tolist()
+    stages_methods.method(stages_methods.MethodJob(job().config, "tiny", method="half", steps=8))
+    path = job().paths.method("predictions", "tiny", "full", 0, "half", 8, 1)
+    whole = pd.read_parquet(path)
+    assert test["accuracy"].iloc[0] == pytest.approx(100 * (whole["predicted"].str[-1] == whole["label"]).mean())
+
+
+def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
+    with pytest.raises(ConfigError, match="fitted to one number of steps"):
+        job(early_exit={"method": "fitted"})
+    with pytest.raises(ConfigError, match="there is no method 'other'"):
+        job(early_exit={"method": "other"})
+    with pytest.raises(ConfigError, match="not both"):
+        job(search={"time": 4, "drop": 1.0})
+    with pytest.raises(ConfigError, match="there is no method"):
+        stages_methods.MethodJob(job().config, "tiny", method="other", steps=8)
+    with pytest.raises(ConfigError, match=r"simulated for \[8\] steps, not 4"):
+        stages_methods.MethodJob(job().config, "tiny", method="half", steps=4)

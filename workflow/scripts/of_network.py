@@ -1,0 +1,13 @@
+"""A stage that chooses by held-out training images."""
+
+from bsnn import log, stages, stages_search
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    job = stages.Job(
+        validate(snakemake.config),
+        snakemake.wildcards.experiment,
+        weights=snakemake.wildcards.weights,
+        seed=int(snakemake.wildcards.seed),
+    )
+    getattr(stages_search, snakemake.params.stage)(job)
