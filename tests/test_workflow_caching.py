@@ -173,6 +173,16 @@ def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
     assert planned(folder, "networks") == networks
 
 
+def test_two_experiments_at_once(finished: Path, tmp_path: Path) -> None:
+    """Each sees its own staleness, however Snakemake looks through the folders."""
+    clone = checkout(tmp_path / "clone", TINY)
+    COPIES["cp -a"](finished, clone)
+    shutil.copytree(clone / "results/tiny", clone / "results/other")
+    configure(clone, merge(TINY, {"run": ["tiny", "other"], "experiments": {"other": {"extends": "tiny"}}}))
+    twice = {rule: 2 * count for rule, count in {**ONE_KIND, **RESULTS}.items()}
+    assert planned(clone, "--config", "percentile=99.5") == twice
+
+
 def test_foreign_key_is_refused(finished: Path) -> None:
     path = "results/tiny/full/seed0/activations-000000000000.parquet"
     done = snakemake(finished, "-n", path)

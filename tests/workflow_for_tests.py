@@ -68,7 +68,7 @@ def run(folder: Path, *arguments: str) -> None:
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
     """How many jobs of each rule a dry run would start."""
-    done = snakemake(folder, "-n", "--quiet", "host", "rules", *arguments)
+    done = snakemake(folder, "-n", *arguments, "--quiet", "host", "rules")
     assert done.returncode == 0, done.stdout + done.stderr
     counts: Counter[str] = Counter()
     table = done.stdout.partition("Job stats:")[2].partition("\n\n")[0]

@@ -190,27 +190,29 @@ def latency_results():
     return [f"results/{name}/{file}" for name in CONFIG.run for file in ("tables/latency.csv", "figures/latency.svg")]
 
 
-def notes_other(w, noting, of):
-    """Whether a file is there and notes another key than the current settings'.
+def notes_other(name, noting, of):
+    """Whether a file of an experiment is there and notes another key than the current settings'.
 
     Tables, figures and report lie at plain names, so a changed setting is no missing file; each notes the key that it
     was made for.
     """
-    file = Path("results", w.experiment, noting)
-    return file.is_file() and identity.key(of(CONFIG, w.experiment)) not in file.read_text()
+    file = Path("results", name, noting)
+    return file.is_file() and identity.key(of(CONFIG, name)) not in file.read_text()
 
 
 def stale(noting, of=identity.results):
-    """Input function: a stamp, touched, hence newer than what must be made anew; nothing where `noting` is current."""
+    """Input function: a stamp that is newer than what must be made anew; nothing where `noting` is current.
 
-    def stamp_if_stale(w):
-        if not notes_other(w, noting, of):
-            return []
-        stamp = Path("results", w.experiment, f".stale-{noting.replace('/', '-')}")
-        stamp.write_text(identity.key(of(CONFIG, w.experiment)))  # other content than last time, else it counts as same
-        return str(stamp)
+    Stamps are written at once, before Snakemake looks which files there are, and hold the key that is wanted: content
+    that an earlier run saw would count as unchanged.
+    """
+    stamps = {}
+    for name in CONFIG.experiments:
+        if notes_other(name, noting, of):
+            stamps[name] = Path("results", name, f".stale-{noting.replace('/', '-')}")
+            stamps[name].write_text(identity.key(of(CONFIG, name)))
 
-    return stamp_if_stale
+    return lambda w: [str(stamps[w.experiment])] if w.experiment in stamps else []
 
 
 def after(noting, file, of=identity.results):
@@ -218,6 +220,6 @@ def after(noting, file, of=identity.results):
 
     def file_before(w):
         path = f"results/{w.experiment}/{file}"
-        return path if notes_other(w, noting, of) else ancient(path)
+        return path if notes_other(w.experiment, noting, of) else ancient(path)
 
     return file_before
