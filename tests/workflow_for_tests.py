@@ -75,4 +75,4 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
     for line in table.splitlines()[3:]:
         rule, count = line.split()
         counts[rule] = int(count)
-    return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+    return {rule: count for rule, count in counts.items() if rule not in ("all", "total", *arguments)}
