@@ -172,6 +172,28 @@ def search(
     _run(stages_search.search, config_file, changes, experiment, weights=_weights(weights), seed=seed)
 
 
+@app.command("export-nir")
+def export_nir(
+    file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
+    experiment: Annotated[str, typer.Option(help="Experiment whose network to convert and export.")],
+    name: Annotated[str, typer.Option("--method", help="Method of conversion.")] = "baseline",
+    steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Export a converted network as NIR."""
+    from bsnn import nir_graph, stages_search
+
+    with log.job():
+        job = stages.Job(_load(config_file, changes), experiment, weights=_weights(weights), seed=seed)
+        settings = job.experiment.latency
+        network, _ = stages_search.Bench(job, None).converted(settings.method(name), steps or max(settings.time))
+        nir_graph.write(file, network)
+        typer.echo(f"exported: {file}")
+
+
 @app.command("early-exit")
 def early_exit(
     experiment: Experiment,

@@ -1,0 +1,103 @@
+"""Networks written as NIR and read back send the same spikes; other graphs and pools are refused."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+import torch
+from engine_checks import MEMBERS, assert_equal, member, run, signed
+from networks_for_tests import images, spiking
+
+from bsnn import engines, nir_graph, switches
+from bsnn.errors import ArtifactError, ConversionError
+from bsnn.spiking import SpikingNetwork
+
+WITHOUT_MAX = [name for name, settings in MEMBERS.items() if settings.get("pool") != "max"]
+
+
+def through(network: SpikingNetwork, folder: Path) -> SpikingNetwork:
+    nir_graph.write(folder / "network.nir", network)
+    return nir_graph.read(folder / "network.nir")
+
+
+def shifted(network: SpikingNetwork) -> SpikingNetwork:
+    plain = switches.each_neuron(network, lambda layer: replace(layer, initial=None))
+    return switches.with_shift(plain, 8)
+
+
+@pytest.mark.parametrize("change", [lambda network: network, signed, shifted])
+@pytest.mark.parametrize("name", WITHOUT_MAX)
+def test_the_same_spikes(name: str, change, tmp_path: Path) -> None:
+    network = change(member(name, 2))
+    batch = images(3, 5, int(MEMBERS[name].get("size", 8)))
+    found = through(network, tmp_path)
+    assert found.exact
+    assert torch.equal(found.readout, network.readout)
+    expected = run(engines.create("torch", network), batch, [9])
+    assert_equal(run(engines.create("torch", found), batch, [4, 5]), expected)
+    assert_equal(run(engines.create("integer", found), batch, [9]), expected)
+
+
+def test_potentials_of_single_neurons(tmp_path: Path) -> None:
+    network = spiking(4)
+    generator = torch.Generator().manual_seed(1)
+    charged = switches.each_neuron(
+        network, lambda layer: switches.with_charge(layer, torch.randn(layer.shape, generator=generator))
+    )
+    found = through(charged, tmp_path)
+    for one, other in zip(found.layers, charged.layers, strict=True):
+        assert torch.equal(one.initial, other.initial)
+
+
+def test_what_other_simulators_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="bsnn"):
+        through(signed(spiking(0)), tmp_path)
+    assert "soft reset" in caplog.text
+    graph = nir.read(tmp_path / "network.nir")
+    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+    expected = {
+        "input": "Input",
+        "conv1": "Conv2d",
+        "conv1.neurons": "IF",
+        "conv2.sum": "SumPool2d",
+        "readout": "Linear",
+    }
+    assert {name: kinds[name] for name in expected} == expected
+    assert kinds["fc1.flatten"] == "Flatten"
+    assert set(np.unique(graph.nodes["conv2"].weight)) == {-1.0, 1.0}
+    assert ("conv1", "conv1.neurons") in graph.edges
+    assert graph.nodes["conv2.neurons"].v_threshold.shape == (8, 4, 4)
+
+
+def test_full_precision_weights_come_back(tmp_path: Path) -> None:
+    network = spiking(1, binary=False)
+    found = through(network, tmp_path)
+    for one, other in zip(found.layers[1:], network.layers[1:], strict=True):
+        assert torch.equal(one.weight, other.weight)
+    assert (found.layers[0].weight - network.layers[0].weight).abs().max() < 2**-20
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="maximum pool"):
+        nir_graph.graph(member("max-before", 0))
+    network = spiking(0)
+    alone = replace(network.layers[0], bias=torch.ones(network.layers[0].shape))
+    with pytest.raises(ConversionError, match="single neurons"):
+        nir_graph.graph(replace(network, layers=(alone, *network.layers[1:])))
+    with pytest.raises(ArtifactError, match="no such file"):
+        nir_graph.read(tmp_path / "absent.nir")
+    (tmp_path / "damaged.nir").write_bytes(b"no graph")
+    with pytest.raises(ArtifactError, match="not a NIR graph"):
+        nir_graph.read(tmp_path / "damaged.nir")
+    ones = np.ones(2)
+    parts = {
+        "input": nir.Input({"input": np.array([2])}),
+        "if": nir.IF(ones, ones),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    nir.write(tmp_path / "foreign.nir", nir.NIRGraph(parts, [("input", "if"), ("if", "output")]))
+    with pytest.raises(ArtifactError, match="not from bsnn"):
+        nir_graph.read(tmp_path / "foreign.nir")
