@@ -11,7 +11,7 @@ from pathlib import Path
 from bsnn.config import Config, Weights
 from bsnn.identity import KEY_LENGTH, METHOD_FILES, Paths
 
-KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors)$")
+KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ def needed(config: Config, root: Path) -> set[Path]:
             found.add(paths.thresholds(*place, percentile))
             shards = range(1, config.experiments[name].simulation.shards + 1)
             found |= {path(*place, percentile, shard) for shard in shards for path in (paths.predictions, paths.spikes)}
-        found |= _methods(config, paths, place) | {paths.search(*place), paths.early_exit(*place)}
+        chosen = (paths.search(*place), paths.early_exit(*place))
+        found |= _methods(config, paths, place) | {
+            path.with_suffix(kind) for path in chosen for kind in (".parquet", ".csv")
+        }
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bsnn import config, identity
+from bsnn import config, identity, inventory
 from bsnn.errors import ConfigError
 
 FILE = Path(__file__).parent.parent / "config.yaml"
@@ -102,3 +102,22 @@ def test_networks_are_shared_between_methods() -> None:
     assert len(upstream) == 1
     path = paths.method("spikes", "digits", "binary", 0, "signed", 128, 1)
     assert path.parent == Path("results/digits/binary/seed0/methods/signed/T128")
+
+
+def test_clean_keeps_what_methods_and_searches_leave(tmp_path: Path) -> None:
+    loaded = load(methods={"mine": {"initial": 0.5}}, time=[4, 8], early_exit={"method": "mine"})
+    paths = identity.Paths(loaded, tmp_path)
+    kept = [
+        *(paths.method(what, "digits", "binary", 0, "mine", 8, 1) for what in identity.METHOD_FILES),
+        paths.search("digits", "binary", 0),
+        paths.early_exit("digits", "full", 0).with_suffix(".csv"),
+    ]
+    other = identity.Paths(
+        load(methods={"mine": {"initial": 0.25}}, time=[4, 8], early_exit={"method": "mine"}), tmp_path
+    )
+    left = other.method("spikes", "digits", "binary", 0, "mine", 8, 1)
+    for path in (*kept, left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    found = {item.path: item.needed for item in inventory.artifacts(loaded, tmp_path)}
+    assert found == {**dict.fromkeys(kept, True), left: False}
