@@ -17,7 +17,7 @@ rule activations:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=each_try(8000),
+        runtime=each_try(120),
     script:
         "../scripts/activations.py"

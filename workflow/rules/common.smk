@@ -36,6 +36,11 @@ wildcard_constraints:
     steps=r"\d+",
 
 
+def each_try(amount):
+    """Memory or time that grows with each try of a job."""
+    return lambda w, attempt: amount * attempt
+
+
 def where(w):
     """Experiment, kind of network, seed and percentile that the wildcards name, as bsnn.identity.Paths takes them."""
     wildcards = dict(w.items())

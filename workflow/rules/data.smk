@@ -15,7 +15,7 @@ rule data:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=each_try(4000),
         runtime=240,
     params:
         experiment=experiment_of_data,

@@ -25,8 +25,8 @@ rule method:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=4000 + CONFIG.compute.memory_mib,
-        runtime=240,
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
+        runtime=each_try(240),
     script:
         "../scripts/method.py"
 
@@ -84,7 +84,7 @@ rule find_switches:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=4000 + CONFIG.compute.memory_mib,
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
         runtime=720,
     params:
         stage="search",
@@ -109,7 +109,7 @@ rule find_exit:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=4000 + CONFIG.compute.memory_mib,
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
         runtime=720,
     params:
         stage="early_exit",

@@ -21,7 +21,7 @@ rule simulate:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=2000 + CONFIG.compute.memory_mib,
-        runtime=240,
+        mem_mb=each_try(2000 + CONFIG.compute.memory_mib),
+        runtime=each_try(240),
     script:
         "../scripts/simulate.py"

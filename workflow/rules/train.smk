@@ -18,7 +18,7 @@ rule train:
         "../../environment.yml"
     threads: THREADS
     resources:
-        mem_mb=8000,
+        mem_mb=each_try(8000),
         runtime=720,
     params:
         weights="full",
