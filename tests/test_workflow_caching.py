@@ -1,5 +1,6 @@
 """What reruns after which change: asserted exactly, on a pipeline that really ran."""
 
+import base64
 import copy
 import os
 import shutil
@@ -171,6 +172,19 @@ def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
     assert planned(folder, "networks") == {}
     configure(folder, elsewhere)
     assert planned(folder, "networks") == networks
+
+
+def test_results_whose_job_was_not_seen_to_end_are_whole(scratch: Path) -> None:
+    """Snakemake was killed after a file was written, before it noted so: the file is kept, and the rest is made."""
+    [table] = scratch.glob("results/tiny/full/seed0/activations-*")
+    mark = scratch / ".snakemake/incomplete" / base64.b64encode(str(table.relative_to(scratch)).encode()).decode()
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    for path in [*scratch.glob("results/tiny/full/seed0/p*/*"), *scratch.glob("results/tiny/tables/*")]:
+        path.unlink()
+    for path in [*scratch.glob("results/tiny/figures/*"), scratch / "results/tiny/report.html"]:
+        path.unlink()
+    assert planned(scratch) == {**ONE_KIND, **RESULTS}
 
 
 def test_two_experiments_at_once(finished: Path, tmp_path: Path) -> None:
