@@ -32,10 +32,10 @@ run: $(READY)
 	@echo "Report: results/digits/report.html"
 
 test: $(READY)
-	pytest -m "not slow"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not slurm and not gpu"
 
 test-all: $(READY)
-	pytest
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slurm"
 
 lint: $(READY)
 	ruff format --check bsnn tests benchmarks workflow/scripts
