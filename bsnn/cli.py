@@ -33,6 +33,7 @@ ConfigFile = Annotated[Path, typer.Option("--config-file", help="Configuration."
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a setting: key=value, with dots for sections; repeatable.")
 ]
+CommonFolder = Annotated[Path, typer.Argument(help="Common folder of finished artifacts.")]
 
 CONFIG_FILE = Path("config.yaml")
 
@@ -320,6 +321,26 @@ def clean(
                 item.remove()
         size = sum(item.size for item in unused) / 2**20
         typer.echo(f"{len(unused)} artifacts, {size:.1f} MiB" + ("" if yes else "; add --yes to remove them"))
+
+
+@app.command()
+def share(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Copy finished artifacts to a common folder, for other checkouts and users."""
+    from bsnn import sharing
+
+    with log.job():
+        copied = sharing.share(_load(config_file, changes), folder)
+        typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts shared in {folder}"]))
+
+
+@app.command()
+def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Copy artifacts that are needed and missing here from a common folder, each checked as a whole."""
+    from bsnn import sharing
+
+    with log.job():
+        copied = sharing.fetch(_load(config_file, changes), folder)
+        typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts fetched from {folder}"]))
 
 
 @app.command()

@@ -1,0 +1,97 @@
+"""Finished artifacts in a common folder, for other checkouts and users. Paths carry the key, so they are names enough.
+
+A file is copied under a temporary name, read as a whole, compared with the key in its name, and only then renamed:
+who fetches while another one shares sees whole files or none. What is there and sound is never written again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from bsnn import artifacts, identity, inventory
+from bsnn.config import Config
+from bsnn.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+
+def share(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[Path]:
+    """Copy artifacts that the current settings need into a common folder.
+
+    Returns:
+        Paths below the folder of what was not there before, or damaged.
+
+    Raises:
+        ArtifactError: an artifact of this checkout is damaged, or the folder cannot be written.
+    """
+    missing = [path for path in _wanted(config) if (root / path).is_file() and not _sound(folder / path)]
+    for path in missing:
+        _copy(root / path, folder / path)
+    return missing
+
+
+def fetch(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[Path]:
+    """Copy what the current settings need, and this checkout lacks, from a common folder.
+
+    A damaged file there is named in a warning and passed over: the pipeline then makes its own.
+
+    Returns:
+        Paths below `root` of what was copied.
+
+    Raises:
+        ArtifactError: there is no such folder, or this checkout cannot be written.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; name the one that `bsnn share` fills")
+    found = [path for path in _wanted(config) if not (root / path).exists() and _sound(folder / path)]
+    for path in found:
+        _copy(folder / path, root / path)
+        _write_text_beside(root / path)
+    return found
+
+
+def _wanted(config: Config) -> list[Path]:
+    """Artifacts of the experiments that run, below the results folder. No checkpoints: somebody may write them."""
+    running = config.model_copy(update={"experiments": {name: config.experiments[name] for name in config.run}})
+    needed = inventory.needed(running, Path())
+    return sorted(path for path in needed if path.suffix in (".parquet", ".safetensors"))
+
+
+def _sound(path: Path) -> bool:
+    """Whether an artifact is there, whole, and what its name says."""
+    if not path.exists():
+        return False
+    try:
+        _check(path, path)
+    except ArtifactError as error:
+        logger.warning("passed over, as if it were not there: %s", error)
+        return False
+    return True
+
+
+def _check(path: Path, named: Path) -> None:
+    """Read an artifact as a whole, and compare the settings that it notes with the key in its name."""
+    kind = artifacts.describe(named)["kind"]
+    if named.suffix == ".parquet":
+        _, document = artifacts.read_table(path, kind, {})
+    else:
+        _, document = artifacts.read_tensors(path, kind)
+    key = identity.key(document["identity"])
+    if key not in named.name:
+        raise ArtifactError(f"{named}: holds what belongs to key {key}; remove it")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with artifacts.replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        _check(temporary, source)
+
+
+def _write_text_beside(path: Path) -> None:
+    """The readable table beside a search's, which cannot be checked itself, from the one that was."""
+    if path.name.startswith(("search-", "exit-")):
+        table, _ = artifacts.read_table(path, artifacts.describe(path)["kind"], {})
+        text = table.to_pandas().to_csv(index=False, lineterminator="\n")
+        artifacts.write_text(path.with_suffix(".csv"), text)

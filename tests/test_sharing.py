@@ -1,0 +1,126 @@
+"""A common folder: another checkout trains nothing, and takes nothing that is damaged or mislabelled."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from test_workflow_faults import contents
+from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, run
+
+from bsnn import artifacts, config, identity, sharing
+from bsnn.config import merge
+from bsnn.errors import ArtifactError
+
+CONFIG = merge(TINY, {"percentile": [99.0]})
+SETTINGS = config.validate(CONFIG)
+PATHS = identity.Paths(SETTINGS, Path())
+ARTIFACTS = 14  # data, summary; of each kind of network: weights, history, activations, thresholds, predictions, spikes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = checkout(tmp_path_factory.mktemp("finished"), CONFIG)
+    run(folder, "simulations")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def common(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("common")
+    assert len(sharing.share(SETTINGS, folder, finished / "results")) == ARTIFACTS
+    return folder
+
+
+def bsnn(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-c", "from bsnn.cli import main; main()", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(folder), check=True)
+    return done.stdout + done.stderr
+
+
+def test_second_checkout_trains_nothing(finished: Path, common: Path, tmp_path: Path) -> None:
+    clone = checkout(tmp_path / "clone", merge(TINY, {"percentile": [99.0, 99.5]}))
+    assert f"{ARTIFACTS} artifacts fetched" in bsnn(clone, "fetch", str(common))
+    assert planned(clone) == {"thresholds": 2, "simulate": 2, **RESULTS}
+    assert contents(clone) == contents(finished)
+
+
+def test_nothing_is_copied_twice(finished: Path, common: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in common.rglob("*-*.*")}
+    assert sharing.share(SETTINGS, common, finished / "results") == []
+    assert sharing.fetch(SETTINGS, common, finished / "results") == []
+    assert {path: path.stat().st_mtime_ns for path in common.rglob("*-*.*")} == before
+
+
+def flip_a_byte(path: Path) -> None:
+    """In the numbers themselves."""
+    content, place = bytearray(path.read_bytes()), -1
+    if path.suffix == ".parquet":
+        column = pq.read_metadata(path).row_group(0).column(0)
+        place = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut])
+@pytest.mark.parametrize("which", [PATHS.network("tiny", "full", 0), PATHS.activations("tiny", "full", 0)], ids=str)
+def test_damaged_artifacts_are_passed_over_and_mended(
+    finished: Path,
+    common: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    which: Path,
+    damage: Callable[[Path], None],
+) -> None:
+    folder = tmp_path / "common"
+    shutil.copytree(common, folder)
+    damage(folder / which)
+    fetched = sharing.fetch(SETTINGS, folder, tmp_path / "results")
+    assert len(fetched) == ARTIFACTS - 1
+    assert which not in fetched
+    assert not (tmp_path / "results" / which).exists()
+    assert str(folder / which) in caplog.text
+    assert sharing.share(SETTINGS, folder, finished / "results") == [which]
+    assert sharing.fetch(SETTINGS, folder, tmp_path / "results") == [which]
+
+
+def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "common"
+    shutil.copytree(common, folder)
+    one, other = (PATHS.thresholds("tiny", kind, 0, 99.0) for kind in ("full", "binary"))
+    shutil.copyfile(folder / other, folder / one)
+    assert one not in sharing.fetch(SETTINGS, folder, tmp_path / "results")
+    assert not (tmp_path / "results" / one).exists()
+
+
+def test_damaged_artifact_is_not_shared(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(finished / "results", root)
+    flip_a_byte(root / PATHS.network("tiny", "full", 0))
+    with pytest.raises(ArtifactError, match="does not match its digest"):
+        sharing.share(SETTINGS, tmp_path / "common", root)
+    assert not (tmp_path / "common" / PATHS.network("tiny", "full", 0)).exists()
+    assert not list((tmp_path / "common").rglob("*.tmp"))
+
+
+def test_searches_come_with_their_readable_tables(tmp_path: Path) -> None:
+    experiment = SETTINGS.experiments["tiny"]
+    path = PATHS.search("tiny", "full", 0)
+    table = pd.DataFrame({"method": ["a", "b"], "accuracy": [12.5, 0.1]})
+    artifacts.write_table(tmp_path / "common" / path, table, "search", identity.search(SETTINGS, experiment, "full", 0))
+    assert sharing.fetch(SETTINGS, tmp_path / "common", tmp_path / "results") == [path]
+    text = (tmp_path / "results" / path).with_suffix(".csv").read_text()
+    assert text == "method,accuracy\na,12.5\nb,0.1\n"
+
+
+def test_folder_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such folder"):
+        sharing.fetch(SETTINGS, tmp_path / "nowhere", tmp_path / "results")
