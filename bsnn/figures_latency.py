@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, pd.DataFrame]
 SHOWN_TIME = 16  # steps at which errors are shown by layer; the next ones there are if these are not
+LAST = "#D55E00"
 ERROR_COLOURS = {"clipping": "#0072B2", "quantisation": "#E69F00", "unevenness": "#D55E00"}  # Okabe and Ito's
 
 
 def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Colour, marker and label of each method, and its part of the table in the order of T; the baseline in ink."""
+    """Style of each method, and its part of the table in the order of T; the first and the last one stand out."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     names = list(part["method"].unique())
     for index, name in enumerate(names):
-        colour = INK if name == "baseline" else to_hex(colormaps["tab20"](2 * (index - 1) % 20 + (index - 1) // 10))
+        colour = to_hex(colormaps["tab20"](2 * (index - 1) % 20 + (index - 1) // 10))
+        colour = INK if index == 0 else LAST if index == len(names) - 1 else colour
         style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "label": name, "alpha": 0.9}
-        style |= {"linewidth": 2.2, "zorder": 3} if name in ("baseline", names[-1]) else {}
+        style |= {"linewidth": 2.4, "zorder": 3, "alpha": 1} if index in (0, len(names) - 1) else {}
         yield style, part[part["method"] == name].sort_values("T")
 
 
