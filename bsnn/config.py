@@ -271,7 +271,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "cos": {"initial": 0.5, "second_pass": "cos"},
     "best": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
 }
-"""Each switch alone, and the best combination found (by `snakemake search` on digits and CIFAR)."""
+"""Each switch alone, and one combination (`best`), the same everywhere; `snakemake search` finds a network's own."""
 
 
 class Search(Section):

@@ -69,12 +69,12 @@ def _with_costs(tables: Tables) -> pd.DataFrame:
 
 def operations(tables: Tables) -> Figure:
     """Accuracy against effective operations of an image, points at each T."""
-    return _against_cost(tables, "operations", "effective operations an image (millions)")
+    return _against_cost(tables, "operations", "operations an image (millions)")
 
 
 def energy(tables: Tables) -> Figure:
     """Accuracy against energy of arithmetic, points at each T."""
-    return _against_cost(tables, "nanojoules_45nm", "energy of arithmetic an image (nJ, 45 nm, float32)")
+    return _against_cost(tables, "nanojoules_45nm", "energy an image (nJ at 45 nm)")
 
 
 def _against_cost(tables: Tables, column: str, label: str) -> Figure:
