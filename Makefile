@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test test-all lint format schema lock benchmark
+.PHONY: help run test test-all test-slurm lint format schema lock benchmark
 
 help:
 	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
 	@echo "make test       the tests (a few minutes)"
 	@echo "make test-all   also the slow ones"
+	@echo "make test-slurm the pipeline on a SLURM of its own, installed where it is missing and the user is root"
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config.py"
