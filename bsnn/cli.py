@@ -344,6 +344,15 @@ def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: 
 
 
 @app.command()
+def plan(config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Tell what is to do: jobs by rule, with hours, memory and disk where jobs of their kind were measured."""
+    from bsnn import plan as rooms
+
+    with log.job():
+        typer.echo(rooms.to_text(rooms.stages(_load(config_file, changes))))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of config.yaml."""
     typer.echo(config.schema(), nl=False)

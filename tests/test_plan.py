@@ -1,0 +1,59 @@
+"""What is to do, and its cost, against numbers set by hand."""
+
+from pathlib import Path
+
+import pytest
+from workflow_for_tests import TINY
+
+from bsnn import config, identity, plan
+from bsnn.config import merge
+
+SETTINGS = config.validate(merge(TINY, {"seeds": [0, 1], "experiments": {"tiny": {"simulation": {"shards": 3}}}}))
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def benchmark(folder: Path, rule: str, name: str, seconds: float, memory: str) -> None:
+    write(folder / rule / name, f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n".encode())
+
+
+def counted(root: Path) -> dict[str, tuple[int, int]]:
+    return {stage.rule: (stage.done, stage.to_do) for stage in plan.stages(SETTINGS, root, root / "none")}
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    """Two seeds, two kinds of network, two percentiles, three shards."""
+    to_do = {"data": 1, "train": 2, "binarize": 2, "activations": 4, "thresholds": 8, "simulate": 24}
+    assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
+    text = plan.to_text(plan.stages(SETTINGS, tmp_path, tmp_path / "none"))
+    assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
+
+
+def test_jobs_done_are_those_whose_artifacts_are_all_there(tmp_path: Path) -> None:
+    paths = identity.Paths(SETTINGS, tmp_path)
+    write(paths.network("tiny", "full", 1), b"")
+    write(paths.predictions("tiny", "full", 0, 99.0, 1), b"")
+    assert counted(tmp_path)["train"] == (1, 1)
+    assert counted(tmp_path)["simulate"] == (0, 24)
+    write(paths.spikes("tiny", "full", 0, 99.0, 1), b"")
+    assert counted(tmp_path)["simulate"] == (1, 23)
+
+
+def test_costs(tmp_path: Path) -> None:
+    paths, measured = identity.Paths(SETTINGS, tmp_path), tmp_path / "benchmarks"
+    for shard, size in ((1, 100), (2, 200)):
+        write(paths.predictions("tiny", "full", 0, 99.0, shard), bytes(size))
+        write(paths.spikes("tiny", "full", 0, 99.0, shard), bytes(50))
+    benchmark(measured, "simulate", "tiny/a.tsv", 1800, "900.5")
+    benchmark(measured, "simulate", "tiny/b.tsv", 5400, "NA")
+    benchmark(measured, "simulate", "other/c.tsv", 9999, "9999")
+    benchmark(measured, "data", "digits-0.safetensors.tsv", 360, "10")
+    stages = {stage.rule: stage for stage in plan.stages(SETTINGS, tmp_path, measured)}
+    simulate = stages["simulate"]
+    assert (simulate.hours_each, simulate.hours, simulate.memory_mb) == (1.0, 22.0, 900.5)
+    assert (simulate.size_each, simulate.size) == (200.0, 4400.0)
+    assert stages["data"].hours == pytest.approx(0.1)
+    assert stages["train"].hours is None
