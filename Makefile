@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test test-all test-slurm lint format schema lock benchmark
+.PHONY: help run test test-all test-slurm lint format schema readme lock benchmark
 
 help:
 	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config.py"
+	@echo "make readme     make the README's tables anew from results/reference/"
 	@echo "make lock       resolve requirements.txt anew from pyproject.toml"
 	@echo "make benchmark  measure the engines against their peers on this machine"
 
@@ -52,6 +53,9 @@ format: $(READY)
 
 schema: $(READY)
 	bsnn schema > workflow/schemas/config.schema.json
+
+readme: $(READY)
+	python -c 'from pathlib import Path; from bsnn import reference; p = Path("README.md"); p.write_text(reference.fill(p.read_text()))'
 
 lock: $(READY)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

@@ -1,0 +1,41 @@
+"""Pages quote reference results, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bsnn import reference
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_readme_quotes_the_reference_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    assert reference.fill(text) == text, "run `make readme`"
+    assert text.count("<!-- table:") == len(reference.PAGE_TABLES)
+
+
+def test_every_reference_result_says_where_it_comes_from() -> None:
+    folders = [path for path in (ROOT / "results/reference").iterdir() if path.is_dir()]
+    assert folders
+    for folder in folders:
+        origin = json.loads((folder / "origin.json").read_text())
+        assert {"command", "seeds", "settings", "made", "kept"} <= set(origin)
+    for path in (ROOT / "results/reference").glob("*.csv"):
+        assert {"cpu", "cores", "torch", "revision"} <= set(pd.read_csv(path).columns), path
+
+
+def test_table_of_a_page(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    rows = {"weights": ["full"] * 2, "percentile": [99.9] * 2, "time": [5, 10], "ann_mean": [98.76] * 2}
+    frame = pd.DataFrame({**rows, "snn_mean": [50.0, 98.765], "images": [360] * 2})
+    frame.to_csv(tmp_path / "digits/accuracy.csv", index=False)
+    (tmp_path / "digits/origin.json").write_text(json.dumps({"command": "make run", "seeds": [0]}))
+    filled = reference.fill("a\n<!-- table: digits -->\nold\n<!-- end -->\nb", tmp_path)
+    assert "old" not in filled
+    row = next(line for line in filled.splitlines() if line.startswith("| full"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["full", "99.9", "98.76 %", "50.00 %", "98.77 %"]
+    assert "`make run`, 360 test images, 1 seed" in filled
