@@ -3,6 +3,8 @@
 #   snakemake                    everything that `run` in config.yaml names, up to tables, figures and reports
 #   snakemake networks           only the trained networks; likewise: activations, thresholds, simulations
 #   snakemake latency            methods of conversion for few time steps, side by side
+#   snakemake paper              the paper's results (results/EXPERIMENT/paper.html); one alone: paper_accuracy, paper_time,
+#                                paper_pooling, paper_activity, paper_operations, paper_latency, paper_hyperparameters
 #   snakemake search             the best switches for a wanted time or drop, chosen on held-out training images
 #   snakemake early_exit         accuracy against mean steps and operations, the bound chosen likewise
 #   snakemake --config percentile=99.5 time=50 run=cifar100      the same, with other settings
@@ -24,6 +26,7 @@ include: "workflow/rules/thresholds.smk"
 include: "workflow/rules/simulate.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/methods.smk"
+include: "workflow/rules/paper.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -400,6 +400,26 @@ class Imported(Section):
         return self.full if weights == "full" else self.binary
 
 
+class Paper(Section):
+    """The paper's results (`snakemake paper`), beside an experiment's own tables and figures."""
+
+    percentile: Annotated[
+        list[Percentile], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
+    ] = Field(
+        default=[99.0, 99.5, 99.7, 99.9, 99.95, 99.99, 100.0],
+        description="Sweep of percentiles; those of `percentile` belong to it too.",
+    )
+    chosen: Percentile = Field(
+        99.9, description="Percentile of the tables that show one alone: the one of the authors' sample commands."
+    )
+    time: PositiveInt | None = Field(
+        None, description="Time steps of these tables; without it those of the authors' sample command, or all."
+    )
+    within: Annotated[
+        list[PositiveFloat], BeforeValidator(_as_list), AfterValidator(_distinct), Field(min_length=1)
+    ] = Field(default=[0.5, 1.0, 2.0], description="Latency is the time to within so many points of the ANN.")
+
+
 class Experiment(Section):
     """One data set, one network, and the recipe of every stage."""
 
@@ -416,6 +436,9 @@ class Experiment(Section):
     thresholds: Thresholds = Thresholds()
     simulation: Simulation
     latency: Latency = Latency()
+    ablation: bool = Field(
+        False, description="Adds an experiment for each other pool and place (NAME-max-before, ...), for the paper."
+    )
     protocol: Annotated[
         Protocol, BeforeValidator(_preset, json_schema_input_type=Literal["clean", "original"] | Protocol)
     ] = Protocol()
@@ -505,6 +528,7 @@ class Config(Section):
         Field(default=["full", "binary"], description="Kinds of network.")
     )
     compute: Compute = Compute()
+    paper: Paper = Paper()
     experiments: dict[Name, Experiment]
 
     @model_validator(mode="after")
@@ -518,6 +542,8 @@ class Config(Section):
                     f"time: {max(self.time)} steps cannot be reported, experiment '{name}' simulates {simulated}; "
                     f"raise experiments.{name}.simulation.time or report at most {simulated}"
                 )
+            if (self.paper.time or 0) > simulated:
+                raise ValueError(f"paper.time: experiment '{name}' simulates {simulated} steps, not {self.paper.time}")
         for name in self.experiments:
             self._shares_networks(name)
         return self
@@ -565,6 +591,28 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
     return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
 
 
+POOLING = (("average", "before"), ("average", "after"), ("max", "before"), ("max", "after"))
+
+
+def variant_name(name: str, pool: str, place: str) -> str:
+    """Name of an experiment with another pool."""
+    return f"{name}-{pool}-{place}"
+
+
+def _variants(name: str, definition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same experiment with each other pool and place, where it asks for that; only networks of its own can vary."""
+    network = definition.get("network")
+    if definition.get("ablation") is not True or definition.get("networks_of") or not isinstance(network, Mapping):
+        return {}
+    own = tuple(network.get(key, Network.model_fields[key].default) for key in ("pool", "place"))
+    variants = {}
+    for pool, place in (pooling for pooling in POOLING if pooling != own):
+        text = f"{definition.get('description', '')} Pooling ablation: {pool}, {place} the ReLU."
+        changes = {"network": {"pool": pool, "place": place}, "ablation": False, "description": text.strip()}
+        variants[variant_name(name, pool, place)] = merge(definition, changes)
+    return variants
+
+
 def _sections(annotation: Any) -> list[type[Section]]:
     """Section classes that an annotation mentions."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
@@ -605,8 +653,11 @@ def validate(raw: Mapping[str, Any]) -> Config:
     if not isinstance(experiments, Mapping):
         raise ConfigError("experiments: missing; expected a section with one entry an experiment")
     resolved = {name: _extended(name, experiments) for name in experiments}
+    varied: dict[str, Any] = {}
+    for name, definition in resolved.items():
+        varied |= _variants(name, definition)
     try:
-        return Config.model_validate({**raw, "experiments": resolved})
+        return Config.model_validate({**raw, "experiments": {**resolved, **varied, **resolved}})
     except ValidationError as error:
         raise ConfigError(_message(error)) from None
 

@@ -29,6 +29,7 @@ VERSION = {
     "latency": 1,
     "search": 1,
     "exit": 1,
+    "paper": 1,
 }
 KEY_LENGTH = 12
 METHOD_FILES = ("predictions", "spikes", "operations", "errors")  # of one method, steps and shard
@@ -351,3 +352,7 @@ class Paths:
     def report(self, name: str) -> Path:
         """Report of an experiment."""
         return self.root / name / "report.html"
+
+    def paper(self, name: str) -> Path:
+        """Folder of the paper's results; their report lies beside it, as paper.html."""
+        return self.root / name / "paper"

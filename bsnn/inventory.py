@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bsnn.config import Config, Weights
 from bsnn.identity import KEY_LENGTH, METHOD_FILES, Paths
+from bsnn.paper import plan
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 
@@ -42,7 +43,7 @@ def needed(config: Config, root: Path) -> set[Path]:
         found |= {path(name, kind, seed) for kind in ("full", weights) for path in (paths.network, paths.history)}
         found |= {paths.activations(*place), paths.summary(name, seed)}
         found |= {paths.checkpoints(*place)} if not paths.network(*place).exists() else set()
-        for percentile in config.percentile:
+        for percentile in plan.sweep(config):
             found.add(paths.thresholds(*place, percentile))
             shards = range(1, config.experiments[name].simulation.shards + 1)
             found |= {path(*place, percentile, shard) for shard in shards for path in (paths.predictions, paths.spikes)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -31,6 +31,9 @@ def _text(heading: str) -> Column:
 
 COLUMNS: dict[str, Column] = {
     "weights": _text("weights"),
+    "network": _text("network"),
+    "pool": _text("pool"),
+    "place": _text("place"),
     "layer": _text("layer"),
     "percentile": Column("percentile", format_percentile),
     "seed": _numbers("seed", "d"),
@@ -42,6 +45,30 @@ COLUMNS: dict[str, Column] = {
     "snn_mean": _numbers("SNN (%)", ".2f"),
     "snn_std": _numbers("SNN std", ".2f"),
     "drop": _numbers("drop (points)", ".2f"),
+    "published": _numbers("published (%)", ".2f"),
+    "measured_mean": _numbers("measured (%)", ".2f"),
+    "measured_std": _numbers("std", ".2f"),
+    "difference": _numbers("difference (points)", "+.2f"),
+    "tolerance": _numbers("tolerance (points)", "g"),
+    "verdict": _text("within"),
+    "epochs": _numbers("epochs", "d"),
+    "within": _numbers("to within (points)", "g"),
+    "time_mean": _numbers("T (steps)", ".1f"),
+    "time_std": _numbers("T std", ".1f"),
+    "reached": _numbers("seeds that get there", "d"),
+    "simulated": _numbers("simulated steps", "d"),
+    "ann_operations": _numbers("ANN operations", ",.0f"),
+    "snn_macs": _numbers("SNN MACs", ",.0f"),
+    "snn_acs": _numbers("SNN ACs", ",.0f"),
+    "snn_binary_acs": _numbers("SNN binary ACs", ",.0f"),
+    "ratio_every_step": _numbers("ratio, first layer at every step", ".3f"),
+    "setting": _text("setting"),
+    "published_full": _text("full, published"),
+    "used_full": _text("full, as run"),
+    "published_binary": _text("binary, published"),
+    "used_binary": _text("binary, as run"),
+    "status": _text("status"),
+    "source": _text("source"),
     "spikes_per_image": _numbers("spikes / image", ",.0f"),
     "spikes_per_neuron": _numbers("spikes / neuron", ".3f"),
     "firing_rate": _numbers("spikes / neuron / step", ".4f"),
@@ -83,8 +110,13 @@ COLUMNS: dict[str, Column] = {
 
 
 def column(name: str) -> Column:
-    """The column of a name; one without an entry is headed by its name and written as it is."""
-    return COLUMNS.get(name, Column(name, number=False))
+    """The column of a name; one without an entry is headed by its name and written as it is.
+
+    `snn_mean|original` is column `snn_mean` of one of several, here of protocol `original`.
+    """
+    own, _, which = name.partition("|")
+    found = COLUMNS.get(own, Column(own, number=False))
+    return replace(found, heading=f"{which}: {found.heading}") if which else found
 
 
 def cells(frame: pd.DataFrame) -> list[list[str]]:
@@ -97,9 +129,14 @@ def cells(frame: pd.DataFrame) -> list[list[str]]:
 
 def markdown(frame: pd.DataFrame) -> str:
     """The table in Markdown, numbers to the right."""
-    seen = [column(str(name)) for name in frame.columns]
+    return pipes([str(name) for name in frame.columns], cells(frame))
+
+
+def pipes(names: list[str], texts: list[list[str]]) -> str:
+    """Markdown of rows of texts under the headings of columns."""
+    seen = [column(name) for name in names]
     headings = [item.heading for item in seen]
     sides = ["right" if item.number else "left" for item in seen]
     # Nothing is left to tabulate's guesses: "100" beside "99.9" stays "100".
-    rows = [[text.replace("|", "\\|") for text in row] for row in cells(frame)]
+    rows = [[text.replace("|", "\\|") for text in row] for row in texts]
     return tabulate(rows, headings, tablefmt="pipe", colalign=sides, disable_numparse=True)

@@ -3,6 +3,7 @@
 # job runs is decided by missing paths alone, never by file times.
 
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 from bsnn import config as settings
 from bsnn import identity
 from bsnn.errors import ConfigError
+from bsnn.paper import plan
 
 try:
     CONFIG = settings.validate(config)
@@ -228,3 +230,31 @@ def after(noting, file, of=identity.results):
         return path if notes_other(w.experiment, noting, of) else ancient(path)
 
     return file_before
+
+
+def paper_results(w, result):
+    """A result of the paper, of the experiments that run and have it."""
+    names = [name for name in CONFIG.run if result in plan.results_of(CONFIG, name)]
+    if not names:
+        raise WorkflowError(f"no experiment of `run` has the result {result}: set experiments.NAME.ablation to true")
+    return [f"results/{name}/paper/{result}.json" for name in names]
+
+
+def for_paper(w, result):
+    """Artifacts behind a result of the paper."""
+    needed = plan.simulated(CONFIG, w.experiment, result)
+    files = []
+    for name in {w.experiment: None, **needed}:
+        networks = list(experiments_of([name]))
+        files += [path(*place) for place in networks for path in (PATHS.network, PATHS.history)]
+        shards = range(1, CONFIG.experiments[name].simulation.shards + 1)
+        for percentile, place in product(needed.get(name, []), networks):
+            files += [PATHS.activations(*place), PATHS.thresholds(*place, percentile)]
+            files += [path(*place, percentile, n) for n in shards for path in (PATHS.predictions, PATHS.spikes)]
+    return [ancient(str(path)) for path in dict.fromkeys(files)]
+
+
+def paper_before(result):
+    """Input function: a result of the paper, where the experiment has it."""
+    before = after("paper.html", f"paper/{result}.json", plan.report_identity)
+    return lambda w: before(w) if result in plan.results_of(CONFIG, w.experiment) else []

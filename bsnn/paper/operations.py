@@ -1,0 +1,56 @@
+"""Operations of the spiking networks over those of their ANNs (bsnn.accounting), from counts of spikes."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from bsnn import accounting, networks_io, spiking
+from bsnn.config import Weights
+from bsnn.errors import ArtifactError
+from bsnn.paper.measures import Gathered
+from bsnn.spiking import SpikingNetwork
+from bsnn.tables.shards import Simulation
+
+
+def operations(gathered: Gathered) -> pd.DataFrame:
+    """Operations of an image at the reported times; means over seeds.
+
+    Returns:
+        weights, percentile, time, ann_operations (multiplications of weights and inputs, each of them present),
+        snn_macs, snn_acs, snn_binary_acs, ratio (first layer once an image) and ratio_every_step (at every step).
+    """
+    parts = []
+    for weights in gathered.config.weights:
+        for percentile in gathered.source.percentiles:
+            parts += [_of(gathered, weights, seed, percentile) for seed in gathered.config.seeds]
+    table = pd.concat(parts).groupby(["weights", "percentile", "time"], sort=False).mean().reset_index()
+    return table
+
+
+def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> pd.DataFrame:
+    source = gathered.source
+    run = source.simulation(weights, seed, percentile)
+    thresholds, _ = source.thresholds(weights, seed, percentile)
+    path = source.paths.network(source.name, weights, seed)
+    network = spiking.convert(networks_io.load(path, source.experiment.network), thresholds)
+    totals = accounting.totals(_costs(network, run)).set_index("step").loc[source.time]
+    layers = [work for work in accounting.works(network) if work.op != "pool"]
+    dense, first = sum(work.dense for work in layers), layers[0].dense
+    kinds = {"effective_macs": "snn_macs", "effective_acs": "snn_acs", "effective_binary_acs": "snn_binary_acs"}
+    table = totals[list(kinds)].rename(columns=kinds).rename_axis("time").reset_index()
+    total = table[list(kinds.values())].sum(axis=1)
+    table.insert(1, "ann_operations", float(dense))
+    table["ratio"] = total / dense
+    table["ratio_every_step"] = (total + first * (table["time"] - 1)) / dense
+    return table.assign(weights=weights, percentile=percentile)
+
+
+def _costs(network: SpikingNetwork, run: Simulation) -> pd.DataFrame:
+    names = tuple(layer.name for layer in network.firing)
+    if names != run.layers:
+        raise ArtifactError(
+            f"spikes are of layers {run.layers}, the network has {names}; delete the simulation and run again"
+        )
+    counts = torch.from_numpy(run.spikes.T.copy())
+    return accounting.table(network, counts, torch.full((len(counts),), run.images))

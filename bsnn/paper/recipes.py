@@ -1,0 +1,113 @@
+"""Hyperparameters as run, beside the published ones: one row a setting, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bsnn.config import Augment, Experiment, Optimiser, Schedule, Train, Weights, format_percentile
+from bsnn.paper import plan, published
+from bsnn.paper.measures import Gathered
+
+KINDS: tuple[Weights, ...] = ("full", "binary")
+
+
+def hyperparameters(gathered: Gathered) -> pd.DataFrame:
+    """Columns: setting, then published and used of each kind of network; empty where it is not known or has none."""
+    config, experiment = gathered.config, gathered.config.experiments[gathered.name]
+    recipes = published.of(experiment).recipes
+    rows = [_row(setting, experiment, recipes, used) for setting, used in RECIPE.items()]
+    for setting, text in _shared(gathered, experiment).items():
+        rows.append({"setting": setting, **{f"used_{weights}": text for weights in KINDS}})
+    columns = ["setting", *(f"{which}_{weights}" for weights in KINDS for which in ("published", "used"))]
+    shown = [name for name in columns if name.rpartition("_")[2] in ("setting", *config.weights)]
+    return pd.DataFrame(rows, columns=columns)[shown].astype("string")
+
+
+def _row(
+    setting: str,
+    experiment: Experiment,
+    recipes: Mapping[Weights, Mapping[str, str]],
+    used: Callable[[Experiment, Train, Weights], str],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"setting": setting}
+    for weights in KINDS:
+        row[f"published_{weights}"] = recipes.get(weights, {}).get(setting)
+        recipe = experiment.train if weights == "full" else experiment.binarize
+        imported = experiment.imported.of(weights) is not None
+        row[f"used_{weights}"] = "imported" if imported else used(experiment, recipe, weights)
+    return row
+
+
+def _optimiser(settings: Optimiser) -> str:
+    if settings.name == "sgd":
+        return f"SGD, momentum {settings.momentum:g}"
+    return "Adam" + ("" if settings.betas == (0.9, 0.999) else ", betas {:g}, {:g}".format(*settings.betas))
+
+
+def _schedule(settings: Schedule) -> str:
+    if settings.every is not None:
+        return f"× {settings.factor:g} every {settings.every} epochs"
+    if not settings.milestones:
+        return "constant"
+    return f"× {settings.factor:g} after epochs {', '.join(map(str, settings.milestones))}"
+
+
+def _decay(settings: Optimiser) -> str:
+    until = settings.weight_decay_epochs
+    return f"{settings.weight_decay:g}" + (f", 0 after epoch {until}" if until and settings.weight_decay else "")
+
+
+def _augment(settings: Augment) -> str:
+    parts = ["random resized crop"] if settings.resized_crop else []
+    parts += [f"random crop, padding {settings.crop}"] if settings.crop else []
+    return "; ".join(parts + (["flip"] if settings.flip else [])) or "none"
+
+
+def _start(experiment: Experiment, weights: Weights) -> str:
+    fine_tuned = weights == "binary" and not experiment.binarize.from_scratch
+    return "trained full-precision network" if fine_tuned else "fresh"
+
+
+def _init(experiment: Experiment, weights: Weights) -> str:
+    if _start(experiment, weights) != "fresh":
+        return "none"
+    return "He, fan_in" if experiment.network.init == "fan_in" else "He, fan_out; linear normal(0, 0.01)"
+
+
+def _binarised(experiment: Experiment, weights: Weights) -> str:
+    return "none" if weights == "full" else f"all but {' and '.join(experiment.binarize.keep_full) or 'none'}"
+
+
+RECIPE: dict[str, Callable[[Experiment, Train, Weights], str]] = {
+    "batch size": lambda _, recipe, __: str(recipe.batch_size),
+    "epochs": lambda _, recipe, __: str(recipe.epochs),
+    "optimiser": lambda _, recipe, __: _optimiser(recipe.optimiser),
+    "learning rate": lambda _, recipe, __: f"{recipe.optimiser.lr:g}",
+    "schedule": lambda _, recipe, __: _schedule(recipe.schedule),
+    "weight decay": lambda _, recipe, __: _decay(recipe.optimiser),
+    "augmentation": lambda _, recipe, __: _augment(recipe.augment),
+    "start": lambda experiment, _, weights: _start(experiment, weights),
+    "initialisation": lambda experiment, _, weights: _init(experiment, weights),
+    "precision": lambda _, recipe, __: recipe.precision,
+    "dropout": lambda experiment, _, __: f"{experiment.network.dropout:g}",
+    "binarised layers": lambda experiment, _, weights: _binarised(experiment, weights),
+    "source": lambda *_: "this run's settings",
+}
+
+
+def _shared(gathered: Gathered, experiment: Experiment) -> dict[str, str]:
+    """Settings of conversion and simulation, the same for both kinds."""
+    config = gathered.config
+    return {
+        "pool": f"{experiment.network.pool}, {experiment.network.place} the ReLU",
+        "seeds": ", ".join(map(str, config.seeds)),
+        "calibration images": f"{experiment.activations.images:,}",
+        "percentile over": "all values" if experiment.thresholds.population == "all" else "positive values",
+        "percentiles": ", ".join(format_percentile(value) for value in plan.sweep(config)),
+        "time steps": str(experiment.simulation.time),
+        "initial potential": f"{experiment.simulation.initial:g} × threshold",
+        "protocol": experiment.protocol_name,
+    }

@@ -1,0 +1,88 @@
+"""One report of all results of the paper: an HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from bsnn import artifacts, report
+from bsnn import identity as identities
+from bsnn.config import Config, format_percentile
+from bsnn.identity import Paths
+from bsnn.paper import plan, write
+from bsnn.paper.catalogue import CATALOGUE
+from bsnn.tables import Results
+from bsnn.tables.columns import column
+
+
+def page(config: Config, name: str, paths: Paths, path: Path) -> None:
+    """Write the report from the results' folder.
+
+    Raises:
+        ArtifactError: when a table or figure is missing or of other settings, or the file cannot be written.
+    """
+    folder = paths.paper(name)
+    loader = jinja2.PackageLoader("bsnn")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.undefined = jinja2.StrictUndefined
+    read = {result: write.read(config, name, result, folder) for result in plan.results_of(config, name)}
+    origins = _origins(config, name, read)
+    text = environment.get_template("paper.html.j2").render(
+        name=name,
+        description=config.experiments[name].description,
+        facts=facts(config, name),
+        sections=[_section(result, frames, folder) for result, frames in read.items()],
+        machines=_view(report.machines(origins), ""),
+        versions=_view(report.versions(origins), ""),
+        key=identities.key(plan.report_identity(config, name)),
+    )
+    artifacts.write_text(path, text)
+
+
+def _origins(config: Config, name: str, read: dict[str, Any]) -> Results:
+    """Origins of all results, as the functions of an experiment's report take them."""
+    parts = [frames[key] for frames in read.values() for key in frames if key.endswith(write.ORIGINS)]
+    return Results(config, name, {"origins": pd.concat(parts).drop_duplicates(ignore_index=True)})
+
+
+def facts(config: Config, name: str) -> list[tuple[str, str]]:
+    """What the results are of, in a few words each."""
+    experiment = config.experiments[name]
+    return [
+        ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
+        ("Pool", f"{experiment.network.pool}, {experiment.network.place} the ReLU"),
+        ("Protocol", experiment.protocol_name),
+        ("Epochs", f"{experiment.train.epochs} full, {experiment.binarize.epochs} binary"),
+        ("Seeds", ", ".join(map(str, config.seeds))),
+        ("Simulated steps", str(experiment.simulation.time)),
+        (
+            "Chosen",
+            f"percentile {format_percentile(config.paper.chosen)}, T = {plan.chosen_time(config, name)}",
+        ),
+    ]
+
+
+def _section(result: str, frames: Any, folder: Path) -> dict[str, Any]:
+    entry = CATALOGUE[result]
+    shown = {name: table for name, table in entry.tables.items() if not table.long and len(frames[name])}
+    return {
+        "id": result,
+        "title": entry.title,
+        "figures": [report._figure(folder / f"{name}.svg", figure.caption) for name, figure in entry.figures.items()],
+        "tables": [_view(frames[name], table.caption) for name, table in shown.items()],
+    }
+
+
+def _view(frame: pd.DataFrame, caption: str) -> dict[str, Any]:
+    """A table for the template."""
+    texts = write.written(frame)
+    headings = [{"text": column(name).heading, "kind": _kind(name)} for name in map(str, texts.columns)]
+    return {"caption": caption, "headings": headings, "rows": write.rows_of(texts)}
+
+
+def _kind(name: str) -> str:
+    words = name in write.WORDS or name in ("versions", "stage")
+    return "words" if words else "number" if column(name).number else "text"

@@ -1,0 +1,139 @@
+"""The paper's results on disk: CSV, Markdown and LaTeX for people, Parquet to read back, figures as SVG and PNG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from bsnn import artifacts
+from bsnn import identity as identities
+from bsnn.config import Config
+from bsnn.errors import ArtifactError
+from bsnn.figures import STYLE
+from bsnn.identity import Paths
+from bsnn.paper import plan
+from bsnn.paper.catalogue import CATALOGUE
+from bsnn.paper.measures import Gathered
+from bsnn.tables import Results
+from bsnn.tables.columns import cells, column, pipes
+from bsnn.tables.origins import origins
+
+KIND = "paper-table"
+ORIGINS = "origins"
+MISSING = {  # what is said where a value is not known
+    "published": "not available",
+    "difference": "not available",
+    "tolerance": "none",
+    "verdict": "not available",
+    "published_full": "not available",
+    "published_binary": "not available",
+    "time_mean": "not reached",
+}
+WORDS = ("source", "published_full", "published_binary", "used_full", "used_binary")  # columns that wrap
+SPECIAL = {character: f"\\{character}" for character in "%&_#$"}
+
+
+def collect(config: Config, name: str, result: str, paths: Paths) -> dict[str, pd.DataFrame]:
+    """Tables of a result, by name, and the origins of what is behind them.
+
+    Raises:
+        ArtifactError: when an artifact is missing, damaged or made with other settings.
+    """
+    gathered = Gathered(config, name, result, paths)
+    frames = {table: entry.make(gathered) for table, entry in CATALOGUE[result].tables.items()}
+    parts = [origins(source) for source in gathered.sources.values()]
+    return {**frames, **({f"{result}-{ORIGINS}": pd.concat(parts)} if parts else {})}
+
+
+def write(config: Config, name: str, result: str, paths: Paths) -> None:
+    """Make one result: its tables, its figures, and last the note of what it stands for."""
+    folder, stands_for = paths.paper(name), plan.identity(config, name, result)
+    frames = collect(config, name, result, paths)
+    for table, frame in frames.items():
+        artifacts.write_table(folder / f"{table}.parquet", frame, KIND, stands_for, {"table": table})
+    for table, entry in CATALOGUE[result].tables.items():
+        _write_texts(folder / table, frames[table], entry.caption, long=entry.long)
+    last = plan.simulated(config, name, result).get(name, [])
+    draw(Results(plan.view(config, name, last), name, frames), result, folder)
+    note = {"key": identities.key(stands_for), **stands_for}
+    artifacts.write_text(folder / f"{result}.json", json.dumps(note, indent=2) + "\n")
+
+
+def _write_texts(path: Path, frame: pd.DataFrame, caption: str, *, long: bool) -> None:
+    if frame.empty:  # what an earlier run left says nothing about this one
+        for suffix in (".csv", ".md", ".tex"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+        return
+    artifacts.write_text(path.with_suffix(".csv"), said(frame).to_csv(index=False, lineterminator="\n"))
+    if long:
+        return
+    texts = written(frame)
+    artifacts.write_text(
+        path.with_suffix(".md"), f"{caption}\n\n{pipes([str(name) for name in texts.columns], rows_of(texts))}\n"
+    )
+    artifacts.write_text(path.with_suffix(".tex"), latex(texts, caption, path.name))
+
+
+def said(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with words in place of values that are not known."""
+    found = frame.astype(object)
+    for name in found.columns.intersection(list(MISSING)):
+        found[name] = found[name].where(found[name].notna(), MISSING[str(name)])
+    return found
+
+
+def written(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: texts, rounded; words for what is not known, no columns without any value."""
+    texts = pd.DataFrame(cells(frame), columns=frame.columns, dtype="string").where(frame.notna())
+    kept = [name for name in texts.columns if name in MISSING or texts[name].notna().any()]
+    return said(texts)[kept]
+
+
+def rows_of(texts: pd.DataFrame) -> list[list[str]]:
+    """Rows of the texts, empty where there is none."""
+    return [list(row) for row in texts.fillna("").itertuples(index=False, name=None)]
+
+
+def latex(texts: pd.DataFrame, caption: str, label: str) -> str:
+    """A LaTeX table (package booktabs) of texts as `written` gives them; their special characters are escaped."""
+    shown = texts.fillna("").rename(columns=lambda name: column(str(name)).heading)
+    sides = ["p{4cm}" if name in WORDS else "r" if column(str(name)).number else "l" for name in texts.columns]
+    plain = "".join(SPECIAL.get(character, character) for character in caption)
+    made = shown.to_latex(index=False, escape=True, column_format="".join(sides), caption=plain, label=f"tab:{label}")
+    return str(made)
+
+
+def draw(results: Results, result: str, folder: Path) -> None:
+    """Draw the figures of a result as SVG and PNG."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        for name, picture in CATALOGUE[result].figures.items():
+            figure = picture.draw(results)
+            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
+                with artifacts.replacing(folder / f"{name}.{kind}") as temporary:
+                    figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+def read(config: Config, name: str, result: str, folder: Path) -> Mapping[str, pd.DataFrame]:
+    """Tables of a result as `write` left them, without the long ones.
+
+    Raises:
+        ArtifactError: when one is missing, damaged or of other settings.
+    """
+    wanted = identities.key(plan.identity(config, name, result))
+    names = [table for table, entry in CATALOGUE[result].tables.items() if not entry.long]
+    names += [f"{result}-{ORIGINS}"] if plan.simulated(config, name, result) else []
+    frames = {}
+    for table in names:
+        path = folder / f"{table}.parquet"
+        arrow, document = artifacts.read_table(path, KIND, {})
+        if identities.key(document["identity"]) != wanted:
+            raise ArtifactError(f"{path}: was made with other settings; delete {folder} and run again")
+        frames[table] = arrow.to_pandas()
+    return frames

@@ -1,0 +1,11 @@
+"""One of the paper's results, or the report of all."""
+
+from bsnn import log, stages, stages_paper
+from bsnn.config import validate
+
+with log.job(snakemake.log[0]):
+    job = stages.Job(validate(snakemake.config), snakemake.wildcards.experiment)
+    if snakemake.params.result == "report":
+        stages_paper.report(job)
+    else:
+        stages_paper.result(job, snakemake.params.result)
