@@ -63,7 +63,8 @@ def accuracy(gathered: Gathered) -> pd.DataFrame:
     found = published.of(gathered.config.experiments[gathered.name])
     entries = [entry for entry in found.accuracy if entry.weights in gathered.config.weights]
     pairs = product(entries, gathered.sources.values())
-    return pd.DataFrame([_compared(gathered, entry, source) for entry, source in pairs])
+    table = pd.DataFrame([_compared(gathered, entry, source) for entry, source in pairs])
+    return table.astype({"time": "Int64", "epochs": "Int64", "verdict": "string"})
 
 
 def _compared(gathered: Gathered, entry: Accuracy, source: Source) -> dict[str, object]:
@@ -81,7 +82,7 @@ def _compared(gathered: Gathered, entry: Accuracy, source: Source) -> dict[str, 
         "network": NAMES[entry.network, entry.weights],
         "protocol": experiment.protocol_name,
         "percentile": percentile if spiking else np.nan,
-        "time": pd.array([time if spiking else None], "Int64")[0],
+        "time": time if spiking else pd.NA,
         "published": np.nan if entry.value is None else entry.value,
         "measured_mean": measured.mean(),
         "measured_std": measured.std(),
