@@ -68,7 +68,7 @@ def test_published_recipes_are_those_that_run() -> None:
         table = hyperparameters(found).set_index("setting")
         for weights in ("full", "binary"):
             stated = table[table[f"published_{weights}"].notna()].drop(index="source")
-            assert len(stated) >= 7
+            assert len(stated) >= 13
             assert stated[f"published_{weights}"].tolist() == stated[f"used_{weights}"].tolist()
 
 

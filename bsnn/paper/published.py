@@ -21,7 +21,7 @@ class Accuracy(Section):
     tolerance: float | None = None  # points; this project's
     percentile: Percentile | None = None  # of the run that gave the value
     time: PositiveInt | None = None
-    status: Literal["certain", "third party", "not found"]
+    status: Literal["certain", "third party", "not found", "not published"]
     source: str
 
 
@@ -41,10 +41,10 @@ class Published(Section):
     recipes: dict[Weights, dict[str, str]] = Field(default_factory=dict)
 
 
-_NOTHING = "no result of the paper"
+_NOTHING = "nothing found for this data set and network"
 NOTHING = Published(
     accuracy=[
-        Accuracy(network=network, weights=weights, value=None, status="not found", source=_NOTHING)
+        Accuracy(network=network, weights=weights, value=None, status="not published", source=_NOTHING)
         for network in ("ANN", "SNN")
         for weights in ("full", "binary")
     ]

@@ -20,7 +20,8 @@ def hyperparameters(gathered: Gathered) -> pd.DataFrame:
     recipes = published.of(experiment).recipes
     rows = [_row(setting, experiment, recipes, used) for setting, used in RECIPE.items()]
     for setting, text in _shared(gathered, experiment).items():
-        rows.append({"setting": setting, **{f"used_{weights}": text for weights in KINDS}})
+        stated = {f"published_{weights}": recipes.get(weights, {}).get(setting) for weights in KINDS}
+        rows.append({"setting": setting, **stated, **{f"used_{weights}": text for weights in KINDS}})
     columns = ["setting", *(f"{which}_{weights}" for weights in KINDS for which in ("published", "used"))]
     shown = [name for name in columns if name.rpartition("_")[2] in ("setting", *config.weights)]
     return pd.DataFrame(rows, columns=columns)[shown].astype("string")
