@@ -29,6 +29,7 @@ done <<< "$PATH:"
 export PATH=${clean}/usr/sbin:/sbin
 
 die() { printf 'lab: %s\n' "$*" >&2; exit 1; }
+cannot() { printf 'no SLURM here: %s\n' "$*" >&2; exit 3; } # 3: nothing is wrong with the lab
 
 # ---- processes, by pid file and name
 
@@ -83,7 +84,7 @@ install() {
     type -P mariadbd > /dev/null || missing+=(mariadb-server)
     [ ${#missing[@]} -gt 0 ] || return 0
     [ "${LAB_INSTALL:-1}" = 1 ] && [ "$(id -u)" = 0 ] && type -P apt-get > /dev/null \
-        || die "packages are missing and cannot be installed here (no root, or no apt-get): ${missing[*]}"
+        || cannot "packages are missing and cannot be installed (no root, or no apt-get): ${missing[*]}"
     local policy=/usr/sbin/policy-rc.d mine=no
     if [ ! -e $policy ]; then # packages must not start daemons of their own
         printf '#!/bin/sh\nexit 101\n' > $policy
@@ -94,7 +95,7 @@ install() {
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
         > "$L/log/apt.log" 2>&1 || failed=yes
     [ $mine = no ] || rm -f $policy
-    [ $failed = no ] || { tail -5 "$L/log/apt.log" >&2; die "apt-get failed"; }
+    [ $failed = no ] || { tail -5 "$L/log/apt.log" >&2; cannot "apt-get failed"; }
 }
 
 # ---- configuration
@@ -180,7 +181,8 @@ END
     done
     cat >> "$L/etc/slurm.conf" << END
 PartitionName=cpu Nodes=node[1-$NODES] Default=YES MaxTime=24:00:00 State=UP
-PartitionName=gpu Nodes=gpu[1-$GPU_NODES] MaxTime=24:00:00 State=UP
+# spread over the nodes
+PartitionName=gpu Nodes=gpu[1-$GPU_NODES] LLN=YES MaxTime=24:00:00 State=UP
 END
     (
         umask 077 # slurmdbd refuses any other mode
