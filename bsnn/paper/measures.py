@@ -92,8 +92,7 @@ def _compared(gathered: Gathered, entry: Accuracy, source: Source) -> dict[str, 
         "epochs": pd.NA if imported else recipe.epochs,
         "seeds": len(runs),
         "images": runs[0].images,
-        "status": entry.status,
-        "source": entry.source,
+        "source": f"{entry.status}: {entry.source}",
     }
 
 

@@ -67,7 +67,6 @@ COLUMNS: dict[str, Column] = {
     "used_full": _text("full, as run"),
     "published_binary": _text("binary, published"),
     "used_binary": _text("binary, as run"),
-    "status": _text("status"),
     "source": _text("source"),
     "spikes_per_image": _numbers("spikes / image", ",.0f"),
     "spikes_per_neuron": _numbers("spikes / neuron", ".3f"),
