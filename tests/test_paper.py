@@ -149,6 +149,19 @@ def test_comparison_with_a_published_value(tmp_path: Path, monkeypatch: pytest.M
         assert row["verdict"] == verdict
 
 
+def test_a_run_of_others_is_compared_at_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = published.Accuracy(
+        network="SNN", weights="binary", value=60.48, percentile=99.0, time=2, status="third party", source="x"
+    )
+    monkeypatch.setattr(published, "of", lambda _: published.Published(accuracy=[entry]))
+    row = measures.accuracy(gathered(tmp_path, "accuracy")).iloc[0]
+    run = small.random_truth()("binary", 0, 99.0)
+    assert (row["network"], row["percentile"], row["time"]) == ("B-SNN", 99.0, 2)
+    assert row["measured_mean"] == pytest.approx(100 * np.mean(run.predicted[:, 1] == run.labels))
+    assert row["difference"] == pytest.approx(row["measured_mean"] - 60.48)
+    assert pd.isna(row["verdict"])
+
+
 def test_latency_needs_every_seed(tmp_path: Path) -> None:
     table = measures.latency(gathered(tmp_path, "latency", seeds=[0, 1], paper={"within": [0.5, 100.0]}))
     assert table[table["within"] == 100]["time_mean"].eq(1).all()
