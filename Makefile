@@ -18,8 +18,8 @@ help:
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config.py"
 	@echo "make readme     make the README's tables anew from results/reference/"
-	@echo "make lock       resolve requirements.txt anew from pyproject.toml"
-	@echo "make benchmark  measure the engines against their peers on this machine"
+	@echo "make lock       resolve requirements.txt anew from pyproject.toml (needs uv)"
+	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"
 
 $(READY): requirements.txt pyproject.toml
 	@echo "Making the environment in $(VENV): missing, or older than requirements.txt. This takes some minutes, once."
@@ -58,8 +58,10 @@ readme: $(READY)
 	python -c 'from pathlib import Path; from bsnn import reference; p = Path("README.md"); p.write_text(reference.fill(p.read_text()))'
 
 lock: $(READY)
+	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		--extra dev -o requirements.txt pyproject.toml
+	python .ci/environment.py > environment.yml
 
 benchmark: $(READY)
 	python benchmarks/simulation.py

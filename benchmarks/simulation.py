@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -136,7 +135,7 @@ def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
     machine = {
         "cpu": provenance.cpu_model(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": provenance.cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "revision": provenance.revision(),
@@ -160,7 +159,7 @@ def main() -> None:
     artifacts.write_text(args.out, frame.to_csv(index=False))
     shown = ["engine", "network", "batch", "steps", "seconds", "image_steps_per_second", "ratio_to_bindsnet"]
     print(frame[[*shown, "peak_memory_mib"]].round(2).to_markdown(index=False))
-    print(f"\n{args.out}: {provenance.cpu_model()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}")
+    print(f"\n{args.out}: {provenance.cpu_model()}, {provenance.cores()} cores, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def copy(source: str | Path, path: str | Path) -> None:
     """Copy a file, whole or not at all."""
+    if not Path(source).is_file():
+        raise _missing(Path(source))
     with replacing(path) as temporary:
         shutil.copyfile(source, temporary)
 

@@ -45,7 +45,10 @@ def _changes(texts: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value, for example --set compute.engine=torch")
-        nested: Any = yaml.safe_load(value)
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
         for part in reversed(name.split(".")):
             nested = {part: nested}
         changes = config.merge(changes, nested)

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -34,9 +35,15 @@ Population = Literal["all", "positive"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
+RESERVED = ("data", "reference", "checkpoints", "benchmarks")  # folders of results/ that no experiment may take
+
+
 def _as_list(value: object) -> object:
     """One value stands for a list of one, so that `--config percentile=99.9` works."""
-    return list(value) if isinstance(value, list | tuple) else [value]
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if any(isinstance(one, bool) for one in values):
+        raise ValueError(f"expected a value or a list of values, found {value!r}")
+    return values
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -61,7 +68,7 @@ Percentile = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AfterVal
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -130,7 +137,9 @@ class Optimiser(Section):
     name: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat = Field(description="Learning rate of the first epoch.")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam only.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="Adam only."
+    )
     eps: PositiveFloat = Field(1e-8, description="Adam only.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; never applied to binarised latents.")
     weight_decay_epochs: PositiveInt | None = Field(None, description="Weight decay is 0 after this many epochs.")
@@ -544,9 +553,29 @@ class Config(Section):
                 )
             if (self.paper.time or 0) > simulated:
                 raise ValueError(f"paper.time: experiment '{name}' simulates {simulated} steps, not {self.paper.time}")
+            self._can_be_computed(name)
         for name in self.experiments:
+            if name in RESERVED:
+                raise ValueError(f"experiments: '{name}' is a folder of results/ already; choose another name")
             self._shares_networks(name)
         return self
+
+    def _can_be_computed(self, name: str) -> None:
+        """Devices share each batch evenly; engines that need integer sums are asked for binary networks only."""
+        for stage in ("train", "binarize"):
+            batch = getattr(self.experiments[name], stage).batch_size
+            if batch % self.compute.devices:
+                raise ValueError(
+                    f"compute.devices: {self.compute.devices} devices cannot share a batch of {batch} evenly "
+                    f"(experiments.{name}.{stage}.batch_size)"
+                )
+        if self.compute.engine in ("integer", "triton") and "full" in self.weights:
+            raise ValueError(
+                f"compute.engine: '{self.compute.engine}' takes binary networks only; "
+                "set weights to binary, or the engine to auto, which takes it wherever it can"
+            )
+        if self.compute.engine == "triton" and self.compute.accelerator == "cpu":
+            raise ValueError("compute.engine: 'triton' needs a GPU, and compute.accelerator is cpu")
 
     def _shares_networks(self, name: str) -> None:
         own = self.experiments[name]
@@ -559,6 +588,18 @@ class Config(Section):
         for section in ("data", "network", "train", "binarize", "imported"):
             if getattr(own, section) != getattr(other, section):
                 raise ValueError(f"{where}: {section} is not that of '{own.networks_of}'; set networks_of to null")
+
+
+def check_percentile(value: float) -> float:
+    """The value, if it is a percentile of the activation tables.
+
+    Raises:
+        ConfigError: out of range, or off the grid.
+    """
+    try:
+        return TypeAdapter(Percentile).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"percentile {value}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def format_percentile(percentile: float) -> str:
@@ -588,6 +629,8 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
         raise ConfigError(f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ...")
     own = {key: value for key, value in definition.items() if key != "extends"}
     parent = definition.get("extends")
+    if not isinstance(parent, str | None):
+        raise ConfigError(f"experiments.{name}.extends: expected the name of one experiment, found {parent!r}")
     return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
 
 

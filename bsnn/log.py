@@ -23,6 +23,7 @@ def job(path: str | Path | None = None) -> Iterator[None]:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
+    level = logger.level
     logger.setLevel(logging.INFO)
     try:
         yield
@@ -33,6 +34,7 @@ def job(path: str | Path | None = None) -> Iterator[None]:
         logger.exception("unexpected error; please report it with this log")
         sys.exit(1)
     finally:
+        logger.setLevel(level)
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()

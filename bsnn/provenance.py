@@ -69,9 +69,14 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
+def cores() -> int:
+    """Cores that this process may use, where the system tells (Linux), else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> dict[str, object]:
     """Processor, number of usable cores, and GPUs (empty when torch is not loaded)."""
-    return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "gpus": _gpus()}
+    return {"cpu": cpu_model(), "cores": cores(), "gpus": _gpus()}
 
 
 @cache

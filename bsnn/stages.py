@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsnn import artifacts, identity
-from bsnn.config import Checkpoint, Config, Experiment, Weights
+from bsnn.config import Checkpoint, Config, Experiment, Weights, check_percentile
 from bsnn.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Job:
         if self.name not in self.config.experiments:
             known = ", ".join(sorted(self.config.experiments))
             raise ConfigError(f"there is no experiment '{self.name}'; experiments: {known}")
+        check_percentile(self.percentile)
         shards = self.experiment.simulation.shards
         if not 1 <= self.shard <= shards:
             raise ConfigError(f"shard {self.shard} does not exist: experiment '{self.name}' has 1 to {shards}")
@@ -73,7 +74,7 @@ def train(job: Job) -> None:
     """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
     from bsnn import binarize, datasets
 
-    _threads(job)
+    settle(job)
     paths, experiment = job.paths, job.experiment
     images = datasets.load(paths.data(job.name))
     given = experiment.imported.of(job.weights)
@@ -130,7 +131,7 @@ def activations(job: Job) -> None:
     from bsnn import activations as rooms
     from bsnn import binarize, datasets, protocols
 
-    _threads(job)
+    settle(job)
     experiment, device = job.experiment, _device(job)
     trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
     trained.module.to(device)
@@ -163,7 +164,7 @@ def simulate(job: Job) -> None:
 
     from bsnn import binarize, datasets, engines, protocols, readout, simulate, spiking
 
-    _threads(job)
+    settle(job)
     experiment, device, compute = job.experiment, _device(job), job.config.compute
     trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
     network = spiking.convert(trained, _lambdas(job), initial=experiment.simulation.initial)
@@ -175,7 +176,7 @@ def simulate(job: Job) -> None:
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
-    result = simulate.run(engine, batches(), experiment.simulation.time)
+    result = simulate.run(engine, batches(), experiment.simulation.time, total=len(order))
     seconds = time.monotonic() - started
     ann = _predictions(trained.module.to(device), batches())
     predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
@@ -226,7 +227,8 @@ def _predictions(module: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
     import torch
 
     with torch.no_grad():
-        return torch.cat([module(batch).argmax(1).cpu() for batch in batches])
+        found = [module(batch).argmax(1).cpu() for batch in batches]
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *found])
 
 
 def _device(job: Job) -> torch.device:
@@ -243,7 +245,9 @@ def _device(job: Job) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _threads(job: Job) -> None:
+def settle(job: Job) -> None:
+    """As many threads as the job may use; float32 means float32 (convolutions on a GPU default to TF32)."""
     import torch
 
     torch.set_num_threads(job.config.compute.threads)
+    torch.backends.cudnn.allow_tf32 = False

@@ -54,7 +54,7 @@ def method(job: MethodJob) -> None:
 
     from bsnn import accounting, datasets, methods, networks_io, protocols, simulate
 
-    stages._threads(job)
+    stages.settle(job)
     experiment, device, compute = job.experiment, stages._device(job), job.config.compute
     trained = networks_io.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
     trained.module.to(device)

@@ -32,7 +32,7 @@ class Bench:
     def __init__(self, job: stages.Job, held_out_images: int | None) -> None:
         from bsnn import datasets, networks_io
 
-        stages._threads(job)
+        stages.settle(job)
         self.job, self.device = job, stages._device(job)
         self.trained: Trained = networks_io.load(
             job.paths.network(job.name, job.weights, job.seed), job.experiment.network

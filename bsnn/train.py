@@ -8,21 +8,19 @@ same number of threads).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
-from torch import Tensor
 
-from bsnn import binarize, checkpoint, config, identity, recipe
+from bsnn import artifacts, binarize, checkpoint, config, identity, recipe
 from bsnn.datasets import DataSet
 from bsnn.errors import BsnnError, ConfigError
 from bsnn.loop import Job, Loop
@@ -30,6 +28,8 @@ from bsnn.networks import VGG, Trained
 from bsnn.networks_io import assemble
 
 logger = logging.getLogger(__name__)
+
+HANDED_OVER = "result.pt"  # beside the checkpoints
 
 
 def fit(
@@ -65,9 +65,8 @@ def fit(
     fabric = _fabric(job.recipe, compute)
     with checkpoint.exclusive(checkpoints):
         found = _launch(fabric, job)
-    parts = [{name: torch.from_numpy(array) for name, array in part.items()} for part in found["parts"]]
     shape = (3, data.image_size, data.image_size)
-    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *parts)
+    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
     return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
 
 
@@ -94,17 +93,21 @@ def _fabric(recipe_: config.Train, compute: config.Compute) -> Fabric:
 def _launch(fabric: Fabric, job: Job) -> dict[str, Any]:
     """Run on all devices; an error of ours in another process comes back as what it was."""
     try:
-        found: dict[str, Any] = fabric.launch(partial(_run, job=job))
-        return found
+        found: dict[str, Any] | None = fabric.launch(partial(_run, job=job))
     except torch.multiprocessing.ProcessRaisedException as error:
         _, mark, message = str(error).rpartition("\nbsnn.errors.")
         if not mark:
             raise
         raise BsnnError(message.partition(": ")[2].strip()) from error
+    return found or torch.load(job.checkpoints / HANDED_OVER, weights_only=True)
 
 
-def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
-    """What each process does: build, restore, train the epochs that are left."""
+def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
+    """What each process does: build, restore, train the epochs that are left.
+
+    Several processes leave the result in a file: Fabric joins them before it reads what they return, and a result
+    larger than a pipe's buffer would wait for ever.
+    """
     with _reproducible(fabric.device):
         module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
         binarize.project_(module)
@@ -121,12 +124,13 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
         signs, alphas = binarize.parts(module)
     names = [layer.name for layer in module.plan if layer.name not in signs]
     full = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in names}
-    return {"parts": [_arrays(full), _arrays(signs), _arrays(alphas)], "history": history}
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """As NumPy arrays: a tensor from another process is gone when that process ends."""
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    found = {"parts": [full, dict(signs), dict(alphas)], "history": history}
+    if fabric.world_size == 1:
+        return found
+    if fabric.is_global_zero:
+        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary:
+            torch.save(found, temporary)
+    return None
 
 
 def _initial(job: Job) -> VGG:

@@ -77,7 +77,8 @@ def for_data(w):
 
 
 def experiment_of_data(w):
-    for name in CONFIG.experiments:
+    running_first = [*CONFIG.run, *CONFIG.experiments]
+    for name in sorted(running_first, key=lambda one: CONFIG.experiments[one].data.path is None):
         if PATHS.data(name).name == f"{w.data}-{w.key}.{w.suffix}":
             return name
     raise WorkflowError(f"no experiment of the current settings uses data set {w.data} with key {w.key}")

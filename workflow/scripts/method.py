@@ -3,14 +3,15 @@
 from bsnn import log, stages_methods
 from bsnn.config import validate
 
-with log.job(snakemake.log[0]):
-    job = stages_methods.MethodJob(
-        validate(snakemake.config),
-        snakemake.wildcards.experiment,
-        weights=snakemake.wildcards.weights,
-        seed=int(snakemake.wildcards.seed),
-        shard=int(snakemake.wildcards.shard),
-        method=snakemake.wildcards.method,
-        steps=int(snakemake.wildcards.steps),
-    )
-    stages_methods.method(job)
+if __name__ == "__main__":  # processes that training or decoding starts import this file anew
+    with log.job(snakemake.log[0]):
+        job = stages_methods.MethodJob(
+            validate(snakemake.config),
+            snakemake.wildcards.experiment,
+            weights=snakemake.wildcards.weights,
+            seed=int(snakemake.wildcards.seed),
+            shard=int(snakemake.wildcards.shard),
+            method=snakemake.wildcards.method,
+            steps=int(snakemake.wildcards.steps),
+        )
+        stages_methods.method(job)

@@ -3,9 +3,10 @@
 from bsnn import log, stages, stages_paper
 from bsnn.config import validate
 
-with log.job(snakemake.log[0]):
-    job = stages.Job(validate(snakemake.config), snakemake.wildcards.experiment)
-    if snakemake.params.result == "report":
-        stages_paper.report(job)
-    else:
-        stages_paper.result(job, snakemake.params.result)
+if __name__ == "__main__":  # processes that training or decoding starts import this file anew
+    with log.job(snakemake.log[0]):
+        job = stages.Job(validate(snakemake.config), snakemake.wildcards.experiment)
+        if snakemake.params.result == "report":
+            stages_paper.report(job)
+        else:
+            stages_paper.result(job, snakemake.params.result)

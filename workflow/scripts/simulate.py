@@ -3,13 +3,14 @@
 from bsnn import log, stages
 from bsnn.config import validate
 
-with log.job(snakemake.log[0]):
-    job = stages.Job(
-        validate(snakemake.config),
-        snakemake.wildcards.experiment,
-        weights=snakemake.wildcards.weights,
-        seed=int(snakemake.wildcards.seed),
-        percentile=float(snakemake.wildcards.percentile),
-        shard=int(snakemake.wildcards.shard),
-    )
-    stages.simulate(job)
+if __name__ == "__main__":  # processes that training or decoding starts import this file anew
+    with log.job(snakemake.log[0]):
+        job = stages.Job(
+            validate(snakemake.config),
+            snakemake.wildcards.experiment,
+            weights=snakemake.wildcards.weights,
+            seed=int(snakemake.wildcards.seed),
+            percentile=float(snakemake.wildcards.percentile),
+            shard=int(snakemake.wildcards.shard),
+        )
+        stages.simulate(job)

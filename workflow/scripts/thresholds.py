@@ -3,12 +3,13 @@
 from bsnn import log, stages
 from bsnn.config import validate
 
-with log.job(snakemake.log[0]):
-    job = stages.Job(
-        validate(snakemake.config),
-        snakemake.wildcards.experiment,
-        weights=snakemake.wildcards.weights,
-        seed=int(snakemake.wildcards.seed),
-        percentile=float(snakemake.wildcards.percentile),
-    )
-    stages.thresholds(job)
+if __name__ == "__main__":  # processes that training or decoding starts import this file anew
+    with log.job(snakemake.log[0]):
+        job = stages.Job(
+            validate(snakemake.config),
+            snakemake.wildcards.experiment,
+            weights=snakemake.wildcards.weights,
+            seed=int(snakemake.wildcards.seed),
+            percentile=float(snakemake.wildcards.percentile),
+        )
+        stages.thresholds(job)

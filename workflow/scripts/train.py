@@ -3,11 +3,12 @@
 from bsnn import log, stages
 from bsnn.config import validate
 
-with log.job(snakemake.log[0]):
-    job = stages.Job(
-        validate(snakemake.config),
-        snakemake.wildcards.experiment,
-        weights=snakemake.params.weights,
-        seed=int(snakemake.wildcards.seed),
-    )
-    stages.train(job)
+if __name__ == "__main__":  # processes that training or decoding starts import this file anew
+    with log.job(snakemake.log[0]):
+        job = stages.Job(
+            validate(snakemake.config),
+            snakemake.wildcards.experiment,
+            weights=snakemake.params.weights,
+            seed=int(snakemake.wildcards.seed),
+        )
+        stages.train(job)
