@@ -283,7 +283,8 @@ crash() {
 
 revive() {
     start slurmd -N "$1"
-    wait_for 60 "$1" sh -c "sinfo -h -n $1 -t idle -o %N | grep -q ."
+    # no star: it responds; its dead jobs may stay in its books for a while
+    wait_for 60 "$1" sh -c "sinfo -h -N -n $1 -o %T | grep -qxE 'idle|mixed|allocated'"
 }
 
 command=$2
