@@ -124,7 +124,7 @@ def plain(experiment_: config.Experiment, seed: int) -> dict[str, torch.Tensor]:
     return dict(module.state_dict())
 
 
-def plain_experiment() -> config.Experiment:
+def plain_experiment(**changes: object) -> config.Experiment:
     sgd = {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}
     return experiment(
         network__dropout=0.0,
@@ -132,6 +132,7 @@ def plain_experiment() -> config.Experiment:
         train__schedule={"milestones": [2]},
         train__augment={},
         train__epochs=3,
+        **changes,
     )
 
 
@@ -143,10 +144,14 @@ def test_equals_plain_torch(tmp_path) -> None:
 
 
 def test_two_devices_share_the_global_batch(tmp_path) -> None:
-    """Batches of 20 as 10 and 10: the same network but for the order of sums. (96 images: the last batch is 16.)"""
-    one, history = train.fit(plain_experiment(), "full", 7, data_set(), COMPUTE, tmp_path / "1", None)
+    """Batches of 20 as 10 and 10: the same network but for the order of sums. (96 images: the last batch is 16.)
+
+    The weights are larger than a pipe's buffer (64 KiB), which processes once waited on for ever.
+    """
+    wide = plain_experiment(network__hidden=[600])
+    one, history = train.fit(wide, "full", 7, data_set(), COMPUTE, tmp_path / "1", None)
     two = config.Compute(accelerator="cpu", devices=2)
-    both, history_both = train.fit(plain_experiment(), "full", 7, data_set(), two, tmp_path / "2", None)
+    both, history_both = train.fit(wide, "full", 7, data_set(), two, tmp_path / "2", None)
     for name, weight in state(both).items():
         torch.testing.assert_close(weight, state(one)[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(history_both["train_loss"], history["train_loss"], rtol=1e-4)
