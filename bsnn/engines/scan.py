@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK = 2**16  # neurons at once for one thread: potential, threshold and current fill 768 KiB
+CHUNK = 2**15  # neurons at once for one thread: potential, threshold and current fill 384 KiB
 
 
 class Neurons:
