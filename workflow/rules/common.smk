@@ -217,7 +217,7 @@ def stale(noting, of=identity.results):
     stamps = {}
     for name in CONFIG.experiments:
         if notes_other(name, noting, of):
-            stamps[name] = Path("results", name, f".stale-{noting.replace('/', '-')}")
+            stamps[name] = Path("results", name, "-".join([".stale", *Path(noting).parts]))
             stamps[name].write_text(identity.key(of(CONFIG, name)))
 
     return lambda w: [str(stamps[w.experiment])] if w.experiment in stamps else []
