@@ -16,7 +16,7 @@ help:
 	@echo "make test-slurm the pipeline on a SLURM of its own, installed where it is missing and the user is root"
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
-	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config.py"
+	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
 	@echo "make readme     make the README's tables anew from results/reference/"
 	@echo "make lock       resolve requirements.txt anew from pyproject.toml (needs uv)"
 	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"

@@ -48,6 +48,12 @@ def _quirks(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Any]:
     return {"quirks": found} if found else {}
 
 
+def _tested(experiment: Experiment) -> dict[str, Any]:
+    """Which test images are simulated, and how they are shown."""
+    images = experiment.simulation.images
+    return {**_quirks(experiment, TEST), **({} if images is None else {"test_images": images})}
+
+
 def canonical(section: BaseModel) -> dict[str, Any]:
     """Settings that differ from their defaults, so that a new optional setting leaves old keys alone.
 
@@ -203,7 +209,7 @@ def method(
         "images": experiment.latency.images,
         **(by_percentile if chosen.threshold == "percentile" else {}),
         **({"engine": config.compute.engine} if weights == "full" else {}),
-        **_quirks(experiment, TEST),
+        **_tested(experiment),
         "upstream": activations(experiment, weights, seed),
     }
 
@@ -220,7 +226,7 @@ def search(config: Config, experiment: Experiment, weights: Weights, seed: int) 
         "images": settings.images,
         "thresholds": canonical(experiment.thresholds),
         **({"engine": config.compute.engine} if weights == "full" else {}),
-        **_quirks(experiment, TEST),
+        **_tested(experiment),
         "upstream": activations(experiment, weights, seed),
     }
 

@@ -160,7 +160,6 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps."""
-    import torch
 
     from bsnn import binarize, datasets, engines, protocols, readout, simulate, spiking
 
@@ -172,7 +171,7 @@ def simulate(job: Job) -> None:
     logger.info("engine %s on %s: %s", chosen, device, reason)
     engine = engines.create(chosen, network, device, compute.memory_mib)
     split = datasets.load(job.paths.data(job.name)).test
-    order = torch.arange(len(split)).tensor_split(experiment.simulation.shards)[job.shard - 1]
+    order = simulated(job, len(split))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
@@ -186,6 +185,14 @@ def simulate(job: Job) -> None:
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
+
+
+def simulated(job: Job, count: int) -> Tensor:
+    """Indices of the test images of the job's shard, among `count`; int64."""
+    from bsnn import datasets
+
+    settings = job.experiment.simulation
+    return datasets.evenly(count, settings.images).tensor_split(settings.shards)[job.shard - 1]
 
 
 def tables(job: Job) -> None:

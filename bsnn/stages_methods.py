@@ -50,8 +50,6 @@ class MethodJob(stages.Job):
 
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
-    import torch
-
     from bsnn import accounting, datasets, methods, networks_io, protocols, simulate
 
     stages.settle(job)
@@ -64,7 +62,7 @@ def method(job: MethodJob) -> None:
     network = methods.convert(trained, theta, job.switches, job.steps, images)
     engine, reason = methods.engine(compute.engine, network, job.switches, device, compute.memory_mib)
     logger.info("engine %s on %s: %s", engine.name, device, reason)
-    order = torch.arange(len(data.test)).tensor_split(experiment.simulation.shards)[job.shard - 1]
+    order = stages.simulated(job, len(data.test))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()

@@ -42,7 +42,8 @@ class Bench:
         self.held_out = held_out_images is not None
         self.split = self.data.train if self.held_out else self.data.test
         count = len(self.split)
-        self.order = datasets.evenly(count, None) if held_out_images is None else held_out(job, count, held_out_images)
+        shown = job.experiment.simulation.images
+        self.order = datasets.evenly(count, shown) if held_out_images is None else held_out(job, count, held_out_images)
         self.labels = self.split.labels[self.order]
 
     def batches(self) -> Iterator[Tensor]:

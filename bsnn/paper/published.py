@@ -7,9 +7,9 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
-from bsnn.config import Experiment, Percentile, PositiveInt, Section, Weights
+from bsnn.config import Experiment, Percentile, Section, Weights
 
 
 class Accuracy(Section):

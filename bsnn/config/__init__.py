@@ -1,0 +1,62 @@
+"""The one source of every setting: typed, closed to unknown keys, checked as a whole before any job starts.
+
+`load` turns config.yaml (and Snakemake's overrides) into a `Config`; `schema` writes the JSON schema that editors
+use. Nothing else in the project states a default. Rooms: `values` (shared by all), `training` (data, network,
+recipes), `conversion` (activations to methods), `experiment`, `run` (the whole), and `loading` (from and to text).
+"""
+
+from bsnn.config.conversion import METHODS, Activations, EarlyExit, Latency, Method, Search, Simulation, Thresholds
+from bsnn.config.experiment import QUIRKS, Checkpoint, Experiment, Imported, Protocol
+from bsnn.config.loading import POOLING, load, merge, schema, validate, variant_name
+from bsnn.config.run import Compute, Config, Paper
+from bsnn.config.training import Augment, Binarize, Data, Network, Optimiser, Schedule, Train
+from bsnn.config.values import (
+    Engine,
+    Name,
+    Percentile,
+    Population,
+    Section,
+    Weights,
+    check_percentile,
+    format_percentile,
+)
+
+__all__ = [
+    "METHODS",
+    "POOLING",
+    "QUIRKS",
+    "Activations",
+    "Augment",
+    "Binarize",
+    "Checkpoint",
+    "Compute",
+    "Config",
+    "Data",
+    "EarlyExit",
+    "Engine",
+    "Experiment",
+    "Imported",
+    "Latency",
+    "Method",
+    "Name",
+    "Network",
+    "Optimiser",
+    "Paper",
+    "Percentile",
+    "Population",
+    "Protocol",
+    "Schedule",
+    "Search",
+    "Section",
+    "Simulation",
+    "Thresholds",
+    "Train",
+    "Weights",
+    "check_percentile",
+    "format_percentile",
+    "load",
+    "merge",
+    "schema",
+    "validate",
+    "variant_name",
+]

@@ -1,0 +1,181 @@
+"""From a trained network to a spiking one: activations, thresholds, simulation, and methods for few time steps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from bsnn.config.values import Name, Percentile, Population, Section, Several
+
+
+class Activations(Section):
+    """Calibration images for the percentiles: training images, without augmentation, with dropout off."""
+
+    images: PositiveInt = Field(3500, description="Number of training images (evenly spaced; all if there are fewer).")
+    batch_size: PositiveInt = Field(
+        100,
+        description="Images a forward pass; part of the identity, since it changes last bits of activations.",
+    )
+
+
+class Thresholds(Section):
+    """How thresholds are read from the activation table."""
+
+    population: Population = Field(
+        "all",
+        description="Percentile over all post-ReLU values, zeros included (as the original), or positive ones.",
+    )
+
+
+class Simulation(Section):
+    """The spiking simulation."""
+
+    time: PositiveInt = Field(description="Simulated time steps T.")
+    initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
+    images: PositiveInt | None = Field(
+        None, description="Simulate only this many test images (evenly spaced); trains nothing again."
+    )
+    shards: PositiveInt = Field(1, description="Jobs over which the test set is spread.")
+
+
+class Method(Section):
+    """Switches of the conversion, on top of percentile thresholds; without any, the baseline of the experiment."""
+
+    percentile: Percentile | None = Field(None, description="Thresholds at this percentile, not at latency.percentile.")
+    percentiles: dict[PositiveInt, Percentile] = Field(
+        default_factory=dict, description="Percentile for each reported time; others use `percentile`."
+    )
+    threshold: Literal["percentile", "squared-error"] = Field(
+        "percentile", description="`squared-error`: thresholds with the least squared error of activations in T steps."
+    )
+    initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
+    shift: bool = Field(False, description="Half a threshold spread over T steps, in place of an initial potential.")
+    signed: bool = Field(False, description="Negative spikes take back what was sent too early.")
+    correction: Literal["none", "potential", "channel", "bias"] = Field(
+        "none",
+        description="Mean error on calibration images, added to the potentials of each neuron or channel, or "
+        "to the currents of each channel.",
+    )
+    delay: int = Field(0, ge=0, description="First steps that the read-out leaves out, while at least 4 remain.")
+    second_pass: Literal["none", "srp", "cos"] = Field(
+        "none", description="Start again from what a first pass left in the membranes of the image's neurons."
+    )
+    first_pass: PositiveInt = Field(4, description="Steps of the first of two passes; they count as time steps.")
+
+    @property
+    def per_time(self) -> bool:
+        """Whether the network depends on the number of time steps, so that each time is simulated by itself."""
+        fitted = self.threshold == "squared-error" or self.correction != "none"
+        return fitted or self.shift or bool(self.percentiles)
+
+    @model_validator(mode="after")
+    def _counts_nothing_twice(self) -> Method:
+        charged = [name for name in ("initial", "shift") if getattr(self, name)]
+        if len(charged) > 1:
+            raise ValueError("initial and shift both add half a threshold by step T, which would count twice: use one")
+        if self.shift and self.correction != "none":
+            raise ValueError("a correction measures all that is missing by step T, the shift adds it again: use one")
+        if self.second_pass != "none" and self.correction != "none":
+            raise ValueError(
+                "a correction is measured over one pass of T steps, and a second pass starts from potentials chosen "
+                "for the image: both would move the same potentials for the same error; use one"
+            )
+        if self.second_pass != "none" and (self.signed or self.delay or self.per_time):
+            raise ValueError(
+                "second_pass takes back spikes sent too early, restarts the read-out and has fewer steps than T: it "
+                "cannot be combined with signed spikes, delay, or settings that are fitted to T"
+            )
+        if self.threshold == "squared-error" and (self.percentile is not None or self.percentiles):
+            raise ValueError("threshold squared-error chooses thresholds by itself: leave the percentile out")
+        return self
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "half-threshold": {"initial": 0.5},
+    "shift": {"shift": True},
+    "percentile-by-time": {"percentiles": {1: 97.0, 2: 98.0, 4: 99.0, 8: 99.5, 16: 99.8}},
+    "squared-error": {"threshold": "squared-error"},
+    "delayed-readout": {"delay": 8},
+    "potential-correction": {"correction": "potential"},
+    "channel-correction": {"correction": "channel"},
+    "bias-correction": {"correction": "bias"},
+    "signed": {"signed": True},
+    "srp": {"initial": 0.5, "second_pass": "srp"},
+    "cos": {"initial": 0.5, "second_pass": "cos"},
+    "best": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
+}
+"""Each switch alone, and one combination (`best`), the same everywhere; `snakemake search` finds a network's own."""
+
+
+class Search(Section):
+    """Search for the best switches on training images that calibrate nothing; the test set is seen once, at the end."""
+
+    time: PositiveInt | None = Field(None, description="Wanted number of time steps; 16 if no drop is wanted either.")
+    drop: float | None = Field(
+        None, description="Wanted drop from the ANN, in points: the fewest steps of latency.time that reach it."
+    )
+    images: PositiveInt = Field(500, description="Held-out training images.")
+    percentiles: list[Percentile] = Field(
+        default=[98.0, 99.0, 99.5, 99.8, 99.9, 99.95], description="Percentiles that are tried."
+    )
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Search:
+        if self.time is not None and self.drop is not None:
+            raise ValueError("give the wanted `time` or the wanted `drop`, not both")
+        return self
+
+
+class EarlyExit(Section):
+    """Images leave once their margin reaches a bound, which is chosen on training images that calibrate nothing."""
+
+    method: Name = Field("half-threshold", description="Method of conversion; one that does not depend on T.")
+    loss: float = Field(0.5, ge=0, description="Points of accuracy that the chosen bound may cost on held-out images.")
+    images: PositiveInt = Field(500, description="Held-out training images.")
+
+
+class Latency(Section):
+    """Accuracy in few time steps: a baseline and other methods of conversion, side by side."""
+
+    percentile: Percentile = Field(99.9, description="Thresholds of the baseline, and of methods that name none.")
+    time: Several[PositiveInt] = Field(
+        default=[1, 2, 4, 8, 16, 32, 64, 128], description="Time steps T; no more than these are simulated."
+    )
+    images: PositiveInt = Field(128, description="Training images that corrections are measured on.")
+    methods: dict[Name, Method] = Field(
+        default_factory=lambda: {name: Method.model_validate(switches) for name, switches in METHODS.items()},
+        description="Switches by method; `baseline`, without any, is always there.",
+    )
+    search: Search = Search()
+    early_exit: EarlyExit = EarlyExit()
+
+    @model_validator(mode="after")
+    def _baseline_is_plain(self) -> Latency:
+        if "baseline" in self.methods:
+            raise ValueError("methods.baseline: the baseline is always there and has no switches; use another name")
+        return self
+
+    @model_validator(mode="after")
+    def _exit_needs_a_curve(self) -> Latency:
+        name = self.early_exit.method
+        if name not in self.names:
+            if self.early_exit == EarlyExit():  # own methods do not have to name the default's
+                return self
+            raise ValueError(f"early_exit.method: there is no method '{name}'; methods: {', '.join(self.names)}")
+        if self.method(name).per_time:
+            raise ValueError(f"early_exit.method: '{name}' is fitted to one number of steps; take one that is not")
+        return self
+
+    def method(self, name: str) -> Method:
+        """Switches of a method."""
+        return Method() if name == "baseline" else self.methods[name]
+
+    def runs(self, name: str) -> list[int]:
+        """Numbers of steps that a method is simulated for: the longest one shows all others, if it does not matter."""
+        return sorted(self.time) if self.method(name).per_time else [max(self.time)]
+
+    @property
+    def names(self) -> list[str]:
+        """All methods, the baseline first."""
+        return ["baseline", *self.methods]

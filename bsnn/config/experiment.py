@@ -1,0 +1,139 @@
+"""One experiment: data, network, recipes, conversion, and the protocol by which it is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from bsnn.config.conversion import Activations, Latency, Simulation, Thresholds
+from bsnn.config.training import Binarize, Data, Network, Train
+from bsnn.config.values import Name, Section, Weights
+
+
+def _preset(value: object) -> object:
+    """A preset's name stands for the whole section."""
+    return {"preset": value} if isinstance(value, str) else value
+
+
+class Protocol(Section):
+    """How numbers are measured: clean, or with quirks of the original's code. A switch outweighs the preset."""
+
+    preset: Literal["clean", "original"] = Field(
+        "clean", description="`original` switches on what the original's script does on this data set."
+    )
+    delayed: bool | None = Field(
+        None, description="Propagation with one step of delay a connection; a shift of the time axis."
+    )
+    augmented_test: bool | None = Field(
+        None, description="Test images under a random crop (padding 4) and flip. Original: not for folders of images."
+    )
+    augmented_calibration: bool | None = Field(None, description="The same for the calibration images.")
+    calibration_dropout: bool | None = Field(None, description="Dropout is active while activations are collected.")
+    first_images: bool | None = Field(
+        None, description="The first training images calibrate, in place of evenly spaced ones."
+    )
+    original_normalisation: bool | None = Field(
+        None, description="The original's constants, whatever the network was trained with (cifar100, imagenet)."
+    )
+    stretched_test: bool | None = Field(
+        None, description="Test images resized without regard to their aspect ratio (folders of images only)."
+    )
+
+
+QUIRKS = tuple(name for name in Protocol.model_fields if name != "preset")
+
+
+class Checkpoint(Section):
+    """A checkpoint of the original, known by its content."""
+
+    path: Path = Field(description="The file (.pth.tar), read when the network is imported.")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; `bsnn import-checkpoint` tells it."
+    )
+
+
+class Imported(Section):
+    """Checkpoints in place of training."""
+
+    full: Checkpoint | None = Field(None, description="The full-precision network.")
+    binary: Checkpoint | None = Field(None, description="The binary network, scaling factors folded into the weights.")
+
+    def of(self, weights: Weights) -> Checkpoint | None:
+        """The checkpoint of a kind of network, if it is not to be trained."""
+        return self.full if weights == "full" else self.binary
+
+
+class Experiment(Section):
+    """One data set, one network, and the recipe of every stage."""
+
+    description: str = Field("", description="Source, expected result and cost; shown in the report.")
+    data: Data
+    network: Network
+    train: Train
+    binarize: Binarize
+    imported: Imported = Imported()
+    networks_of: Name | None = Field(
+        None, description="Experiment of the same data, network and recipes whose trained networks are used."
+    )
+    activations: Activations = Activations()
+    thresholds: Thresholds = Thresholds()
+    simulation: Simulation
+    latency: Latency = Latency()
+    ablation: bool = Field(
+        False, description="Adds an experiment for each other pool and place (NAME-max-before, ...), for the paper."
+    )
+    protocol: Annotated[
+        Protocol, BeforeValidator(_preset, json_schema_input_type=Literal["clean", "original"] | Protocol)
+    ] = Protocol()
+
+    @property
+    def original_quirks(self) -> frozenset[str]:
+        """Quirks that the original's script has on this data set."""
+        own = {"delayed", "calibration_dropout", "first_images"}
+        own |= {"stretched_test"} if self._folder else {"augmented_test", "augmented_calibration"}
+        return frozenset(own | ({"original_normalisation"} if self.data.name in ("cifar100", "imagenet") else set()))
+
+    @property
+    def quirks(self) -> frozenset[str]:
+        """Quirks that are on."""
+        preset = self.original_quirks if self.protocol.preset == "original" else frozenset()
+        chosen = {name: getattr(self.protocol, name) for name in QUIRKS}
+        return frozenset(name for name in QUIRKS if (name in preset if chosen[name] is None else chosen[name]))
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol in words: clean, original, or how it differs from the nearer preset."""
+        if self.quirks in (frozenset(), self.original_quirks):
+            return "original" if self.quirks else "clean"
+        if self.protocol.preset == "clean":
+            return f"clean with {', '.join(sorted(self.quirks))}"
+        changes = {"without": self.original_quirks - self.quirks, "with": self.quirks - self.original_quirks}
+        return "original " + " and ".join(
+            f"{word} {', '.join(sorted(names))}" for word, names in changes.items() if names
+        )
+
+    @property
+    def _folder(self) -> bool:
+        return self.data.name in ("imagenet", "folder")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        factor = 2**self.network.pools
+        if self.data.image_size % factor:
+            raise ValueError(
+                f"data.image_size {self.data.image_size} is not a multiple of {factor}, "
+                f"which the {self.network.pools} pools of network.features need"
+            )
+        for stage in ("train", "binarize"):
+            if getattr(self, stage).augment.resized_crop and not self._folder:
+                raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        if "stretched_test" in self.quirks and not self._folder:
+            raise ValueError(f"protocol.stretched_test needs a folder of images, not '{self.data.name}'")
+        if "original_normalisation" in self.quirks - self.original_quirks:
+            raise ValueError(
+                f"protocol.original_normalisation: the original has constants for cifar100 and imagenet, none for "
+                f"'{self.data.name}'; give data.mean and data.std"
+            )
+        return self

@@ -1,0 +1,157 @@
+"""From YAML to a checked configuration, and its JSON schema for editors."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bsnn.config.run import Config
+from bsnn.config.training import Network
+from bsnn.config.values import Section
+from bsnn.errors import ConfigError
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep copy of `base` with `changes` laid over it; sections are merged, everything else replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Definition of an experiment with its `extends` resolved."""
+    if name in seen:
+        raise ConfigError(f"experiments.{name}: extends itself through {' -> '.join((*seen, name))}")
+    if name not in experiments:
+        raise ConfigError(
+            f"experiments.{seen[-1]}.extends: there is no experiment '{name}'; have {sorted(experiments)}"
+        )
+    definition = experiments[name]
+    if not isinstance(definition, Mapping):
+        raise ConfigError(f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ...")
+    own = {key: value for key, value in definition.items() if key != "extends"}
+    parent = definition.get("extends")
+    if not isinstance(parent, str | None):
+        raise ConfigError(f"experiments.{name}.extends: expected the name of one experiment, found {parent!r}")
+    return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
+
+
+POOLING = (("average", "before"), ("average", "after"), ("max", "before"), ("max", "after"))
+
+
+def variant_name(name: str, pool: str, place: str) -> str:
+    """Name of an experiment with another pool."""
+    return f"{name}-{pool}-{place}"
+
+
+def _variants(name: str, definition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same experiment with each other pool and place, where it asks for that; only networks of its own can vary."""
+    network = definition.get("network")
+    if definition.get("ablation") is not True or definition.get("networks_of") or not isinstance(network, Mapping):
+        return {}
+    own = tuple(network.get(key, Network.model_fields[key].default) for key in ("pool", "place"))
+    variants = {}
+    for pool, place in (pooling for pooling in POOLING if pooling != own):
+        text = f"{definition.get('description', '')} Pooling ablation: {pool}, {place} the ReLU."
+        changes = {"network": {"pool": pool, "place": place}, "ablation": False, "description": text.strip()}
+        variants[variant_name(name, pool, place)] = merge(definition, changes)
+    return variants
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """Section classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _known(location: tuple[int | str, ...]) -> str:
+    """Keys that are allowed beside an unknown one."""
+    section: type[Section] = Config
+    for part in location[:-1]:
+        if part in section.model_fields:
+            section = _sections(section.model_fields[str(part)].annotation)[0]
+    return ", ".join(section.model_fields)
+
+
+def _message(error: ValidationError) -> str:
+    """One line a fault: key, what is wrong or allowed, and the value found."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        found = fault.get("input")
+        shown = "" if isinstance(found, Mapping | BaseModel) else f" (found {found!r})"
+        what = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            what = f"unknown key; known here: {_known(fault['loc'])}"
+        lines.append(f"{where}: {what}{shown}" if where else what)
+    return "\n  ".join(["the configuration is not valid:", *lines])
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """Checked configuration from plain data.
+
+    Raises:
+        ConfigError: naming each faulty key, its value and what is allowed.
+    """
+    experiments = raw.get("experiments")
+    if not isinstance(experiments, Mapping):
+        raise ConfigError("experiments: missing; expected a section with one entry an experiment")
+    resolved = {name: _extended(name, experiments) for name in experiments}
+    varied: dict[str, Any] = {}
+    for name, definition in resolved.items():
+        varied |= _variants(name, definition)
+    try:
+        return Config.model_validate({**raw, "experiments": {**resolved, **varied, **resolved}})
+    except ValidationError as error:
+        raise ConfigError(_message(error)) from None
+
+
+def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:
+    """Checked configuration from a YAML file, with `changes` laid over it.
+
+    Raises:
+        ConfigError: when the file is missing, is no YAML, or is not valid.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; give one with --config-file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    return validate(merge(raw, changes or {}))
+
+
+def schema() -> str:
+    """JSON schema of config.yaml, for editors; `extends` is resolved before validation and added here by hand."""
+    document = Config.model_json_schema()
+    experiment = document["$defs"]["Experiment"]
+    experiment["properties"]["extends"] = {
+        "type": "string",
+        "description": "Experiment whose settings to start from.",
+    }
+    experiment.pop("required")
+    _loosen_sections(document["$defs"])
+    for key in ("run", "percentile", "time", "seeds", "weights"):
+        listed = document["properties"][key]
+        document["properties"][key] = {
+            "description": listed.get("description", ""),
+            "anyOf": [{k: v for k, v in listed.items() if k != "description"}, listed["items"]],
+        }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _loosen_sections(definitions: dict[str, Any]) -> None:
+    """An experiment that extends another may give a part of a section: nothing is required for an editor."""
+    for name in ("Data", "Network", "Optimiser", "Train", "Binarize", "Simulation"):
+        definitions[name].pop("required", None)

@@ -1,0 +1,126 @@
+"""Data, network, and the recipes that train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from bsnn.config.values import Section
+
+
+class Data(Section):
+    """A data set and the part of it that is used."""
+
+    name: Literal["digits", "cifar10", "cifar100", "imagenet", "folder"] = Field(
+        description="Entry of the registry; `folder` takes any folder with train/ and val/ class folders."
+    )
+    path: Path | None = Field(
+        None,
+        description="Folder that already holds the files (cifar: the official .bin files; imagenet and folder: "
+        "train/ and val/). Without it the cifar sets are downloaded.",
+    )
+    image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
+    train_images: PositiveInt | None = Field(None, description="Use only this many training images (evenly spaced).")
+    test_images: PositiveInt | None = Field(None, description="Use only this many test images (evenly spaced).")
+    mean: tuple[float, float, float] | None = Field(
+        None, description="Channel means for normalisation, of pixels in 0..1; without it the data set's own."
+    )
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+        None, description="Channel deviations for normalisation; without it the data set's own."
+    )
+
+    @model_validator(mode="after")
+    def _folder_has_path(self) -> Data:
+        if self.name in ("imagenet", "folder") and self.path is None:
+            raise ValueError(f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it")
+        return self
+
+
+class Network(Section):
+    """A member of the VGG family: 3x3 convolutions without bias or batch norm, 2x2 pools, linear layers."""
+
+    features: list[PositiveInt | Literal["P"]] = Field(
+        description="Output channels of each 3x3 convolution, and P for each 2x2 pool."
+    )
+    hidden: list[PositiveInt] = Field(description="Units of each hidden linear layer.")
+    pool: Literal["average", "max"] = Field("average", description="Kind of pooling.")
+    place: Literal["before", "after"] = Field("before", description="Pool before or after the ReLU.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each ReLU without a pool, before linear ones.")
+    init: Literal["fan_in", "original"] = Field(
+        "fan_in",
+        description="He fan_in everywhere, or the original's (fan_out, linear normal(0, 0.01)), which starts slowly.",
+    )
+
+    @model_validator(mode="after")
+    def _pools_follow_convolutions(self) -> Network:
+        previous: object = "P"
+        for item in self.features:
+            if item == "P" and previous == "P":
+                raise ValueError("each P in `features` must follow a convolution")
+            previous = item
+        if not self.features:
+            raise ValueError("`features` needs at least one convolution")
+        return self
+
+    @property
+    def pools(self) -> int:
+        """Number of 2x2 pools."""
+        return self.features.count("P")
+
+
+class Optimiser(Section):
+    """SGD or Adam, with a weight decay that can be switched off at an epoch."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: PositiveFloat = Field(description="Learning rate of the first epoch.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="Adam only."
+    )
+    eps: PositiveFloat = Field(1e-8, description="Adam only.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; never applied to binarised latents.")
+    weight_decay_epochs: PositiveInt | None = Field(None, description="Weight decay is 0 after this many epochs.")
+
+
+class Schedule(Section):
+    """The learning rate is multiplied by `factor` at each milestone, or every `every` epochs."""
+
+    factor: PositiveFloat = 0.1
+    milestones: list[PositiveInt] = Field(default_factory=list, description="Epochs after which to multiply.")
+    every: PositiveInt | None = Field(None, description="Multiply every so many epochs, in place of milestones.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Schedule:
+        if self.every is not None and self.milestones:
+            raise ValueError("give `milestones` or `every`, not both")
+        return self
+
+
+class Augment(Section):
+    """Augmentation of training images, run on the batch on the device."""
+
+    crop: int = Field(0, ge=0, description="Random crop after padding by so many pixels.")
+    flip: bool = Field(False, description="Random horizontal flip.")
+    resized_crop: bool = Field(False, description="RandomResizedCrop while decoding (folders of images only).")
+
+
+class Train(Section):
+    """A training recipe."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = Field(256, description="Global batch, over all devices.")
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric's name of the precision.")
+
+
+class Binarize(Train):
+    """Recipe of the binary network, and which layers stay full."""
+
+    keep_full: list[Literal["first", "last"]] = Field(
+        default=["first", "last"], description="Layers that keep their real weights."
+    )
+    from_scratch: bool = Field(False, description="Start from a fresh network, not from the trained one.")
