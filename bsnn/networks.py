@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bsnn import config
+from bsnn.errors import BsnnError
 
 Observer = Callable[[str, Tensor], None]
 
@@ -133,12 +134,42 @@ def _activate(x: Tensor, layer: LayerPlan, observe: Observer | None) -> Tensor:
 
 def _initialise(weight: Tensor, init: str, conv: bool) -> None:
     """He fan_in (He et al. 2015) everywhere, or the original's: He fan_out, and normal(0, 0.01) for linear layers."""
-    if init == "fan_in":
+    if init in ("fan_in", "unit_variance"):
         nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
     elif conv:
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
     else:
         nn.init.normal_(weight, 0.0, 0.01)
+
+
+@torch.no_grad()
+def scale_to_unit_variance_(module: VGG, images: Tensor) -> None:
+    """Scale each layer, in place, so that its outputs have unit variance on some images.
+
+    After Mishkin & Matas 2016 (LSUV), from He's start in place of an orthonormal one. Average pools shrink the signal
+    35-fold over VGG-15, which a network without batch norm takes hundreds of steps to undo. ReLU and pools are
+    positively homogeneous, so that one forward pass tells the factors of all layers: a Gaussian of unit variance has
+    mean square 1/2 after the ReLU.
+
+    Args:
+        module: network, as initialised.
+        images: normalised, [N, channels, height, width]; 64 or more.
+
+    Raises:
+        BsnnError: a layer gives nothing but zeros for these images.
+    """
+    squares: dict[str, float] = {}
+    training = module.training
+    logits = module.eval()(images, lambda name, x: squares.setdefault(name, 2 * float(x.double().square().mean())))
+    module.train(training)
+    squares[module.plan[-1].name] = float(logits.double().square().mean())
+    before = 1.0
+    for layer in module.plan:
+        square = squares[layer.name]
+        if not square > 0:
+            raise BsnnError(f"{layer.name} gives nothing but zeros at the start: set network.init to fan_in")
+        module.get_parameter(f"{layer.name}.weight").mul_((before / square) ** 0.5)
+        before = square
 
 
 @dataclass(frozen=True)

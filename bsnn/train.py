@@ -21,15 +21,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from bsnn import artifacts, binarize, checkpoint, config, identity, recipe
-from bsnn.datasets import DataSet
+from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError, ConfigError
 from bsnn.loop import Job, Loop
-from bsnn.networks import VGG, Trained
+from bsnn.networks import VGG, Trained, scale_to_unit_variance_
 from bsnn.networks_io import assemble
 
 logger = logging.getLogger(__name__)
 
 HANDED_OVER = "result.pt"  # beside the checkpoints
+INITIAL_IMAGES = 128  # for an initialisation that looks at images
 
 
 def fit(
@@ -137,6 +138,10 @@ def _initial(job: Job) -> VGG:
     """The network before the first step: fresh, or with the trained weights; latents of binary layers included."""
     torch.manual_seed(job.random("initial weights"))
     module = VGG(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
+    if job.experiment.network.init == "unit_variance":
+        order = evenly(len(job.data.train), INITIAL_IMAGES)
+        images, _ = next(iter(job.data.train.batches(order, INITIAL_IMAGES, torch.device("cpu"), 0)))
+        scale_to_unit_variance_(module, Normalise(*job.normalisation)(images))
     if job.weights == "full":
         return module
     settings = job.experiment.binarize

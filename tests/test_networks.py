@@ -12,7 +12,8 @@ from networks_for_tests import VGG15, images, network_settings, trained
 from torch.nn import functional as F
 
 from bsnn import config
-from bsnn.networks import VGG, plan
+from bsnn.errors import BsnnError
+from bsnn.networks import VGG, plan, scale_to_unit_variance_
 
 
 def test_plan_of_vgg15_on_cifar() -> None:
@@ -153,6 +154,26 @@ def test_initialisation(init: str, conv: float, linear: float) -> None:
     assert module.get_parameter("conv2.weight").std().item() == pytest.approx(conv, rel=0.01)
     assert module.get_parameter("fc1.weight").std().item() == pytest.approx(linear, rel=0.01)
     assert module.get_parameter("fc1.weight").mean().item() == pytest.approx(0, abs=0.05 * linear)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_unit_variance_initialisation(place: str) -> None:
+    torch.manual_seed(0)
+    module = VGG(network_settings(features=[64, "P", 64, 128, "P"], hidden=[256], place=place), (3, 8, 8), 50)
+    images = 3 + torch.randn(64, 3, 8, 8)
+    scale_to_unit_variance_(module, images)
+    squares: dict[str, float] = {}
+    logits = module.eval()(images, lambda name, x: squares.setdefault(name, float(x.square().mean())))
+    assert {name: squares[name] for name in ("conv1", "conv2", "conv3", "fc1")} == pytest.approx(
+        dict.fromkeys(("conv1", "conv2", "conv3", "fc1"), 0.5), rel=1e-4
+    )
+    assert logits.square().mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_unit_variance_refuses_a_dead_layer() -> None:
+    module = VGG(network_settings(features=[4], hidden=[]), (3, 4, 4), 10)
+    with pytest.raises(BsnnError, match=r"conv1.*network\.init"):
+        scale_to_unit_variance_(module, torch.zeros(64, 3, 4, 4))
 
 
 def test_weights_of_layers() -> None:

@@ -48,9 +48,10 @@ class Network(Section):
     pool: Literal["average", "max"] = Field("average", description="Kind of pooling.")
     place: Literal["before", "after"] = Field("before", description="Pool before or after the ReLU.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each ReLU without a pool, before linear ones.")
-    init: Literal["fan_in", "original"] = Field(
+    init: Literal["fan_in", "unit_variance", "original"] = Field(
         "fan_in",
-        description="He fan_in everywhere, or the original's (fan_out, linear normal(0, 0.01)), which starts slowly.",
+        description="He fan_in everywhere; the same, each layer scaled to unit variance on training images, which "
+        "starts sooner; or the original's (fan_out, linear normal(0, 0.01)), which starts slowly.",
     )
 
     @model_validator(mode="after")

@@ -72,10 +72,17 @@ def _start(experiment: Experiment, weights: Weights) -> str:
     return "trained full-precision network" if fine_tuned else "fresh"
 
 
+INITS = {
+    "fan_in": "He, fan_in",
+    "unit_variance": "He, fan_in; layers scaled to unit variance",
+    "original": "He, fan_out; linear normal(0, 0.01)",
+}
+
+
 def _init(experiment: Experiment, weights: Weights) -> str:
     if _start(experiment, weights) != "fresh":
         return "none"
-    return "He, fan_in" if experiment.network.init == "fan_in" else "He, fan_out; linear normal(0, 0.01)"
+    return INITS[experiment.network.init]
 
 
 def _binarised(experiment: Experiment, weights: Weights) -> str:
