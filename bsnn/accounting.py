@@ -200,7 +200,8 @@ def table(
 
     Returns:
         layer (string), step (int64), quantity (string), value (float64: mean over all images). At step 0: neurons,
-        footprint_bytes. From step 1: spikes, activation_sparsity (of the images simulated at that step),
+        footprint_bytes. From step 1: spikes, activation_sparsity (of the images simulated at that step; with bursts,
+        the part of possible spikes that was not sent),
         dense_operations, and effective_macs, effective_acs or effective_binary_acs.
 
     Raises:
@@ -224,7 +225,7 @@ def table(
         ]
     for index, layer in enumerate(network.firing):
         sent = counts[:, index].double().numpy()
-        possible = layer.neurons * images.double().numpy()
+        possible = layer.burst * layer.neurons * images.double().numpy()
         silent = 1 - np.divide(sent, possible, out=np.zeros(steps), where=possible > 0)
         parts += [
             _rows(layer.name, "neurons", np.array([layer.neurons]), 0),

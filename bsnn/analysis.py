@@ -7,6 +7,7 @@ For a neuron with ANN activation a, threshold theta, and N spikes (with their si
 - unevenness: |N - N'| theta / T, with N' what it would have sent, had the very same input come evenly. The identity of
   the soft reset (sum of input = v(T) - v(0) + V N) gives it without another simulation:
   N' = clip(N + floor(v(T) / V), 0, T);
+With bursts of up to G spikes a step, min(a, G theta) and T G take the place of min(a, theta) and T.
 - total: |a - N theta / T|. Beyond the three it holds what layers before handed on.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.networks import Trained
-from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 
 ERRORS = ("clipping", "quantisation", "unevenness", "total")
 
@@ -30,7 +31,7 @@ ERRORS = ("clipping", "quantisation", "unevenness", "total")
 def errors(
     trained: Trained,
     network: SpikingNetwork,
-    thresholds: Mapping[str, float],
+    thresholds: Thresholds,
     batches: Callable[[], Iterable[Tensor]],
     times: list[int],
     initial: float,
@@ -66,7 +67,7 @@ def errors(
 
 def _batch(
     network: SpikingNetwork,
-    thresholds: Mapping[str, float],
+    thresholds: Thresholds,
     activations: Mapping[str, Tensor],
     batch: Tensor,
     times: list[int],
@@ -86,14 +87,17 @@ def _batch(
             state, _ = engine.advance(state, min(time - state.steps, engine.block(len(batch))))
         for layer, potential in zip(network.firing, cast("list[Tensor]", state.tensors["potential"]), strict=True):
             rest = potential / per_output(cast(Tensor, layer.threshold).to(potential.device), layer.shape)
-            found = _errors(activations[layer.name], sent[layer.name], rest, thresholds[layer.name], time, initial)
+            theta = amplitude(thresholds, layer, potential.device)
+            found = _errors(activations[layer.name], sent[layer.name], rest, theta, time, initial, layer.burst)
             yield layer.name, time, torch.stack([values.double().mean() * len(batch) for values in found]).cpu()
 
 
-def _errors(a: Tensor, sent: Tensor, rest: Tensor, theta: float, time: int, initial: float) -> tuple[Tensor, ...]:
+def _errors(
+    a: Tensor, sent: Tensor, rest: Tensor, theta: Tensor, time: int, initial: float, burst: int
+) -> tuple[Tensor, ...]:
     """Errors of every neuron, in units of activations, and its activation; `rest` is v(T) / V."""
-    clipped = a.clamp(max=theta)
-    carried = torch.floor(a.double() * time / theta + initial).clamp(0, time) * theta / time
-    even = (sent + torch.floor(rest)).clamp(0, time)
+    clipped = torch.minimum(a, (theta * burst).float())
+    carried = torch.floor(a.double() * time / theta + initial).clamp(0, time * burst) * theta / time
+    even = (sent + torch.floor(rest)).clamp(0, time * burst)
     spike = theta / time
     return a - clipped, (carried - clipped).abs(), (sent - even).abs() * spike, (a - sent * spike).abs(), a

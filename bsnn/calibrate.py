@@ -25,7 +25,7 @@ from bsnn.engines.base import full_float32, initial_potential
 from bsnn.engines.torch_engine import currents, operand, scan
 from bsnn.errors import ConversionError
 from bsnn.networks import Trained
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
+from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, input_current, per_output
 from bsnn.switches import with_bias, with_charge
 
 Correction = Literal["potential", "channel", "bias"]
@@ -53,7 +53,7 @@ def mean_activations(trained: Trained, batches: Iterable[Tensor]) -> dict[str, T
 @torch.no_grad()
 def corrected(
     network: SpikingNetwork,
-    thresholds: Mapping[str, float],
+    thresholds: Thresholds,
     activations: Mapping[str, Tensor],
     images: Tensor,
     steps: int,
@@ -90,13 +90,11 @@ def corrected(
     return replace(network, layers=tuple(layers))
 
 
-def _gap(
-    layer: SpikingLayer, thresholds: Mapping[str, float], activations: Mapping[str, Tensor], spikes: Tensor
-) -> Tensor:
+def _gap(layer: SpikingLayer, thresholds: Thresholds, activations: Mapping[str, Tensor], spikes: Tensor) -> Tensor:
     """Spikes that the mean image lacks at each neuron, float64 [*shape]."""
     if layer.name not in thresholds or layer.name not in activations:
         raise ConversionError(f"layer '{layer.name}' has no threshold or no mean activation to be corrected by")
-    wanted = len(spikes) * activations[layer.name].to(spikes.device) / thresholds[layer.name]
+    wanted = len(spikes) * activations[layer.name].to(spikes.device) / amplitude(thresholds, layer, spikes.device)
     return wanted - spikes.sum(0, dtype=torch.int32).double().mean(0)
 
 

@@ -255,7 +255,7 @@ def latency(config: Config, name: str) -> dict[str, Any]:
         f"{weights} {seed} {chosen} {steps}": key(method(config, experiment, weights, seed, chosen, steps))
         for weights in config.weights
         for seed in config.seeds
-        for chosen in experiment.latency.names
+        for chosen in experiment.latency.names_for(weights)
         for steps in experiment.latency.runs(chosen)
     }
     time = sorted(experiment.latency.time)

@@ -57,7 +57,7 @@ def needed(config: Config, root: Path) -> set[Path]:
 def _methods(config: Config, paths: Paths, place: tuple[str, Weights, int]) -> set[Path]:
     """What the methods of conversion leave."""
     settings, shards = config.experiments[place[0]].latency, config.experiments[place[0]].simulation.shards
-    runs = [(name, steps) for name in settings.names for steps in settings.runs(name)]
+    runs = [(name, steps) for name in settings.names_for(place[1]) for steps in settings.runs(name)]
     every = product(METHOD_FILES, runs, range(1, shards + 1))
     return {paths.method(what, *place, name, steps, shard) for what, (name, steps), shard in every}
 

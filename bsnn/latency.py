@@ -89,9 +89,10 @@ class Run:
 def runs(config: Config, name: str, paths: identity.Paths) -> Iterator[Run]:
     """Every method of every network of an experiment."""
     settings = config.experiments[name].latency
-    for weights, method in product(config.weights, settings.names):
-        for seed, steps in product(config.seeds, settings.runs(method)):
-            yield Run(config, name, paths, weights, seed, method, steps)
+    for weights in config.weights:
+        for method in settings.names_for(weights):
+            for seed, steps in product(config.seeds, settings.runs(method)):
+                yield Run(config, name, paths, weights, seed, method, steps)
 
 
 def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:

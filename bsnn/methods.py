@@ -6,8 +6,6 @@ all others leave.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -20,7 +18,7 @@ from bsnn.engines.second_pass import SecondPassEngine
 from bsnn.errors import ConversionError
 from bsnn.networks import Trained
 from bsnn.readout import Skipped, delayed, restarted
-from bsnn.spiking import SpikingNetwork
+from bsnn.spiking import SpikingNetwork, Thresholds
 
 
 def lambdas(
@@ -44,13 +42,13 @@ def lambdas(
 
 
 def convert(
-    trained: Trained, theta: Mapping[str, float], method: Method, steps: int, images: Tensor | None = None
+    trained: Trained, theta: Thresholds, method: Method, steps: int, images: Tensor | None = None
 ) -> SpikingNetwork:
     """The network as a method converts it.
 
     Args:
         trained: full-precision or binary, on the device of the images.
-        theta: of `lambdas`.
+        theta: of `lambdas`, or of bsnn.channels.
         method: its switches.
         steps: time steps T that the network will run for.
         images: calibration images, float32 [N, channels, height, width], normalised; needed for corrections only.
@@ -63,6 +61,8 @@ def convert(
         network = switches.with_shift(network, steps)
     if method.signed:
         network = switches.with_signed_spikes(network)
+    if method.burst > 1:
+        network = switches.with_bursts(network, method.burst)
     if method.correction == "none":
         return network
     if images is None:

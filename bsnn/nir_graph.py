@@ -38,7 +38,7 @@ def graph(network: SpikingNetwork) -> nir.NIRGraph:
     """NIR graph of a converted network.
 
     Raises:
-        ConversionError: a maximum pool, which NIR lacks, or a bias of single neurons.
+        ConversionError: a maximum pool or bursts, which NIR lacks, or a bias of single neurons.
     """
     import nir
 
@@ -47,6 +47,8 @@ def graph(network: SpikingNetwork) -> nir.NIRGraph:
     for index, layer in enumerate(network.layers):
         if layer.pool == "max":
             raise ConversionError(f"layer '{layer.name}' has a maximum pool, for which NIR has no node")
+        if layer.burst > 1:
+            raise ConversionError(f"layer '{layer.name}' sends bursts, which NIR's neurons do not")
         nodes |= dict(_nodes(layer, shape, first=index == 0))
         shape = layer.shape
     if len(shape) > 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bsnn.config import Method
+from bsnn.config import Method, Weights
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class Score:
         return self.accuracy, self.agreement, -self.spikes
 
 
-def values(percentiles: list[float]) -> list[list[dict[str, Any]]]:
+def values(percentiles: list[float], weights: Weights = "binary") -> list[list[dict[str, Any]]]:
     """Values of each switch, in the order in which switches take their turn; one excludes what it cannot go with."""
+    full: list[list[dict[str, Any]]] = [
+        [{"channels": False}, {"channels": True, "threshold": "percentile"}],
+        [{"burst": 1}, *({"burst": most, "signed": False, "second_pass": "none"} for most in (2, 5))],
+    ]
     by_percentile = [{"threshold": "percentile", "percentile": percentile} for percentile in percentiles]
     alone: dict[str, Any] = {"signed": False, "correction": "none", "delay": 0, "threshold": "percentile"}
     once: dict[str, Any] = {"second_pass": "none"}
@@ -42,6 +46,7 @@ def values(percentiles: list[float]) -> list[list[dict[str, Any]]]:
         [{"correction": "none"}, *({"correction": kind, **once} for kind in ("potential", "channel", "bias"))],
         [once, *({"second_pass": kind, **alone} for kind in ("srp", "cos"))],
         [{"delay": 0}, *({"delay": steps, **once} for steps in (2, 4, 8))],
+        *(full if weights == "full" else []),
     ]
 
 

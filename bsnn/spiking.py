@@ -11,6 +11,8 @@ alpha = 1. The last layer never spikes: it is read out from summed spikes (see b
 
 Neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V;  v(0) = initial.
 With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= -V.
+With `burst`, s = min(floor(v / V), burst). Both fields of a layer; so is a threshold of its own for each channel,
+whose spikes' amplitude theta_c is then multiplied into the next layer's weights: for full precision only.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from bsnn.networks import Trained
 
 IMAGE_GRID = 2.0**16
 WEIGHT_GRID = 2.0**20
+Theta = float | Tensor  # of a whole layer, or float64 [channels or units]
+Thresholds = Mapping[str, float] | Mapping[str, Theta]
 _CURRENT_IMAGES = 16  # images whose float64 columns are held at once: 0.6 GiB at 224 x 224
 
 
@@ -44,6 +48,7 @@ class SpikingLayer:
     initial: Tensor | None = None  # float32 [out] or the layer's shape: membrane potential before the first step
     bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
     signed: bool = False  # negative spikes
+    burst: int = 1  # most spikes a step
 
     @property
     def fires(self) -> bool:
@@ -85,8 +90,8 @@ class SpikingNetwork:
 
     @property
     def exact(self) -> bool:
-        """Whether every engine must give the same spikes: all layers after the first have integer sums."""
-        return all(layer.integer for layer in self.layers[1:])
+        """Whether every engine must give the same spikes: integer sums after the first layer, no bursts."""
+        return all(layer.integer for layer in self.layers[1:]) and not any(layer.burst > 1 for layer in self.layers)
 
     @property
     def firing(self) -> tuple[SpikingLayer, ...]:
@@ -111,23 +116,33 @@ def per_output(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return values.reshape(-1, *[1] * (len(shape) - 1))
 
 
-def convert(trained: Trained, thresholds: Mapping[str, float], *, initial: float = 0.0) -> SpikingNetwork:
+def amplitude(thresholds: Thresholds, layer: SpikingLayer, device: torch.device) -> Tensor:
+    """What one spike of each of a layer's neurons stands for, in units of activations: float64, broadcasts."""
+    given = torch.as_tensor(thresholds[layer.name], dtype=torch.float64, device=device)
+    return per_output(given, layer.shape) if given.dim() else given
+
+
+def convert(trained: Trained, thresholds: Thresholds, *, initial: float = 0.0) -> SpikingNetwork:
     """Spiking network from a trained one and a threshold for each observed layer.
 
     Args:
         trained: full-precision or binary network.
-        thresholds: theta of each layer that the network observes, in the units of its activations.
+        thresholds: theta of each layer that the network observes, in the units of its activations; for full precision
+            also one for each channel (float64 [channels or units]).
         initial: membrane potential before the first step, as a fraction of the threshold (0, or 0.5 for OPI,
             Bu et al. 2022).
 
     Raises:
-        ConversionError: when a layer has no threshold, or one that is not finite and positive.
+        ConversionError: when a layer has no threshold, or one that is not finite and positive; thresholds of channels
+            before a layer of binary weights.
     """
     layers: list[SpikingLayer] = []
-    previous = 1.0
+    previous: Theta = 1.0
     for plan in trained.plan[:-1]:
         theta = _theta(thresholds, plan.name)
         weight, alpha = trained.weight(plan.name)
+        if isinstance(previous, Tensor):
+            weight, previous = _with_amplitudes(plan.name, weight, previous), 1.0
         before = plan.pool if plan.place == "before" else None
         shape = plan.shape if before else plan.unpooled
         threshold = _threshold(theta / previous, alpha, len(weight), 4 if before == "average" else 1)
@@ -138,14 +153,32 @@ def convert(trained: Trained, thresholds: Mapping[str, float], *, initial: float
             layers.append(pooled)
     last, alpha = trained.weight(trained.plan[-1].name)
     real = last.double() if alpha is None else last.double() * alpha.double()[:, None]
-    return SpikingNetwork(tuple(layers), real * previous, trained.input_shape)
+    amplitude = _each_input(previous, real.shape[1]) if isinstance(previous, Tensor) else previous
+    return SpikingNetwork(tuple(layers), real * amplitude, trained.input_shape)
 
 
-def _theta(thresholds: Mapping[str, float], name: str) -> float:
+def _with_amplitudes(name: str, weight: Tensor, amplitudes: Tensor) -> Tensor:
+    """Weights [outputs, inputs, ...] times the amplitude of the spikes of each input channel; float32."""
+    if weight.dtype == torch.int8:
+        raise ConversionError(
+            f"the layer before '{name}' has thresholds of channels, whose spikes differ in size, and binary weights of "
+            f"+-1 cannot tell them apart: use one threshold a layer"
+        )
+    each = _each_input(amplitudes, weight.shape[1]).reshape(-1, *[1] * (weight.dim() - 2))
+    return (weight.double().cpu() * each).float()
+
+
+def _each_input(amplitudes: Tensor, inputs: int) -> Tensor:
+    """Amplitude of every input [inputs], of maps [channels] that may have been flattened."""
+    return amplitudes.repeat_interleave(inputs // len(amplitudes))
+
+
+def _theta(thresholds: Thresholds, name: str) -> Theta:
     if name not in thresholds:
         raise ConversionError(f"layer '{name}' has no threshold; thresholds are given for {sorted(thresholds)}")
-    theta = float(thresholds[name])
-    if not 0 < theta < float("inf"):
+    given = thresholds[name]
+    theta: Theta = given.double().cpu() if isinstance(given, Tensor) else float(given)
+    if not bool(torch.all((torch.as_tensor(theta) > 0) & torch.isfinite(torch.as_tensor(theta)))):
         raise ConversionError(
             f"layer '{name}' has threshold {theta}, which must be finite and positive; "
             "choose a larger percentile, or population 'positive' if the layer is mostly silent"
@@ -153,7 +186,7 @@ def _theta(thresholds: Mapping[str, float], name: str) -> float:
     return theta
 
 
-def _threshold(ratio: float, alpha: Tensor | None, outputs: int, windows: int) -> Tensor:
+def _threshold(ratio: Theta, alpha: Tensor | None, outputs: int, windows: int) -> Tensor:
     """V_o in float64, rounded once to float32, then times the window (a power of two: exact)."""
     scale = torch.ones(outputs, dtype=torch.float64) if alpha is None else alpha.double().cpu()
     if not bool((scale > 0).all()):
@@ -177,10 +210,10 @@ def _pool_of_spikes(
     name: str,
     kind: Literal["average", "max"],
     shape: tuple[int, ...],
-    theta: float,
-    thresholds: Mapping[str, float],
+    theta: Theta,
+    thresholds: Thresholds,
     initial: float,
-) -> tuple[SpikingLayer, float]:
+) -> tuple[SpikingLayer, Theta]:
     """A pool after the ReLU: the average gets neurons of its own, the maximum of 0/1 spikes passes on."""
     label = f"{name}.pool"
     if kind == "max":

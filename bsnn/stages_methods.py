@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bsnn.datasets import Split
     from bsnn.networks import Trained
-    from bsnn.spiking import SpikingNetwork
+    from bsnn.spiking import SpikingNetwork, Thresholds
 
 logger = logging.getLogger("bsnn")
 
@@ -36,6 +36,8 @@ class MethodJob(stages.Job):
         settings = self.experiment.latency
         if self.method not in settings.names:
             raise ConfigError(f"there is no method '{self.method}'; methods: {', '.join(settings.names)}")
+        if self.method not in settings.names_for(self.weights):
+            raise ConfigError(f"method '{self.method}' is for full-precision networks only, not for binary weights")
         if self.steps not in settings.runs(self.method):
             raise ConfigError(
                 f"method '{self.method}' is simulated for {settings.runs(self.method)} steps, not {self.steps}; "
@@ -58,7 +60,7 @@ def method(job: MethodJob) -> None:
     trained.module.to(device)
     data = datasets.load(job.paths.data(job.name))
     images = calibration_images(job, trained, data.train, device)
-    theta = lambdas(job, job.switches, job.steps)
+    theta = thetas(job, trained, job.switches, job.steps, images)
     network = methods.convert(trained, theta, job.switches, job.steps, images)
     engine, reason = methods.engine(compute.engine, network, job.switches, device, compute.memory_mib)
     logger.info("engine %s on %s: %s", engine.name, device, reason)
@@ -84,7 +86,7 @@ def method(job: MethodJob) -> None:
 
 
 def _errors(
-    job: MethodJob, trained: Trained, network: SpikingNetwork, theta: dict[str, float], images: Tensor
+    job: MethodJob, trained: Trained, network: SpikingNetwork, theta: Thresholds, images: Tensor
 ) -> pd.DataFrame:
     """Errors by layer on calibration images; none for two passes, of which each image has its own network."""
     from bsnn import analysis
@@ -106,6 +108,18 @@ def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
     settings = job.experiment
     percentile, population = settings.latency.percentile, settings.thresholds.population
     return methods.lambdas(table, switches, steps, percentile=percentile, population=population)
+
+
+def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
+    """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
+    from bsnn import channels
+
+    whole = lambdas(job, switches, steps)
+    if not switches.channels:
+        return whole
+    own = job.experiment.latency.percentile if switches.percentile is None else switches.percentile
+    population = job.experiment.thresholds.population
+    return channels.thresholds(trained, images.split(16), switches.percentiles.get(steps, own), population, whole)
 
 
 def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bsnn import artifacts, identity, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
-from bsnn.stages_methods import calibration_images, lambdas
+from bsnn.stages_methods import calibration_images, thetas
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,9 @@ class Bench:
         """The network as a method converts it for some steps, and its engine."""
         from bsnn import methods
 
-        theta, compute = lambdas(self.job, method, steps), self.job.config.compute
-        images = None if method.correction == "none" else self.calibration
+        compute = self.job.config.compute
+        images = self.calibration
+        theta = thetas(self.job, self.trained, method, steps, images)
         network = methods.convert(self.trained, theta, method, steps, images)
         engine, _ = methods.engine(compute.engine, network, method, self.device, compute.memory_mib)
         return network, engine
@@ -126,7 +127,7 @@ def search(job: stages.Job) -> None:
 
     settings, wanted = job.experiment.latency, job.experiment.latency.search
     bench = Bench(job, wanted.images)
-    start, switches = Method(percentile=settings.percentile), rooms.values(wanted.percentiles)
+    start, switches = Method(percentile=settings.percentile), rooms.values(wanted.percentiles, job.weights)
     rows: list[dict[str, object]] = []
     for steps in [wanted.time or 16] if wanted.drop is None else sorted(settings.time):
         chosen, tried = rooms.best(partial(bench.score, steps), start, switches)

@@ -78,6 +78,24 @@ def with_signed_spikes(network: SpikingNetwork) -> SpikingNetwork:
     return each_neuron(network, lambda layer: replace(layer, signed=True))
 
 
+def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:
+    """Bursts (Li & Zeng 2022, IJCAI): up to `most` spikes in one step, s = min(floor(v / V), most).
+
+    What a neuron could not send in time goes out at once. Each spike of a burst counts as one; an event then carries
+    more than one bit, which is why binary networks do not have them.
+
+    Raises:
+        ConversionError: a binary network, signed spikes, or `most` outside 1 to 15.
+    """
+    if not 1 <= most <= 15:
+        raise ConversionError(f"a burst has 1 to 15 spikes, found {most}")
+    if network.exact and any(layer.weight is not None for layer in network.layers[1:]):
+        raise ConversionError("bursts are for full-precision networks: binary ones keep to one bit an event")
+    if any(layer.signed for layer in network.layers):
+        raise ConversionError("bursts and signed spikes both repair what one spike a step cannot do: use one")
+    return each_neuron(network, lambda layer: replace(layer, burst=most))
+
+
 def with_bias(layer: SpikingLayer, current: Tensor) -> SpikingLayer:
     """A layer with a current (float32 [channels] or the layer's shape) added at every step, beside what it has."""
     if layer.bias is None:

@@ -12,13 +12,23 @@ from bsnn.spiking import convert
 def test_one_neuron_by_hand() -> None:
     # T = 4, theta = 2, half a threshold at the start; a = 2.7 is clipped by 0.7; a = 0.7: round(1.4) = 1 spike of 0.5
     a, sent, rest = torch.tensor([2.7, 0.7]), torch.tensor([4.0, 2.0]), torch.tensor([2.9, -0.6])
-    clipping, quantisation, unevenness, total, same = analysis._errors(a, sent, rest, 2.0, 4, 0.5)
+    clipping, quantisation, unevenness, total, same = analysis._errors(a, sent, rest, torch.tensor(2.0), 4, 0.5, 1)
     assert clipping.tolist() == pytest.approx([0.7, 0.0])
     assert quantisation.tolist() == pytest.approx([0.0, 0.2])
     # the first cannot send more than 4; the second has sent one spike more than its input was worth
     assert unevenness.tolist() == pytest.approx([0.0, 0.5])
     assert total.tolist() == pytest.approx([0.7, 0.3])
     assert same.tolist() == a.tolist()
+
+
+def test_one_bursting_neuron_by_hand() -> None:
+    # T = 4, theta = 2, up to 2 spikes a step, from zero: 5.1 is clipped by 1.1; 2.7: 5 spikes of 0.5 carry 2.5
+    a, sent, rest = torch.tensor([5.1, 2.7]), torch.tensor([8.0, 4.0]), torch.tensor([2.2, 1.4])
+    clipping, quantisation, unevenness, total, _ = analysis._errors(a, sent, rest, torch.tensor(2.0), 4, 0.0, 2)
+    assert clipping.tolist() == pytest.approx([1.1, 0.0])
+    assert quantisation.tolist() == pytest.approx([0.0, 0.2])
+    assert unevenness.tolist() == pytest.approx([0.0, 0.5])  # the second should have sent one more
+    assert total.tolist() == pytest.approx([1.1, 0.7])
 
 
 @pytest.mark.parametrize("initial", [0.0, 0.5])

@@ -9,7 +9,7 @@ from engine_checks import assert_equal, reference
 from engine_checks import run as blocks
 from networks_for_tests import images, spiking, thresholds, trained
 
-from bsnn import activations, calibrate, engines, methods, switches
+from bsnn import activations, analysis, calibrate, channels, engines, methods, switches
 from bsnn.config import METHODS, Method
 from bsnn.engines.second_pass import SecondPassEngine
 from bsnn.errors import ConversionError, EngineError
@@ -130,11 +130,14 @@ def test_corrections_need_images_and_what_they_stand_for() -> None:
         methods.convert(trained(0), thresholds(trained(0), images(1, 4)), Method(correction="bias"), 4)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].get("second_pass") is None])
+SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.items() if "second_pass" not in switches}
+
+
+@pytest.mark.parametrize("name", [name for name, method in SINGLE.items() if not method.full_only])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_engine_sends_the_same_spikes(name: str, seed: int) -> None:
     source, batch, steps = trained(seed), images(seed + 20, 12), 8
-    method = Method.model_validate(METHODS[name])
+    method = SINGLE[name]
     theta = methods.lambdas(table_of(source, batch), method, steps, percentile=99.0, population="all")
     network = methods.convert(source, theta, method, steps, batch)
     assert network.exact
@@ -202,3 +205,47 @@ def test_percentile_by_time() -> None:
 
     rows = table[(table["layer"] == "conv1") & (table["population"] == "all")].set_index("percentile")["value"]
     assert (first(4, method), first(5, method), first(4, Method())) == (rows[95.0], rows[98.0], rows[99.0])
+
+
+def test_burst_sends_at_once_what_was_held_back() -> None:
+    # 2.6 a step: 2 and 0.6 left, 3 and 0.2 left, 2 and 0.8 left; at most 2 a step leaves 0.6, 1.2, 1.8
+    assert sent(switches.with_bursts(neuron(), 5), row(2.6), 3) == [2, 3, 2]
+    assert sent(switches.with_bursts(neuron(), 2), row(2.6), 3) == [2, 2, 2]
+    assert sent(switches.with_bursts(neuron(), 1), row(2.6), 3) == sent(neuron(), row(2.6), 3) == [1, 1, 1]
+    assert sent(switches.with_bursts(neuron(), 5), row(-2.6), 3) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("most", [0, 16])
+def test_bursts_out_of_range_are_refused(most: int) -> None:
+    with pytest.raises(ConversionError, match="1 to 15"):
+        switches.with_bursts(neuron(), most)
+
+
+def test_bursts_are_refused_for_binary_networks_and_signed_spikes() -> None:
+    with pytest.raises(ConversionError, match="full-precision"):
+        switches.with_bursts(spiking(1), 5)
+    with pytest.raises(ConversionError, match="signed"):
+        switches.with_bursts(switches.with_signed_spikes(spiking(1, binary=False)), 5)
+
+
+def test_only_one_engine_takes_bursts() -> None:
+    network = switches.with_bursts(spiking(1, binary=False), 5)
+    assert engines.choose(network, "cpu")[0] == "torch"
+    for name in ("bindsnet", "integer"):
+        with pytest.raises(EngineError, match=r"bursts|real weights"):
+            engines.create(name, network)
+
+
+def test_bursts_and_channels_come_nearer_to_the_network() -> None:
+    """Thresholds low for most neurons, and spikes enough for the rest: the mean activation is carried in 8 steps."""
+    source, batch = trained(3, binary=False), images(3, 64)
+    table = table_of(source, batch)
+    gaps = {}
+    for name, method in {"baseline": Method(), "burst": Method(burst=15), "channels": Method(channels=True)}.items():
+        whole = methods.lambdas(table, method, 8, percentile=90.0, population="all")
+        theta = channels.thresholds(source, [batch], 90.0, "all", whole) if method.channels else whole
+        network = methods.convert(source, theta, method, 8)
+        found = analysis.errors(source, network, theta, lambda: [batch], [8], 0.0)
+        gaps[name] = float(found["total"].sum())
+    assert gaps["burst"] < 0.7 * gaps["baseline"]
+    assert gaps["channels"] < gaps["baseline"]

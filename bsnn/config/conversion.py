@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from bsnn.config.values import Name, Percentile, Population, Section, Several
+from bsnn.config.values import Name, Percentile, Population, Section, Several, Weights
 
 
 class Activations(Section):
@@ -62,12 +62,23 @@ class Method(Section):
         "none", description="Start again from what a first pass left in the membranes of the image's neurons."
     )
     first_pass: PositiveInt = Field(4, description="Steps of the first of two passes; they count as time steps.")
+    channels: bool = Field(
+        False, description="The percentile of each channel in place of the layer's; full-precision networks only."
+    )
+    burst: int = Field(
+        1, ge=1, le=15, description="Most spikes a neuron sends in one step; more than 1: full-precision networks only."
+    )
 
     @property
     def per_time(self) -> bool:
         """Whether the network depends on the number of time steps, so that each time is simulated by itself."""
         fitted = self.threshold == "squared-error" or self.correction != "none"
         return fitted or self.shift or bool(self.percentiles)
+
+    @property
+    def full_only(self) -> bool:
+        """Whether binary networks cannot have it: spikes of several sizes, or of different size by channel."""
+        return self.channels or self.burst > 1
 
     @model_validator(mode="after")
     def _counts_nothing_twice(self) -> Method:
@@ -90,6 +101,17 @@ class Method(Section):
             raise ValueError("threshold squared-error chooses thresholds by itself: leave the percentile out")
         return self
 
+    @model_validator(mode="after")
+    def _serves_full_precision(self) -> Method:
+        if self.channels and self.threshold != "percentile":
+            raise ValueError("channels takes percentiles, squared-error fits whole layers: use one")
+        if self.burst > 1 and (self.signed or self.second_pass != "none"):
+            raise ValueError(
+                "a burst sends at once what was held back; signed spikes and a second pass are for neurons of one "
+                "spike a step: use one"
+            )
+        return self
+
 
 METHODS: dict[str, dict[str, Any]] = {
     "half-threshold": {"initial": 0.5},
@@ -103,9 +125,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "signed": {"signed": True},
     "srp": {"initial": 0.5, "second_pass": "srp"},
     "cos": {"initial": 0.5, "second_pass": "cos"},
+    "channel-thresholds": {"channels": True},
+    "burst": {"burst": 5},
     "best": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
 }
-"""Each switch alone, and one combination (`best`), the same everywhere; `snakemake search` finds a network's own."""
+"""Each switch alone, and one combination (`best`), the same everywhere; `snakemake search` finds a network's own.
+
+Bursts of up to 5 as in Li & Zeng 2022 (IJCAI). Methods for full-precision networks only are left out for binary ones.
+"""
 
 
 class Search(Section):
@@ -179,3 +206,7 @@ class Latency(Section):
     def names(self) -> list[str]:
         """All methods, the baseline first."""
         return ["baseline", *self.methods]
+
+    def names_for(self, weights: Weights) -> list[str]:
+        """Methods that a kind of network can have."""
+        return [name for name in self.names if weights == "full" or not self.method(name).full_only]

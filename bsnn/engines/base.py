@@ -22,7 +22,7 @@ from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 class Block(NamedTuple):
     """Results of consecutive time steps for N images."""
 
-    spikes: Tensor  # int8 [steps, N, units]: spikes of the last hidden layer, flattened, -1, 0 or 1 (0..4 after a pool)
+    spikes: Tensor  # int8 [steps, N, units]: spikes of the last hidden layer, flattened (sums of four after a pool)
     counts: Tensor  # int64 [steps, firing layers, N]: spikes sent, of either sign, in the order of network.firing
 
 

@@ -123,8 +123,9 @@ class BindsnetEngine(Engine):
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
-        """Takes every network on every device."""
-        return None
+        """Takes every network on every device, but for bursts."""
+        bursts = any(layer.burst > 1 for layer in network.layers)
+        return "its neurons send one spike a step, no bursts (engine 'torch' takes it)" if bursts else None
 
     def block(self, images: int) -> int:
         """One step needs every layer at once, whatever the number of steps; only the last layer's spikes add up."""

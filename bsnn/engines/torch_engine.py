@@ -120,7 +120,7 @@ def currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tens
 
 
 def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool) -> Tensor:
-    """Spikes (float32 of -1, 0, 1) [steps, N, *shape]; potential and sent are updated in place.
+    """Spikes (float32 of -1, 0, 1, or up to the burst) [steps, N, *shape]; potential and sent are updated in place.
 
     The currents' memory is used for the spikes, but for the first layer's: there it is one current for all steps.
     """
@@ -132,12 +132,20 @@ def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor,
         if not first:
             _finish(current, rounds, bias)
         potential.add_(current)
-        torch.ge(potential, threshold, out=spike)
+        _fire(potential, threshold, layer.burst, spike)
         if layer.signed:
             spike.sub_(((potential <= -threshold) & (sent > 0)).float())
             sent.add_(spike)
         potential.addcmul_(spike, threshold, value=-1)
     return spikes
+
+
+def _fire(potential: Tensor, threshold: Tensor, burst: int, spike: Tensor) -> None:
+    """Positive spikes of one step into `spike`: one at the threshold, or with bursts one for each threshold reached."""
+    if burst == 1:
+        torch.ge(potential, threshold, out=spike)
+    else:
+        torch.div(potential, threshold, out=spike).floor_().clamp_(0, burst)
 
 
 def _finish(current: Tensor, rounds: bool, bias: Tensor | None) -> None:

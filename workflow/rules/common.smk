@@ -162,7 +162,7 @@ def method_files(w, what, method, steps, shard):
 
 def for_method(w):
     settings = CONFIG.experiments[w.experiment].latency
-    if w.method not in settings.names or int(w.steps) not in settings.runs(w.method):
+    if w.method not in settings.names_for(w.weights) or int(w.steps) not in settings.runs(w.method):
         raise WorkflowError(f"experiments.{w.experiment}.latency has no method {w.method} for {w.steps} steps")
     path = method_files(w, "predictions", w.method, w.steps, w.shard)
     named(path, w)
@@ -174,9 +174,14 @@ def for_method(w):
 def for_latency(w):
     """Every method of every network of an experiment."""
     settings, shards = CONFIG.experiments[w.experiment].latency, CONFIG.experiments[w.experiment].simulation.shards
-    runs = [(method, steps) for method in settings.names for steps in settings.runs(method)]
-    every = product(experiments_of([w.experiment]), runs, range(1, shards + 1), identity.METHOD_FILES)
-    return [ancient(str(PATHS.method(what, *place, *run, shard))) for place, run, shard, what in every]
+    every = product(range(1, shards + 1), identity.METHOD_FILES)
+    runs = [
+        (*place, method, steps)
+        for place in experiments_of([w.experiment])
+        for method in settings.names_for(place[1])
+        for steps in settings.runs(method)
+    ]
+    return [ancient(str(PATHS.method(what, *run, shard))) for run, (shard, what) in product(runs, list(every))]
 
 
 def for_search(w):

@@ -1,0 +1,64 @@
+"""Thresholds of their own for each channel, measured on calibration images: for full-precision networks only.
+
+A percentile of each convolution channel's (each linear unit's) activations in place of one of the whole layer's, after
+Bu et al. 2025 (CVPR). The amplitude of a spike then differs between channels and is multiplied into the next layer's
+weights, which binary weights of +-1 cannot carry (bsnn.spiking refuses them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsnn.errors import ConversionError
+from bsnn.networks import Trained
+from bsnn.percentiles import Population
+
+
+@torch.no_grad()
+def thresholds(
+    trained: Trained, batches: Iterable[Tensor], percentile: float, population: Population, whole: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Threshold of each channel of each observed layer.
+
+    Args:
+        trained: full-precision network, on the images' device.
+        batches: float32 [N, channels, height, width], normalised; the activations of all are held in memory.
+        percentile: of each channel's activations (NumPy's linear definition, as float64).
+        population: "all" values, or "positive" ones.
+        whole: threshold of each whole layer; channels whose percentile is no positive number take it.
+
+    Returns:
+        float64 [channels or units], by layer name, on the CPU.
+
+    Raises:
+        ConversionError: no images.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        trained.module(batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
+    if not found:
+        raise ConversionError("thresholds of channels are measured on calibration images, and there are none")
+    return {
+        name: torch.tensor(
+            _percentiles(np.concatenate(found.pop(name), 1), percentile, population, whole[name]), dtype=torch.float64
+        )
+        for name in list(found)
+    }
+
+
+def _by_channel(values: Tensor) -> np.ndarray:
+    """[channels, values] of activations [N, channels, ...]."""
+    return values.transpose(0, 1).flatten(1).cpu().numpy()
+
+
+def _percentiles(values: np.ndarray, percentile: float, population: Population, whole: float) -> list[float]:
+    found = []
+    for channel in values.astype(np.float64):
+        chosen = channel[channel > 0] if population == "positive" else channel
+        own = float(np.percentile(chosen, percentile)) if len(chosen) else 0.0
+        found.append(own if own > 0 else whole)
+    return found
