@@ -49,19 +49,31 @@ class Energy:
 
 ENERGY: dict[str, Energy] = {
     "45nm": Energy(
-        4.6, 0.9, 0.9, "45 nm, float32: 3.7 pJ a product, 0.9 pJ a sum (Horowitz 2014, ISSCC); the field's convention"
+        3.7 + 0.9, 0.9, 0.9, "45 nm: float32 product 3.7 pJ, float32 sum 0.9 pJ (Horowitz 2014, fig. 1.1.9)"
     ),
     "45nm-integer": Energy(
-        4.6, 0.9, 0.1, "45 nm: as above, sums of binary weights by int32 additions of 0.1 pJ (Horowitz 2014, ISSCC)"
+        4.6, 0.9, 0.1, "45 nm: as above; int32 sum 0.1 pJ for binary weights (Horowitz 2014, fig. 1.1.9)"
     ),
     "7nm-integer": Energy(
         1.69,
         0.38,
         0.03,
-        "7 nm: float32 1.31 pJ a product, 0.38 pJ a sum; int32 0.03 pJ a sum (Jouppi et al. 2021, ISCA)",
+        "7 nm: float32 product 1.31 pJ, float32 sum 0.38 pJ; int32 sum 0.03 pJ for binary weights "
+        "(Jouppi et al. 2021, table 2)",
     ),
 }
-"""Presets by name. Arithmetic alone: memory and communication, often larger, are not in them."""
+"""Presets by name. Arithmetic alone: memory and communication, often larger, are not in them.
+
+Each is the energy of single operations as published, a MAC being one product and one sum:
+- 45 nm, 0.9 V: Horowitz 2014, "Computing's energy problem (and what we can do about it)", ISSCC, pages 10-14,
+  doi:10.1109/ISSCC.2014.6757323, figure 1.1.9, "Rough energy costs for various operations": float32 product 3.7 pJ and
+  sum 0.9 pJ, int32 sum 0.1 pJ. 4.6 pJ a MAC and 0.9 pJ an AC are the convention of the literature on spiking networks
+  (for example Zhang et al. 2024, "TC-LIF", AAAI).
+- 7 nm: Jouppi et al. 2021, "Ten lessons from three generations shaped Google's TPUv4i", ISCA, pages 1-14,
+  doi:10.1109/ISCA52012.2021.00010, table 2, which gives Horowitz's operations at 45 nm beside those at 7 nm: float32
+  product 1.31 pJ and sum 0.38 pJ, int32 sum 0.03 pJ. Wang et al. 2023 ("BitNet", arXiv:2310.11453, table 2) has the
+  same numbers for float32.
+"""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def test_totals_and_energy_by_hand() -> None:
     )
     expected = (4.6 * 49 + 0.9 * 40 + 0.1 * 76) / 1e3
     assert accounting.energy(totals, "45nm-integer")[1] == pytest.approx(expected)
+    expected = ((1.31 + 0.38) * 49 + 0.38 * 40 + 0.03 * 76) / 1e3
+    assert accounting.energy(totals, "7nm-integer")[1] == pytest.approx(expected)
 
 
 def test_estimate_gives_each_spike_the_mean_fan_out() -> None:
