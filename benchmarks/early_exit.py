@@ -15,8 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bsnn import artifacts, binarize, config, datasets, engines, provenance, simulate, spiking
-from bsnn.identity import Paths
+from bsnn import artifacts, config, datasets, engines, inputs, provenance, simulate, spiking, stages
 from bsnn.readout import accuracy
 
 
@@ -34,16 +33,12 @@ def options() -> argparse.Namespace:
 def main() -> None:
     args = options()
     loaded = config.load("config.yaml")
-    experiment, paths = loaded.experiments[args.experiment], Paths(loaded)
-    place = (args.experiment, args.weights, args.seed)
-    trained = binarize.load(paths.network(*place), experiment.network)
-    table, _ = artifacts.read_table(paths.thresholds(*place, args.percentile), "thresholds", {"threshold": "double"})
-    network = spiking.convert(
-        trained, dict(zip(*(table[name].to_pylist() for name in ("layer", "threshold")), strict=True))
-    )
+    job = stages.Job(loaded, args.experiment, args.weights, args.seed, args.percentile)
+    trained = inputs.network(job)
+    network = spiking.convert(trained, inputs.thresholds(job))
     name, _ = engines.choose(network, "cpu")
     engine = engines.create(name, network)
-    test = datasets.load(paths.data(args.experiment)).test
+    test = inputs.data_set(job).test
     normalise = datasets.Normalise(trained.mean, trained.std)
     batches = [normalise(images) for images, _ in test.batches(torch.arange(len(test)), 256, "cpu")]
     rows = []
@@ -51,7 +46,7 @@ def main() -> None:
         seconds = []
         for _ in range(args.repeats):
             begin = time.perf_counter()
-            result = simulate.run(engine, batches, experiment.simulation.time, early_exit=bound)
+            result = simulate.run(engine, batches, job.experiment.simulation.time, early_exit=bound)
             seconds.append(time.perf_counter() - begin)
         percent = 100 * float(accuracy(result.predicted, test.labels)[-1])
         steps = float(result.steps.double().mean())

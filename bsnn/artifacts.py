@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn import provenance
 from bsnn.errors import ArtifactError
+from bsnn.identity import key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,11 +116,15 @@ def document(kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | 
     }
 
 
-def _check(path: Path, found: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
+def _check(
+    path: Path, found: Mapping[str, Any] | None, kind: str, stands_for: Mapping[str, Any] | None
+) -> dict[str, Any]:
     if found is None:
         raise ArtifactError(f"{path}: was not written by bsnn (no metadata); {_again(path)}")
     if found.get("kind") != kind:
         raise ArtifactError(f"{path}: holds '{found.get('kind')}', expected '{kind}'; {_again(path)}")
+    if stands_for is not None and key(found.get("identity", {})) != key(stands_for):
+        raise ArtifactError(f"{path}: was made with other settings than its name says; {_again(path)}")
     return dict(found)
 
 
@@ -157,16 +162,19 @@ def _plain(field: pa.Field) -> pa.Field:
     return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
 
 
-def read_table(path: str | Path, kind: str, columns: Mapping[str, str]) -> tuple[pa.Table, dict[str, Any]]:
+def read_table(
+    path: str | Path, kind: str, columns: Mapping[str, str], stands_for: Mapping[str, Any] | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Read a Parquet table and its document.
 
     Args:
         path: file to read.
         kind: what it must hold.
         columns: name and Arrow type (as text, for example `int64`) of each column that must be there.
+        stands_for: identity that its path stands for; None, where no setting says what the file should be.
 
     Raises:
-        ArtifactError: missing, damaged, of another kind, or with other columns.
+        ArtifactError: missing, damaged, of another kind or identity, or with other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -179,7 +187,7 @@ def read_table(path: str | Path, kind: str, columns: Mapping[str, str]) -> tuple
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path}: damaged Parquet file ({error}); {_again(path)}") from error
     note = (table.schema.metadata or {}).get(KEY.encode())
-    found = _check(path, None if note is None else json.loads(note), kind)
+    found = _check(path, None if note is None else json.loads(note), kind, stands_for)
     for name, kind_ in columns.items():
         if name not in table.schema.names:
             raise ArtifactError(f"{path}: column '{name}' is missing, has {table.schema.names}; {_again(path)}")
@@ -217,11 +225,18 @@ def write_tensors(
         save_file(plain, temporary, metadata={KEY: json.dumps(note)})
 
 
-def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(
+    path: str | Path, kind: str, stands_for: Mapping[str, Any] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a safetensors file and its document.
 
+    Args:
+        path: file to read.
+        kind: what it must hold.
+        stands_for: identity that its path stands for; None, where no setting says what the file should be.
+
     Raises:
-        ArtifactError: missing, damaged (digest differs), foreign, or of another kind.
+        ArtifactError: missing, damaged (digest differs), foreign, or of another kind or identity.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -231,7 +246,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], 
     try:
         with safe_open(path, framework="pt") as file:
             note = (file.metadata() or {}).get(KEY)
-            found = _check(path, None if note is None else json.loads(note), kind)
+            found = _check(path, None if note is None else json.loads(note), kind, stands_for)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: damaged tensor file ({error}); {_again(path)}") from error

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 import bsnn
-from bsnn import artifacts, config, inventory, log, stages
+from bsnn import artifacts, config, inputs, inventory, log, stages
 from bsnn.config import Config, Weights
 from bsnn.errors import BsnnError, ConfigError
 from bsnn.original.command import convert
@@ -26,9 +26,13 @@ app = typer.Typer(
 )
 
 Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment that the network is of.")]
+CheckpointFile = Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")]
 Kind = Annotated[str, typer.Option("--weights", help="full or binary.")]
 Seed = Annotated[int, typer.Option(help="Seed of the network.")]
 Percentile = Annotated[float, typer.Option(help="Percentile of the activations.")]
+Shard = Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")]
+MethodName = Annotated[str, typer.Option("--method", help="Method of conversion: baseline, or one of latency.methods.")]
 ConfigFile = Annotated[Path, typer.Option("--config-file", help="Configuration.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a setting: key=value, with dots for sections; repeatable.")
@@ -124,7 +128,7 @@ def simulate(
     percentile: Percentile,
     weights: Kind = "full",
     seed: Seed = 0,
-    shard: Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")] = 1,
+    shard: Shard = 1,
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
@@ -136,11 +140,11 @@ def simulate(
 @app.command()
 def method(
     experiment: Experiment,
-    name: Annotated[str, typer.Option("--method", help="Method of conversion: baseline, or one of latency.methods.")],
+    name: MethodName,
     steps: Annotated[int, typer.Option(help="Time steps T.")],
     weights: Kind = "full",
     seed: Seed = 0,
-    shard: Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")] = 1,
+    shard: Shard = 1,
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
@@ -179,8 +183,8 @@ def search(
 @app.command("export-nir")
 def export_nir(
     file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
-    experiment: Annotated[str, typer.Option(help="Experiment whose network to convert and export.")],
-    name: Annotated[str, typer.Option("--method", help="Method of conversion.")] = "baseline",
+    experiment: ExperimentOption,
+    name: MethodName = "baseline",
     steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
     weights: Kind = "binary",
     seed: Seed = 0,
@@ -243,8 +247,8 @@ def keep_reference(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")],
-    experiment: Annotated[str, typer.Option(help="Experiment whose network it holds.")],
+    file: CheckpointFile,
+    experiment: ExperimentOption,
     weights: Kind = "full",
     seed: Seed = 0,
     config_file: ConfigFile = CONFIG_FILE,
@@ -268,21 +272,19 @@ def import_checkpoint(
 
 @app.command("export-checkpoint")
 def export_checkpoint(
-    file: Annotated[Path, typer.Argument(help="File to write (.pth.tar).")],
-    experiment: Annotated[str, typer.Option(help="Experiment whose network to export.")],
+    file: CheckpointFile,
+    experiment: ExperimentOption,
     weights: Kind = "full",
     seed: Seed = 0,
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
     """Export a trained network as a checkpoint that the original's scripts read."""
-    from bsnn import networks_io
     from bsnn.original import checkpoint
 
     with log.job():
         job = stages.Job(_load(config_file, changes), experiment, weights=_weights(weights), seed=seed)
-        path = job.paths.network(experiment, job.weights, seed)
-        checkpoint.save(file, networks_io.load(path, job.experiment.network))
+        checkpoint.save(file, inputs.network(job))
         typer.echo(f"exported: {file}")
 
 

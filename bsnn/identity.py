@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ def canonical(section: BaseModel) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
-def key(identity: dict[str, Any]) -> str:
+def key(identity: Mapping[str, Any]) -> str:
     """12 hex digits over the sorted JSON of an identity."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(dict(identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 

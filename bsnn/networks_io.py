@@ -107,18 +107,19 @@ def save(
     artifacts.write_tensors(path, tensors, KIND, identity, {**(extra or {}), **note})
 
 
-def load(path: str | Path, network: config.Network) -> Trained:
+def load(path: str | Path, network: config.Network, stands_for: Mapping[str, Any] | None = None) -> Trained:
     """Read a network, full-precision or binary.
 
     Args:
         path: file written by `save`.
         network: settings of the member of the family that it must hold.
+        stands_for: identity that its path stands for; None, where no setting says what the file should be.
 
     Raises:
-        ArtifactError: missing, damaged or foreign file; a layer that is missing, unknown or of another shape than the
-            settings ask for; NaN or infinity.
+        ArtifactError: missing, damaged or foreign file; one of another identity; a layer that is missing, unknown or of
+            another shape than the settings ask for; NaN or infinity.
     """
-    tensors, found = artifacts.read_tensors(path, KIND)
+    tensors, found = artifacts.read_tensors(path, KIND, stands_for)
     try:
         extra = found["extra"]
         channels, height, width = (int(size) for size in extra["input_shape"])

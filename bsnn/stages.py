@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bsnn import artifacts, identity
+from bsnn import artifacts, identity, inputs
 from bsnn.config import Checkpoint, Config, Experiment, Weights, check_percentile
 from bsnn.errors import ArtifactError, ConfigError
 
@@ -34,6 +34,13 @@ DOWNLOADS = Path("data")
 class Job:
     """What one job works on."""
 
+    WILDCARDS: ClassVar[Mapping[str, Callable[[str], Any]]] = {
+        "weights": str,
+        "seed": int,
+        "percentile": float,
+        "shard": int,
+    }
+
     config: Config
     name: str
     weights: Weights = "full"
@@ -50,6 +57,21 @@ class Job:
         shards = self.experiment.simulation.shards
         if not 1 <= self.shard <= shards:
             raise ConfigError(f"shard {self.shard} does not exist: experiment '{self.name}' has 1 to {shards}")
+
+    @classmethod
+    def of(cls, config: Config, wildcards: Mapping[str, str]) -> Self:
+        """The job that an artifact's path names.
+
+        Args:
+            config: the checked configuration.
+            wildcards: texts by name: `experiment`, and those of WILDCARDS that the path has. Others (`key`, `shards`)
+                follow from the settings, and are passed over.
+
+        Raises:
+            ConfigError: when there is no such experiment, percentile or shard.
+        """
+        place = {name: read(wildcards[name]) for name, read in cls.WILDCARDS.items() if name in wildcards}
+        return cls(config, wildcards["experiment"], **place)
 
     @property
     def experiment(self) -> Experiment:
@@ -72,11 +94,11 @@ def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
 
 def train(job: Job) -> None:
     """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
-    from bsnn import binarize, datasets
+    from bsnn import binarize
 
     settle(job)
     paths, experiment = job.paths, job.experiment
-    images = datasets.load(paths.data(job.name))
+    images = inputs.data_set(job)
     given = experiment.imported.of(job.weights)
     trained, history = _fitted(job, images) if given is None else _imported(job, images, given)
     stands_for = identity.network(experiment, job.weights, job.seed)
@@ -90,13 +112,12 @@ def train(job: Job) -> None:
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
     """A trained network, and its history."""
-    from bsnn import binarize
     from bsnn import train as training
 
-    paths, experiment = job.paths, job.experiment
+    experiment = job.experiment
     from_full = job.weights == "binary" and not experiment.binarize.from_scratch
-    start = binarize.load(paths.network(job.name, "full", job.seed), experiment.network) if from_full else None
-    checkpoints = paths.checkpoints(job.name, job.weights, job.seed)
+    start = inputs.network(replace(job, weights="full")) if from_full else None
+    checkpoints = job.paths.checkpoints(job.name, job.weights, job.seed)
     return training.fit(experiment, job.weights, job.seed, images, job.config.compute, checkpoints, start)
 
 
@@ -129,13 +150,13 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
 def activations(job: Job) -> None:
     """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
     from bsnn import activations as rooms
-    from bsnn import binarize, datasets, protocols
+    from bsnn import protocols
 
     settle(job)
     experiment, device = job.experiment, _device(job)
-    trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
+    trained = inputs.network(job)
     trained.module.to(device)
-    split = datasets.load(job.paths.data(job.name)).train
+    split = inputs.data_set(job).train
     order = protocols.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "calibration", split, *how)
@@ -149,10 +170,7 @@ def thresholds(job: Job) -> None:
     """Thresholds at one percentile, from the activation table alone."""
     from bsnn import thresholds as rooms
 
-    columns = {"layer": "string", "population": "string", "percentile": "double", "value": "double"}
-    path = job.paths.activations(job.name, job.weights, job.seed)
-    table, _ = artifacts.read_table(path, "activations", columns)
-    found = rooms.from_table(table, job.percentile, job.experiment.thresholds.population)
+    found = rooms.from_table(inputs.activations(job), job.percentile, job.experiment.thresholds.population)
     stands_for = identity.thresholds(job.experiment, job.weights, job.seed, job.percentile)
     target = job.paths.thresholds(job.name, job.weights, job.seed, job.percentile)
     artifacts.write_table(target, found, "thresholds", stands_for)
@@ -160,17 +178,16 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps."""
-
-    from bsnn import binarize, datasets, engines, protocols, readout, simulate, spiking
+    from bsnn import engines, protocols, readout, simulate, spiking
 
     settle(job)
     experiment, device, compute = job.experiment, _device(job), job.config.compute
-    trained = binarize.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
-    network = spiking.convert(trained, _lambdas(job), initial=experiment.simulation.initial)
+    trained = inputs.network(job)
+    network = spiking.convert(trained, inputs.thresholds(job), initial=experiment.simulation.initial)
     chosen, reason = engines.choose(network, device) if compute.engine == "auto" else (compute.engine, "as configured")
     logger.info("engine %s on %s: %s", chosen, device, reason)
     engine = engines.create(chosen, network, device, compute.memory_mib)
-    split = datasets.load(job.paths.data(job.name)).test
+    split = inputs.data_set(job).test
     order = simulated(job, len(split))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
@@ -220,13 +237,6 @@ def report(job: Job) -> None:
 
     results = gathered.read(job.paths.tables(job.name))
     rooms.write(results, job.paths.figures(job.name), job.paths.report(job.name))
-
-
-def _lambdas(job: Job) -> dict[str, float]:
-    """Threshold of each layer at the job's percentile."""
-    path = job.paths.thresholds(job.name, job.weights, job.seed, job.percentile)
-    table, _ = artifacts.read_table(path, "thresholds", {"layer": "string", "threshold": "double"})
-    return dict(zip(table["layer"].to_pylist(), table["threshold"].to_pylist(), strict=True))
 
 
 def _predictions(module: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:

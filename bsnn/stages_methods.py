@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from bsnn import artifacts, identity, stages
+from bsnn import artifacts, identity, inputs, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
 
@@ -27,6 +28,8 @@ logger = logging.getLogger("bsnn")
 @dataclass(frozen=True)
 class MethodJob(stages.Job):
     """What one job of a method works on."""
+
+    WILDCARDS: ClassVar[Mapping[str, Callable[[str], Any]]] = {**stages.Job.WILDCARDS, "method": str, "steps": int}
 
     method: str = "baseline"
     steps: int = 1
@@ -52,13 +55,13 @@ class MethodJob(stages.Job):
 
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
-    from bsnn import accounting, datasets, methods, networks_io, protocols, simulate
+    from bsnn import accounting, methods, protocols, simulate
 
     stages.settle(job)
     experiment, device, compute = job.experiment, stages._device(job), job.config.compute
-    trained = networks_io.load(job.paths.network(job.name, job.weights, job.seed), experiment.network)
+    trained = inputs.network(job)
     trained.module.to(device)
-    data = datasets.load(job.paths.data(job.name))
+    data = inputs.data_set(job)
     images = calibration_images(job, trained, data.train, device)
     theta = thetas(job, trained, job.switches, job.steps, images)
     network = methods.convert(trained, theta, job.switches, job.steps, images)
@@ -102,12 +105,9 @@ def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
     """Thresholds of a method, from the activation table."""
     from bsnn import methods
 
-    path = job.paths.activations(job.name, job.weights, job.seed)
-    columns = {"layer": "string", "population": "string", "percentile": "double", "value": "double"}
-    table, _ = artifacts.read_table(path, "activations", columns)
     settings = job.experiment
     percentile, population = settings.latency.percentile, settings.thresholds.population
-    return methods.lambdas(table, switches, steps, percentile=percentile, population=population)
+    return methods.lambdas(inputs.activations(job), switches, steps, percentile=percentile, population=population)
 
 
 def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:

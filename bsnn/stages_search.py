@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from bsnn import artifacts, identity, stages
+from bsnn import artifacts, identity, inputs, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
 from bsnn.stages_methods import calibration_images, thetas
@@ -30,15 +30,13 @@ class Bench:
     """One network, and images to try methods on: held-out training images, or the test set."""
 
     def __init__(self, job: stages.Job, held_out_images: int | None) -> None:
-        from bsnn import datasets, networks_io
+        from bsnn import datasets
 
         stages.settle(job)
         self.job, self.device = job, stages._device(job)
-        self.trained: Trained = networks_io.load(
-            job.paths.network(job.name, job.weights, job.seed), job.experiment.network
-        )
+        self.trained: Trained = inputs.network(job)
         self.trained.module.to(self.device)
-        self.data: DataSet = datasets.load(job.paths.data(job.name))
+        self.data: DataSet = inputs.data_set(job)
         self.held_out = held_out_images is not None
         self.split = self.data.train if self.held_out else self.data.test
         count = len(self.split)

@@ -116,6 +116,18 @@ def test_foreign_files_and_wrong_kinds_are_refused(tmp_path: Path) -> None:
         artifacts.read_table(tmp_path / "none.parquet", "test", {})
 
 
+def test_artifacts_of_other_settings_are_refused(tmp_path: Path) -> None:
+    table, tensors = written(tmp_path)
+    same = {"version": 3, "stage": "test"}  # the order is no part of an identity
+    assert artifacts.read_table(table, "test", {}, same)[1]["identity"] == IDENTITY
+    assert artifacts.read_tensors(tensors, "test", same)[1]["identity"] == IDENTITY
+    for other in ({**IDENTITY, "version": 4}, {**IDENTITY, "seed": 0}, {}):
+        with pytest.raises(ArtifactError, match=r"t\.parquet: was made with other settings.*snakemake"):
+            artifacts.read_table(table, "test", {}, other)
+        with pytest.raises(ArtifactError, match=r"t\.safetensors: was made with other settings.*snakemake"):
+            artifacts.read_tensors(tensors, "test", other)
+
+
 def test_columns_are_checked(tmp_path: Path) -> None:
     table, _ = written(tmp_path)
     with pytest.raises(ArtifactError, match="column 'count' is missing"):

@@ -291,3 +291,10 @@ def test_a_truncated_index_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(ArtifactError, match="damaged Parquet file"):
         load(file)
+
+
+def test_an_index_of_other_settings_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, index(), EXTRA)
+    assert load(tmp_path / "index.parquet", IDENTITY).classes == ("a", "b")
+    with pytest.raises(ArtifactError, match="was made with other settings"):
+        load(tmp_path / "index.parquet", {**IDENTITY, "more": 1})

@@ -98,13 +98,14 @@ class ArraySplit(Split):
         return self._there[device]
 
 
-def load(path: Path) -> DataSet:
+def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
     """Read the artifact.
 
     Raises:
-        ArtifactError: missing, damaged, or with other tensors than `write` writes.
+        ArtifactError: missing, damaged, of another identity than `stands_for` (unless that is None), or with other
+            tensors than `write` writes.
     """
-    tensors, found = artifacts.read_tensors(path, KIND)
+    tensors, found = artifacts.read_tensors(path, KIND, stands_for)
     classes, mean, std = description(path, found["extra"])
     train, test = (_split(path, tensors, split, len(classes)) for split in SPLITS)
     if train.images.shape[1:] != test.images.shape[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,15 @@ def _measured(split: FileSplit) -> tuple[Channels, Channels]:
     return statistics(histograms(images for images, _ in tqdm(batches, desc="mean", total=total, disable=None)))
 
 
-def load(path: Path) -> DataSet:
+def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
     """Read the index.
 
     Raises:
-        ArtifactError: missing, damaged, or with other content than `prepare` writes.
+        ArtifactError: missing, damaged, of another identity than `stands_for` (unless that is None), or with other
+            content than `prepare` writes.
         DataError: the folder of images is gone.
     """
-    index, found = artifacts.read_table(path, KIND, COLUMNS)
+    index, found = artifacts.read_table(path, KIND, COLUMNS, stands_for)
     classes, mean, std = description(path, found["extra"])
     root, image_size = found["extra"].get("root"), found["extra"].get("image_size")
     if not isinstance(root, str) or not isinstance(image_size, int) or image_size < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,15 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cach
         folder.prepare(settings, path, identity)
 
 
-def load(path: Path) -> DataSet:
+def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
     """Read the artifact of a data set, of either kind.
 
+    Args:
+        path: file written by `prepare`.
+        stands_for: identity that its path stands for; None, where no setting says what the file should be.
+
     Raises:
-        ArtifactError: missing, damaged, foreign, or with other content than `prepare` writes.
+        ArtifactError: missing, damaged, foreign, of another identity, or with other content than `prepare` writes.
     """
-    return folder.load(Path(path)) if Path(path).suffix == ".parquet" else arrays.load(Path(path))
+    read = folder.load if Path(path).suffix == ".parquet" else arrays.load
+    return read(Path(path), stands_for)

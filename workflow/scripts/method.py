@@ -5,13 +5,5 @@ from bsnn.config import validate
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):
-        job = stages_methods.MethodJob(
-            validate(snakemake.config),
-            snakemake.wildcards.experiment,
-            weights=snakemake.wildcards.weights,
-            seed=int(snakemake.wildcards.seed),
-            shard=int(snakemake.wildcards.shard),
-            method=snakemake.wildcards.method,
-            steps=int(snakemake.wildcards.steps),
-        )
+        job = stages_methods.MethodJob.of(validate(snakemake.config), dict(snakemake.wildcards))
         stages_methods.method(job)

@@ -5,12 +5,5 @@ from bsnn.config import validate
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):
-        job = stages.Job(
-            validate(snakemake.config),
-            snakemake.wildcards.experiment,
-            weights=snakemake.wildcards.weights,
-            seed=int(snakemake.wildcards.seed),
-            percentile=float(snakemake.wildcards.percentile),
-            shard=int(snakemake.wildcards.shard),
-        )
+        job = stages.Job.of(validate(snakemake.config), dict(snakemake.wildcards))
         stages.simulate(job)

@@ -5,10 +5,6 @@ from bsnn.config import validate
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):
-        job = stages.Job(
-            validate(snakemake.config),
-            snakemake.wildcards.experiment,
-            weights=snakemake.params.weights,
-            seed=int(snakemake.wildcards.seed),
-        )
+        place = {**snakemake.wildcards, "weights": snakemake.params.weights}
+        job = stages.Job.of(validate(snakemake.config), place)
         stages.train(job)

@@ -1,0 +1,95 @@
+"""Artifacts that are not what their path says: no stage reads them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workflow_for_tests import TINY
+
+from bsnn import inputs, stages, stages_methods, stages_search
+from bsnn.config import Config, merge, validate
+from bsnn.errors import ArtifactError
+
+
+def settings(**sections: Any) -> Config:
+    latency = {"time": [2, 8], "images": 16, "search": {"time": 2, "images": 60, "percentiles": [100.0]}}
+    return validate(merge(TINY, {"experiments": {"tiny": {"latency": latency, **sections}}}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> stages.Job:
+    """A job whose data, full network, activations and thresholds are there."""
+    job = stages.Job(settings(), "tiny", root=tmp_path_factory.mktemp("stages") / "results")
+    for stage in (stages.data, stages.train, stages.activations, stages.thresholds):
+        stage(job)
+    return job
+
+
+def data_of(job: stages.Job) -> Path:
+    return job.paths.data(job.name)
+
+
+def network_of(job: stages.Job) -> Path:
+    return job.paths.network(job.name, "full", job.seed)
+
+
+def activations_of(job: stages.Job) -> Path:
+    return job.paths.activations(job.name, "full", job.seed)
+
+
+def thresholds_of(job: stages.Job) -> Path:
+    return job.paths.thresholds(job.name, "full", job.seed, job.percentile)
+
+
+FEWER = {"data": {"test_images": 40}}
+OTHER_PERCENTILES = {"activations": {"images": 80}}
+JOB, METHOD = stages.Job, stages_methods.MethodJob
+STEPS = {"method": "baseline", "steps": 8}
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "place", "changes", "wrong"),
+    [
+        (stages.train, JOB, {}, FEWER, data_of),
+        (stages.train, JOB, {"weights": "binary", "seed": 1}, {}, network_of),
+        (stages.activations, JOB, {"seed": 1}, {}, network_of),
+        (stages.simulate, JOB, {"seed": 1}, {}, network_of),
+        (stages_methods.method, METHOD, {"seed": 1, **STEPS}, {}, network_of),
+        (stages_search.search, JOB, {"seed": 1}, {}, network_of),
+        (stages_search.early_exit, JOB, {"seed": 1}, {}, network_of),
+        (stages.thresholds, JOB, {}, OTHER_PERCENTILES, activations_of),
+        (stages_methods.method, METHOD, STEPS, OTHER_PERCENTILES, activations_of),
+        (stages.simulate, JOB, {"percentile": 99.0}, {}, thresholds_of),
+    ],
+)
+def test_artifacts_of_other_settings_are_refused(
+    made: stages.Job,
+    tmp_path: Path,
+    stage: Callable[[Any], None],
+    kind: type[stages.Job],
+    place: dict[str, Any],
+    changes: dict[str, Any],
+    wrong: Callable[[stages.Job], Path],
+) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(made.root, root)
+    job = kind(settings(**changes), "tiny", root=root, **place)
+    path = wrong(job)
+    assert not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(wrong(made), path)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(ArtifactError, match=r"was made with other settings than its name says.*snakemake") as caught:
+        stage(job)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert sorted(root.rglob("*")) == before
+
+
+def test_what_its_path_says_is_read(made: stages.Job) -> None:
+    assert len(inputs.data_set(made).test) == 50
+    assert inputs.network(made).input_shape == (3, 8, 8)
+    layers = set(inputs.activations(made)["layer"].to_pylist())
+    assert set(inputs.thresholds(made)) == layers
+    assert layers
