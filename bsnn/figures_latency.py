@@ -88,8 +88,10 @@ def _against_cost(tables: Tables, column: str, label: str) -> Figure:
 def errors(tables: Tables) -> Figure:
     """Errors of each layer over its mean activation, for the baseline and the last method; a row of panels."""
     frame = tables["latency_errors"]
-    names = list(frame["method"].unique())
-    chosen = [(weights, name) for weights in frame["weights"].unique() for name in dict.fromkeys((names[0], names[-1]))]
+    chosen = []
+    for weights in frame["weights"].unique():
+        own = frame.loc[frame["weights"] == weights, "method"].unique()
+        chosen += [(weights, name) for name in dict.fromkeys((own[0], own[-1]))]
     figure, axes = _panels(len(chosen), sharey=True)
     for axis, (weights, name) in zip(axes, chosen, strict=True):
         part = frame[(frame["weights"] == weights) & (frame["method"] == name)]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,26 +55,27 @@ class Run:
         """Artifact of one shard."""
         return self.paths.method(what, self.name, self.weights, self.seed, self.method, self.steps, shard)
 
-    def read(self, what: str, columns: dict[str, pa.DataType]) -> list[tuple[pa.Table, int]]:
-        """An artifact of each shard, and the images in it."""
+    def read(self, what: str, columns: dict[str, pa.DataType]) -> list[tuple[pa.Table, dict[str, Any]]]:
+        """An artifact of each shard, and what its job noted: `images` in it, among others."""
         experiment = self.config.experiments[self.name]
         stands_for = identity.method(self.config, experiment, self.weights, self.seed, self.method, self.steps)
         shards = range(1, experiment.simulation.shards + 1)
         found = [read(self.path(what, shard), what, stands_for, columns) for shard in shards]
-        return [(table, document["extra"]["images"]) for table, document in found]
+        return [(table, document["extra"]) for table, document in found]
 
     def simulation(self) -> Simulation:
         """All shards, checked to make up one test set."""
         parts = zip(self.read("predictions", PREDICTIONS), self.read("spikes", SPIKES), strict=True)
         shards = [
-            Shard(self.path("predictions", number), predictions, spikes, {"extra": {"images": images}})
-            for number, ((predictions, images), (spikes, _)) in enumerate(parts, 1)
+            Shard(self.path("predictions", number), predictions, spikes, {"extra": noted})
+            for number, ((predictions, noted), (spikes, _)) in enumerate(parts, 1)
         ]
         return join(self.weights, self.seed, 0.0, shards, self.steps, self.steps)
 
     def operations(self) -> pd.DataFrame:
         """Long table of costs (accounting.table), mean over all images."""
-        parts = [table.to_pandas().assign(images=images) for table, images in self.read("operations", OPERATIONS)]
+        read = self.read("operations", OPERATIONS)
+        parts = [table.to_pandas().assign(images=noted["images"]) for table, noted in read]
         whole = pd.concat(parts)
         total = sum(part["images"].iloc[0] for part in parts)
         weighted = whole.assign(value=whole["value"] * whole["images"] / total)

@@ -6,38 +6,79 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from bsnn import artifacts, identity, provenance
+from bsnn import artifacts, identity, latency, provenance
+from bsnn.config import Config
+from bsnn.errors import ArtifactError
 from bsnn.tables import Results
 
 KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_summary", "training")
 FOLDER = Path("results/reference")
 
 
-def keep(results: Results, command: str, folder: Path = FOLDER) -> Path:
+def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = identity.RESULTS) -> Path:
     """Copy an experiment's tables to the reference folder, with `origin.json` beside them; returns their folder.
+
+    Tables of `snakemake latency`, `search`, `early_exit` and `paper` come too, where they were made.
 
     Args:
         results: tables, as bsnn.tables.read gives them.
         command: what was run, to be run again by whoever doubts the numbers.
         folder: the reference folder.
+        root: folder of all results.
+
+    Raises:
+        ArtifactError: a table is damaged, or of other settings.
     """
-    place = folder / results.name
-    for name in KEPT:
-        if name in results.frames:
-            artifacts.write_text(place / f"{name}.csv", results[name].to_csv(index=False, lineterminator="\n"))
+    config, name, place = results.config, results.name, folder / results.name
+    frames = {table: results[table] for table in KEPT if table in results.frames}
+    paths = identity.Paths(config, root)
+    for table, frame in (frames | _methods(config, name, paths)).items():
+        artifacts.write_text(place / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    for file in sorted(paths.paper(name).glob("*.csv")):
+        artifacts.copy(file, place / "paper" / file.name)
     origin = {
         "command": command,
-        "seeds": list(results.config.seeds),
-        "settings": identity.results(results.config, results.name),
+        "seeds": list(config.seeds),
+        "definition": _definition(config, name),
+        "settings": identity.results(config, name),
         "made": results["origins"].to_dict(orient="records"),
         "kept": provenance.collect(),
     }
     artifacts.write_text(place / "origin.json", json.dumps(origin, indent=2, default=str) + "\n")
     return place
+
+
+def _definition(config: Config, name: str) -> dict[str, Any]:
+    """The experiment's settings, but for where its data lie."""
+    found = identity.canonical(config.experiments[name])
+    found["data"].pop("path", None)
+    return found
+
+
+def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:
+    """Tables of the methods of conversion, of the search and of early exit, as far as they were made."""
+    found = {}
+    noted = paths.tables(name) / latency.SETTINGS
+    if noted.exists():
+        if json.loads(noted.read_text()).get("key") != identity.key(identity.latency(config, name)):
+            raise ArtifactError(f"{noted}: was made with other settings; run `snakemake latency` again, or delete it")
+        tables = latency.load(paths.tables(name))
+        found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors")}
+    for table, path, stage in (("search", paths.search, "search"), ("early_exit", paths.early_exit, "exit")):
+        files = {place: path(name, *place) for place in product(config.weights, config.seeds)}
+        parts = [
+            artifacts.read_table(file, stage, {})[0].to_pandas().assign(weights=weights, seed=seed)
+            for (weights, seed), file in files.items()
+            if file.exists()
+        ]
+        found |= {table: pd.concat(parts, ignore_index=True)} if parts else {}
+    return found
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:

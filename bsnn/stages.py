@@ -188,7 +188,7 @@ def simulate(job: Job) -> None:
     logger.info("engine %s on %s: %s", chosen, device, reason)
     engine = engines.create(chosen, network, device, compute.memory_mib)
     split = inputs.data_set(job).test
-    order = simulated(job, len(split))
+    order, noted = simulated(job, len(split))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
@@ -198,18 +198,20 @@ def simulate(job: Job) -> None:
     predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
     stands_for = identity.simulate(job.config, experiment, job.weights, job.seed, job.percentile)
     extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
-    extra["delays"] = readout.propagation_delays(network)
+    extra |= {"delays": readout.propagation_delays(network), **noted}
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
 
 
-def simulated(job: Job, count: int) -> Tensor:
-    """Indices of the test images of the job's shard, among `count`; int64."""
+def simulated(job: Job, count: int) -> tuple[Tensor, dict[str, int]]:
+    """Indices of the test images of the job's shard, among `count` (int64); what to note where not all are chosen."""
     from bsnn import datasets
 
     settings = job.experiment.simulation
-    return datasets.evenly(count, settings.images).tensor_split(settings.shards)[job.shard - 1]
+    chosen = datasets.evenly(count, settings.images)
+    noted = {} if settings.images is None else {"chosen": len(chosen)}
+    return chosen.tensor_split(settings.shards)[job.shard - 1], noted
 
 
 def tables(job: Job) -> None:

@@ -67,7 +67,7 @@ def method(job: MethodJob) -> None:
     network = methods.convert(trained, theta, job.switches, job.steps, images)
     engine, reason = methods.engine(compute.engine, network, job.switches, device, compute.memory_mib)
     logger.info("engine %s on %s: %s", engine.name, device, reason)
-    order = stages.simulated(job, len(data.test))
+    order, noted = stages.simulated(job, len(data.test))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()
@@ -83,6 +83,7 @@ def method(job: MethodJob) -> None:
     }
     stands_for = identity.method(job.config, experiment, job.weights, job.seed, job.method, job.steps)
     extra = {"engine": engine.name, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
+    extra |= noted
     for what, table in found.items():
         path = job.paths.method(what, job.name, job.weights, job.seed, job.method, job.steps, job.shard)
         artifacts.write_table(path, table, what, stands_for, extra)

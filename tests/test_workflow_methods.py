@@ -1,5 +1,6 @@
 """`snakemake latency` from nothing, and what reruns after a change of a switch; its tables against the artifacts."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from workflow_for_tests import TINY, checkout, configure, planned, run
+from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run
 
+from bsnn import reference
 from bsnn.config import merge, validate
+from bsnn.datasets import evenly
+from bsnn.errors import ArtifactError
 from bsnn.identity import Paths
+from bsnn.tables import read
 
 METHODS: dict[str, Any] = {
     "fitted": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
@@ -94,3 +99,45 @@ def test_errors_and_operations_have_every_layer(finished: Path) -> None:
     assert sorted(path.name for path in (finished / "results/tiny/figures").glob("*.svg")) == [
         "latency.svg", "latency_energy.svg", "latency_errors.svg", "latency_operations.svg",
     ]  # fmt: skip
+
+
+def test_reference_results_keep_the_methods(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    run(folder)
+    results = read(folder / "results/tiny/tables")
+    place = reference.keep(results, "snakemake", tmp_path / "reference", folder / "results")
+    for table in ("latency", "latency_costs", "latency_errors", "accuracy"):
+        made = pd.read_csv(folder / f"results/tiny/tables/{table}.csv")
+        assert pd.read_csv(place / f"{table}.csv").equals(made)
+    origin = json.loads((place / "origin.json").read_text())
+    assert origin["definition"]["latency"]["time"] == [2, 8]
+    assert "path" not in origin["definition"]["data"]
+    noted = folder / "results/tiny/tables/latency.json"
+    noted.write_text(noted.read_text().replace('"key": "', '"key": "0'))
+    with pytest.raises(ArtifactError, match="other settings"):
+        reference.keep(results, "snakemake", tmp_path / "other", folder / "results")
+
+
+def test_fewer_simulated_images_train_nothing(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    configure(folder, merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}}))
+    assert jobs(folder) == {"method": 4, **TABLES}
+    assert planned(folder, "--cores", "1") == {"thresholds": 2, "simulate": 2, **RESULTS}
+    run(folder, "latency")
+    paths = Paths(validate(merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}})))
+    found = pq.read_table(folder / paths.method("predictions", "tiny", "binary", 0, "baseline", 8, 1))
+    assert found["image"].to_pylist() == evenly(50, 20).tolist()
+
+
+def test_bursts_are_for_full_precision_alone(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    methods = {"bursts": {"burst": 3}, "channels": {"channels": True}}
+    configure(folder, merge(settings(methods={**METHODS, **methods}), {"weights": ["full", "binary"]}))
+    assert jobs(folder) == {"activations": 1, "method": 6, **TABLES}
+    run(folder, "latency")
+    table = pd.read_csv(folder / "results/tiny/tables/latency.csv").groupby("weights")["method"].unique()
+    assert list(table["binary"]) == ["baseline", *METHODS]
+    assert list(table["full"]) == ["baseline", *METHODS, *methods]

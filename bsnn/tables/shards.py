@@ -95,7 +95,7 @@ def _again(shard: Shard) -> str:
 
 
 def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
-    """Images are numbered 0, 1, ... in the test set: each must be there once."""
+    """Images are numbered 0, 1, ... in the test set: each must be there once, or as many as `simulation.images`."""
     for shard in shards:
         declared = shard.document.get("extra", {}).get("images")
         if declared is not None and declared != len(shard.predictions):
@@ -105,7 +105,14 @@ def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
     if not len(image):
         raise ArtifactError(f"{shards[0].path}: there are no test images in any shard; {_again(shards[0])}")
     times = np.bincount(image)
-    for wrong, what in ((times > 1, "appear twice"), (times == 0, "are missing")):
+    chosen = shards[0].document.get("extra", {}).get("chosen")
+    if chosen is not None and len(image) != chosen:
+        raise ArtifactError(
+            f"{shards[0].path} and its {len(shards)} shard(s): hold {len(image)} test images, {chosen} were chosen; "
+            + _again(shards[0])
+        )
+    missing = times == 0 if chosen is None else np.zeros(0, dtype=bool)
+    for wrong, what in ((times > 1, "appear twice"), (missing, "are missing")):
         if wrong.any():
             some = ", ".join(map(str, np.flatnonzero(wrong)[:5]))
             raise ArtifactError(
