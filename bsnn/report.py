@@ -120,8 +120,9 @@ def facts(results: Results) -> list[tuple[str, str]]:
 def _left_out(results: Results) -> str:
     """Broken files among the test images, if there were any."""
     simulated = results["origins"].query("stage == 'simulate'")
-    found = simulated["left_out"].dropna() if "left_out" in simulated else []  # tables of before have no such column
-    return f"; {max(found):,} broken files left out" if len(found) else ""
+    if "left_out" not in simulated or not simulated["left_out"].any():  # tables of before have no such column
+        return ""
+    return f"; {simulated['left_out'].max():,} broken files left out"
 
 
 def glance(results: Results) -> Entry:

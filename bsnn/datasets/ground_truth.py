@@ -97,7 +97,7 @@ def _names_by_number(path: Path) -> dict[str, str]:
     try:
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))
-        return {str(number): str(name) for number, name, children in zip(*columns, strict=True) if not children}
+        return {str(int(number)): str(name) for number, name, children in zip(*columns, strict=True) if not children}
     except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); the development kit holds it beside its ground truth, copy both"
