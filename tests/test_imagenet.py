@@ -100,7 +100,8 @@ def made(layout: str, folder: Path) -> Run:
 def test_broken_files_are_named_and_counted(run: Run) -> None:
     path = run.paths.data("images")
     assert artifacts.describe(path)["extra"]["left_out"] == {"count": 5, **run.broken}
-    assert "3 of 24 training and 2 of 10 test images are broken and left out" in run.log
+    assert "3 of 24 train images are broken and left out" in run.log
+    assert "2 of 10 test images are broken and left out" in run.log
     for file, reason in (
         (run.broken["train"][0], "image file is truncated"),
         (run.broken["train"][1], "no known format"),
@@ -180,6 +181,14 @@ def test_a_class_or_a_split_without_whole_images_is_refused(tmp_path: Path, spli
     with pytest.raises(DataError, match=message):
         stages.data(job)
     assert not job.paths.data("images").exists()
+
+
+def test_skipping_without_broken_files_leaves_all(tmp_path: Path) -> None:
+    job = stages.Job(settings(imagenet(tmp_path / "images"), broken="skip"), "images", root=tmp_path / "results")
+    stages.data(job)
+    assert artifacts.describe(job.paths.data("images"))["extra"]["left_out"] == {"count": 0, "train": [], "test": []}
+    data = datasets.load(job.paths.data("images"))
+    assert (len(data.train), len(data.test)) == (len(WNIDS) * TRAINING, len(VALIDATION))
 
 
 def test_broken_files_among_chosen_ones_only(tmp_path: Path) -> None:

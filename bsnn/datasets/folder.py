@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -60,17 +61,11 @@ def _without_broken(index: pa.Table, root: Path, classes: list[str], workers: in
     found = _split(index, None, root, 1).broken(workers)
     for _, problem in found:
         logger.warning("left out: %s", problem)
-    wrong = torch.zeros(len(index), dtype=torch.bool)
-    wrong[[number for number, _ in found]] = True
-    broken, whole = index.filter(pa.array(wrong.numpy())), index.filter(pa.array(~wrong.numpy()))
+    wrong = np.isin(np.arange(len(index)), [number for number, _ in found])
+    broken, whole = index.filter(pa.array(wrong)), index.filter(pa.array(~wrong))
     names = {split: _of(broken, split)["path"].to_pylist() for split in SPLITS}
-    logger.info(
-        "%d of %d training and %d of %d test images are broken and left out",
-        len(names["train"]),
-        len(_of(index, "train")),
-        len(names["test"]),
-        len(_of(index, "test")),
-    )
+    for split, files in names.items():
+        logger.info("%d of %d %s images are broken and left out", len(files), len(_of(index, split)), split)
     lost = set(_of(index, "train")["label"].to_pylist()) - set(_of(whole, "train")["label"].to_pylist())
     if lost or not len(_of(whole, "test")):
         where = f"train/{classes[min(lost)]}" if lost else "the test images"
