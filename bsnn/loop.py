@@ -131,7 +131,7 @@ class Loop:
             self.fabric.device,
             self.job.compute.workers,
             resized_crop=settings.augment.resized_crop,
-            seed=self.job.random(epoch, "decoding", self.rank),
+            seed=self.job.random(epoch, "decoding", 0),  # of every process: the image decides its part, not the device
         )
         quiet = None if self.fabric.is_global_zero else True  # None: silent unless standard error is a terminal
         steps = -(-len(order) // share)

@@ -111,10 +111,18 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Network", layers),
         ("Pool", f"{network.pool}, {network.place} the ReLU" if network.pools else "none"),
         ("Protocol", experiment.protocol_name),
-        ("Test images", f"{frame['images'].max():,}"),
+        ("Test images", f"{frame['images'].max():,}{_left_out(results)}"),
         ("Seeds", ", ".join(map(str, results.config.seeds))),
         ("Simulated steps", str(experiment.simulation.time)),
     ]
+
+
+def _left_out(results: Results) -> str:
+    """Broken files among the test images, if there were any."""
+    simulated = results["origins"].query("stage == 'simulate'")
+    if "left_out" not in simulated or not simulated["left_out"].any():  # tables of before have no such column
+        return ""
+    return f"; {simulated['left_out'].max():,} broken files left out"
 
 
 def glance(results: Results) -> Entry:

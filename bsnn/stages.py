@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bsnn.datasets import DataSet
+    from bsnn.datasets import DataSet, Split
     from bsnn.networks import Trained
 
 logger = logging.getLogger("bsnn")
@@ -88,8 +88,8 @@ def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
     """Prepare and verify the data set; archives are downloaded into a folder of their own."""
     from bsnn import datasets
 
-    path = job.paths.data(job.name)
-    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=downloads)
+    path, workers = job.paths.data(job.name), job.config.compute.workers
+    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=downloads, workers=workers)
 
 
 def train(job: Job) -> None:
@@ -105,7 +105,8 @@ def train(job: Job) -> None:
     if job.weights == "binary":
         summary = binarize.summary(trained)
         artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
-    artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for)
+    left_out = _left_out(images.train)
+    artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for, left_out)
     extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
     binarize.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
 
@@ -163,7 +164,7 @@ def activations(job: Job) -> None:
     table = rooms.collect(trained, batches, dropout_seed=protocols.dropout_seed(experiment, job.seed))
     stands_for = identity.activations(experiment, job.weights, job.seed)
     path = job.paths.activations(job.name, job.weights, job.seed)
-    artifacts.write_table(path, table, "activations", stands_for, {"images": len(order)})
+    artifacts.write_table(path, table, "activations", stands_for, {"images": len(order), **_left_out(split)})
 
 
 def thresholds(job: Job) -> None:
@@ -198,7 +199,7 @@ def simulate(job: Job) -> None:
     predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
     stands_for = identity.simulate(job.config, experiment, job.weights, job.seed, job.percentile)
     extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
-    extra |= {"delays": readout.propagation_delays(network), **noted}
+    extra |= {"delays": readout.propagation_delays(network), **noted, **_left_out(split)}
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
     artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
@@ -248,6 +249,11 @@ def _predictions(module: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
     with torch.no_grad():
         found = [module(batch).argmax(1).cpu() for batch in batches]
     return torch.cat([torch.zeros(0, dtype=torch.int64), *found])
+
+
+def _left_out(split: Split) -> dict[str, Any]:
+    """For an artifact's metadata: broken files that a split does without, where there are any."""
+    return {"left_out": split.left_out} if split.left_out else {}
 
 
 def _device(job: Job) -> torch.device:

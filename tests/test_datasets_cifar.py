@@ -47,8 +47,7 @@ def archive(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-NAMES = "".join(f"class{number}\n" for number in range(100)).encode()
-FILES = {"train.bin": binary("train.bin"), "test.bin": binary("test.bin"), "fine_label_names.txt": NAMES}
+FILES = {"train.bin": binary("train.bin"), "test.bin": binary("test.bin")}
 ARCHIVE = archive(FILES)
 
 
@@ -101,7 +100,7 @@ def check(data: DataSet) -> None:
 def test_from_an_archive_in_a_folder(tmp_path: Path) -> None:
     data = made(tmp_path, path=spread(tmp_path / "raw", {"cifar-100-binary.tar.gz": ARCHIVE}))
     check(data)
-    assert data.classes[:2] == ("class0", "class1")
+    assert data.classes[:2] == ("apple", "aquarium_fish")
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["cifar-100-binary.tar.gz"]
 
 
@@ -110,12 +109,21 @@ def test_from_binary_files(tmp_path: Path, inner: str) -> None:
     spread(tmp_path / "raw" / inner, FILES)
     data = made(tmp_path, path=tmp_path / "raw")
     check(data)
-    assert data.classes[99] == "class99"
 
 
-def test_without_names_classes_are_numbers(tmp_path: Path) -> None:
-    files = {name: content for name, content in FILES.items() if name.endswith(".bin")}
-    assert made(tmp_path, path=spread(tmp_path / "raw", files)).classes == tuple(map(str, range(100)))
+@pytest.mark.parametrize(("name", "count", "last"), [("cifar10", 10, "truck"), ("cifar100", 100, "worm")])
+def test_class_names_are_sorted_and_all_there(name: str, count: int, last: str) -> None:
+    """As in the official archives' files of names, where both sets have them in alphabetical order."""
+    classes = cifar.SETS[name].classes
+    assert classes == tuple(sorted(set(classes)))
+    assert (len(classes), classes[-1]) == (count, last)
+
+
+def test_a_file_of_names_changes_nothing(tmp_path: Path) -> None:
+    """One key, one content: with a file of names beside the images, whatever it says, and without."""
+    for name, more in (("with", {"fine_label_names.txt": b"class0\n"}), ("without", {})):
+        data = made(tmp_path / name, path=spread(tmp_path / name / "raw", {**FILES, **more}))
+        assert data.classes == cifar.SETS["cifar100"].classes
 
 
 def test_from_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,12 +150,10 @@ def test_ten_classes_have_one_label_byte_and_five_training_files(
     files = {name: bytes([index]) + bytes([index + 1] * 3072) for index, name in enumerate(spec.files)}
     tables = {part: {name: md5(files[name]) for name in getattr(spec, part)} for part in ("train", "test")}
     monkeypatch.setitem(cifar.SETS, "cifar10", replace(spec, **tables))
-    names = b"airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n"
-    data = made(tmp_path, name="cifar10", path=spread(tmp_path / "raw", {**files, "batches.meta.txt": names}))
+    data = made(tmp_path, name="cifar10", path=spread(tmp_path / "raw", files))
     assert data.train.labels.tolist() == [0, 1, 2, 3, 4]
     assert data.train.images[:, 2, 31, 31].tolist() == [1, 2, 3, 4, 5]  # type: ignore[attr-defined]
     assert data.test.labels.tolist() == [5]
-    assert data.classes[9] == "truck"
 
 
 def refused(folder: Path, raw: Path, *messages: str) -> None:
@@ -193,9 +199,3 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     refused(tmp_path, spread(tmp_path / "raw", {"train.bin": FILES["train.bin"]}), "has not test.bin;")
     refused(tmp_path, spread(tmp_path / "empty", {}), "has not train.bin, test.bin", "cifar-100-binary.tar.gz")
     refused(tmp_path, tmp_path / "none", "no such folder")
-
-
-def test_too_few_class_names_are_refused(tmp_path: Path) -> None:
-    raw = spread(tmp_path / "raw", {**FILES, "fine_label_names.txt": b"apple\nbear\n"})
-    with pytest.raises(DataError, match="has 2 class names, expected 100"):
-        made(tmp_path, path=raw)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from images_for_tests import picture, tree
 from PIL import Image
 
 from bsnn import artifacts, config
@@ -17,25 +18,6 @@ from bsnn.errors import ArtifactError, DataError
 
 SIZE = 28  # so that the shorter side becomes 32
 IDENTITY = {"stage": "data", "version": 1}
-
-
-def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:
-    """Smooth random colours."""
-    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def tree(root: Path, second: str = "val") -> Path:
-    """Two classes; three training images each, two for testing; JPEG, PNG and a grey one among them."""
-    for split, count in (("train", 3), (second, 2)):
-        for label, name in enumerate(("cat", "dog")):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                image = picture(100 * label + 10 * number + (split == "train"), 48 + 4 * number)
-                suffix = ("jpg", "PNG", "jpeg")[number]
-                (image.convert("L") if number == 2 else image).save(root / split / name / f"{number}.{suffix}")
-    (root / "train" / "cat" / "notes.txt").write_text("no image")
-    return root
 
 
 def made(root: Path, **changes: Any) -> DataSet:
@@ -194,8 +176,15 @@ def test_a_truncated_training_image_fails_the_preparation(tmp_path: Path) -> Non
         made(root)
 
 
-@pytest.mark.parametrize("change", ["gone", "other", "text"])
-def test_images_that_change_after_the_index_are_named(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("gone", "cannot be read .*delete the index"),
+        ("other", "has .* bytes, but .* when the index was made"),
+        ("text", r"not a whole image \(no known format\); .*data.broken: skip"),
+    ],
+)
+def test_images_that_change_after_the_index_are_named(tmp_path: Path, change: str, problem: str) -> None:
     root = tree(tmp_path / "pictures")
     data, file = made(root), root / "train" / "dog" / "0.jpg"
     if change == "gone":
@@ -204,7 +193,7 @@ def test_images_that_change_after_the_index_are_named(tmp_path: Path, change: st
         picture(5, 90, 90).save(file)
     else:
         file.write_bytes(b"x" * file.stat().st_size)
-    with pytest.raises(DataError, match=r"dog/0\.jpg: not a whole image"):
+    with pytest.raises(DataError, match=rf"dog/0\.jpg: {problem}"):
         pixels(data.train)
 
 
@@ -223,14 +212,19 @@ def test_impossible_folders_are_refused(tmp_path: Path) -> None:
     refused("val: no such folder")
     (root / "val").mkdir()
     picture(1).save(root / "val" / "1.png")  # as ImageNet's validation images come
-    refused("val: has no class folders")
+    refused(r"val/1\.png: not in a class folder; .*data\.labels")
     (root / "val" / "cow").mkdir()
+    refused(r"val/1\.png: not in a class folder")  # both layouts at once
+    (root / "val" / "1.png").replace(tmp_path / "1.png")
     refused("val: no such class in train/: cow")
     (root / "val" / "cow").rename(root / "val" / "cat")
     refused("val: has no images")
     (root / "val" / "cat" / "1.png").write_bytes(b"")
     refused(r"val/cat/1\.png: empty file")
-    (root / "val" / "1.png").replace(root / "val" / "cat" / "1.png")
+    (tmp_path / "1.png").replace(root / "val" / "cat" / "1.png")
+    (root / "val" / "cat" / "2.png").symlink_to(tmp_path / "nowhere.png")
+    refused(r"val/cat/2\.png: cannot be read")
+    (root / "val" / "cat" / "2.png").unlink()
     (root / "train" / "dog").mkdir()
     refused("train/dog: has no images")
     (root / "train" / "dog").rmdir()

@@ -119,6 +119,14 @@ def test_origins_are_shown(results: tables.Results, text: str) -> None:
     assert "numpy" in page.text
 
 
+def test_broken_files_are_counted(results: tables.Results, tmp_path: Path) -> None:
+    chosen = small.settings(shards=2)
+    paths = small.write_all(chosen, tmp_path, small.random_truth(images=11), left_out=1200)
+    found = dict(report.facts(tables.collect(chosen, small.NAME, paths)))
+    assert found["Test images"] == "11; 1,200 broken files left out"
+    assert dict(report.facts(results))["Test images"] == "11"
+
+
 def test_settings_make_the_same_configuration_again(results: tables.Results, text: str) -> None:
     settings = Page(text).text.split("The configuration that made these results")[1].split("Key of these results")[0]
     assert config.validate(yaml.safe_load(settings)) == results.config

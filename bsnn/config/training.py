@@ -21,6 +21,17 @@ class Data(Section):
         description="Folder that already holds the files (cifar: the official .bin files; imagenet and folder: "
         "train/ and val/). Without it the cifar sets are downloaded.",
     )
+    labels: Path | None = Field(
+        None,
+        description="File with the labels of validation images that lie in val/ without class folders: the "
+        "development kit's ILSVRC2012_validation_ground_truth.txt (meta.mat beside it), Kaggle's LOC_val_solution.csv, "
+        "or a list of images with the class's folder name or its place in the sorted names, from 0.",
+    )
+    broken: Literal["stop", "skip"] = Field(
+        "stop",
+        description="Image files that cannot be decoded: an error that names the first one, or all found and left out "
+        "when the data set is prepared, which then decodes every file once.",
+    )
     image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
     train_images: PositiveInt | None = Field(None, description="Use only this many training images (evenly spaced).")
     test_images: PositiveInt | None = Field(None, description="Use only this many test images (evenly spaced).")
@@ -32,9 +43,11 @@ class Data(Section):
     )
 
     @model_validator(mode="after")
-    def _folder_has_path(self) -> Data:
+    def _folders_of_images(self) -> Data:
         if self.name in ("imagenet", "folder") and self.path is None:
             raise ValueError(f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it")
+        if self.name not in ("imagenet", "folder") and (self.labels is not None or self.broken != "stop"):
+            raise ValueError(f"`labels` and `broken` are for folders of images, and '{self.name}' is none")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bsnn import artifacts, config
 from bsnn.datasets.base import (
+    Batches,
     Channels,
     DataSet,
     Split,
@@ -74,20 +75,10 @@ class ArraySplit(Split):
         self.labels = labels
         self._there: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def batches(
-        self,
-        order: Tensor,
-        batch_size: int,
-        device: torch.device | str,
-        workers: int = 0,
-        *,
-        resized_crop: bool = False,
-        seed: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split.batches`."""
-        if resized_crop:
+    def _read(self, order: Tensor, batch_size: int, device: torch.device, workers: int, crop: int | None) -> Batches:
+        if crop is not None:
             raise DataError("augment.resized_crop needs a folder of images: this data set lies in memory at one size")
-        images, labels = self._on(torch.device(device))
+        images, labels = self._on(device)
         for chosen in order.to(device).split(batch_size):
             if len(chosen):
                 yield images[chosen], labels[chosen]

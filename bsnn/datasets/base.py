@@ -15,17 +15,18 @@ from torch import Tensor
 from bsnn.errors import ArtifactError, DataError
 
 Channels = tuple[float, ...]  # one number a channel, of pixels in 0..1
+Batches = Iterator[tuple[Tensor, Tensor]]  # images and labels
 
 
 class Split(ABC):
     """Training or test images of a data set, with their labels."""
 
     labels: Tensor  # int64 [N], on the CPU
+    left_out: int = 0  # broken files that the index does not name
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @abstractmethod
     def batches(
         self,
         order: Tensor,
@@ -35,7 +36,7 @@ class Split(ABC):
         *,
         resized_crop: bool = False,
         seed: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Batches:
         """Images and labels in the given order, the last batch as small as it comes.
 
         Args:
@@ -52,6 +53,11 @@ class Split(ABC):
         Raises:
             DataError: an image file cannot be decoded, or `resized_crop` where images lie in memory.
         """
+        return self._read(order, batch_size, torch.device(device), workers, seed if resized_crop else None)
+
+    @abstractmethod
+    def _read(self, order: Tensor, batch_size: int, device: torch.device, workers: int, crop: int | None) -> Batches:
+        """What `batches` yields; `crop` is the seed of random parts, None where images are wanted as they are."""
 
     def stretched(self) -> Split:
         """The same images, brought to size without regard to their aspect ratio (folders of images only).

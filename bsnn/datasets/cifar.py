@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official binary archives, downloaded or at hand.
 
 A record of the binary files is the label (CIFAR-100: coarse, then fine), then 1024 bytes each of red, green and
-blue, row by row. Archives and files are verified by MD5; no file is ever unpacked to disk.
+blue, row by row. Archives and files are verified by MD5; no file is ever unpacked to disk. Class names stand here, in
+the order of the labels, so that they are the same whether or not the archive's file of names is at hand.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ from bsnn.datasets.download import check_bytes, check_file, fetch
 from bsnn.errors import DataError
 
 PIXELS = 3 * 32 * 32
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple motorcycle
+mountain mouse mushroom oak orange orchid otter palm pear pickup_truck pine plain plate poppy porcupine possum rabbit
+raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
+sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow wolf woman
+worm
+"""
 REPLACE = "replace it with the official one, or leave data.path out to download it"
 
 
@@ -35,8 +46,7 @@ class Cifar:
     folder: str  # inside the archive
     train: Mapping[str, str]  # MD5 by file name, in the order of the images
     test: Mapping[str, str]
-    names: str  # file with the class names
-    classes: int
+    classes: tuple[str, ...]
     label_bytes: int  # the last one is the label
     mean: Channels
     std: Channels
@@ -65,8 +75,7 @@ SETS = {
             "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
         },
         test={"test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d"},
-        names="batches.meta.txt",
-        classes=10,
+        classes=tuple(CIFAR10.split()),
         label_bytes=1,
         mean=(0.49139968, 0.48215841, 0.44653091),
         std=(0.24703223, 0.24348513, 0.26158784),
@@ -77,8 +86,7 @@ SETS = {
         folder="cifar-100-binary",
         train={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
         test={"test.bin": "4499cfba6c016c1be1438163640a0898"},
-        names="fine_label_names.txt",
-        classes=100,
+        classes=tuple(CIFAR100.split()),
         label_bytes=2,
         mean=(0.50707516, 0.48654887, 0.44091784),
         std=(0.26733429, 0.25643846, 0.27615047),
@@ -101,7 +109,7 @@ def read(settings: config.Data, cache: Path) -> Source:
     return Source(
         images={"train": train[0], "test": test[0]},
         labels={"train": train[1], "test": test[1]},
-        classes=_class_names(spec, content.get(spec.names)),
+        classes=spec.classes,
         statistics=(spec.mean, spec.std),
     )
 
@@ -110,8 +118,7 @@ def _from_folder(spec: Cifar, root: Path) -> dict[str, bytes]:
     """Verified binary files from the folder, its subfolder of the official name, or the archive in it."""
     for folder in (root, root / spec.folder):
         if all((folder / name).is_file() for name in spec.files):
-            paths = [folder / name for name in (*spec.files, spec.names)]
-            return _verified(spec, folder, {path.name: path.read_bytes() for path in paths if path.is_file()})
+            return _verified(spec, folder, {name: (folder / name).read_bytes() for name in spec.files})
     archive = root / spec.archive
     if archive.is_file():
         check_file(archive, spec.md5, REPLACE)
@@ -135,7 +142,7 @@ def _from_archive(spec: Cifar, archive: Path) -> dict[str, bytes]:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
-                file = tar.extractfile(member) if name in (*spec.files, spec.names) else None
+                file = tar.extractfile(member) if name in spec.files else None
                 if file is not None:
                     content[name] = file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
@@ -157,13 +164,3 @@ def _records(spec: Cifar, files: list[bytes]) -> tuple[Tensor, Tensor]:
     records = np.frombuffer(bytearray().join(files), np.uint8).reshape(-1, spec.label_bytes + PIXELS)
     labels = torch.from_numpy(records[:, spec.label_bytes - 1].astype(np.int64))
     return torch.from_numpy(records[:, spec.label_bytes :]).reshape(-1, 3, 32, 32), labels
-
-
-def _class_names(spec: Cifar, content: bytes | None) -> tuple[str, ...]:
-    """Names from the file that belongs to the set; without it, numbers as text."""
-    if content is None:
-        return tuple(map(str, range(spec.classes)))
-    names = tuple(content.decode(errors="replace").split())
-    if len(names) != spec.classes:
-        raise DataError(f"{spec.names}: has {len(names)} class names, expected {spec.classes}; {REPLACE}")
-    return names

@@ -5,23 +5,31 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional
+from tqdm import tqdm
 
-from bsnn.datasets.base import Split
+from bsnn.datasets.base import Batches, Split
 from bsnn.errors import DataError
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # RandomResizedCrop's own defaults (Szegedy et al. 2015)
+CHUNK = 64  # files that a process checks at once
+AGAIN = "bring it back as it was, or delete the index (results/data/) to have it made again"
+
+
+class BrokenImageError(DataError):
+    """A file can be read, but holds no whole image."""
 
 
 class FileSplit(Split):
@@ -33,62 +41,107 @@ class FileSplit(Split):
         sizes: int64 [N], bytes of each file when the index was made.
         labels: int64 [N].
         image_size: height and width to deliver, in pixels.
-        stretch: whether images are made square before they are cut, rather than cut to a square.
+        left_out: broken files that the index does not name.
     """
 
     def __init__(
-        self, root: Path, paths: Any, sizes: np.ndarray, labels: Tensor, image_size: int, *, stretch: bool = False
+        self,
+        root: Path,
+        paths: Any,
+        sizes: np.ndarray,
+        labels: Tensor,
+        image_size: int,
+        *,
+        left_out: int = 0,
     ) -> None:
         self.root = root
         self.paths = paths
         self.sizes = sizes
         self.labels = labels
         self.image_size = image_size
-        self.stretch = stretch
+        self.left_out = left_out
+        self.stretch = False  # images are cut to a square; else made square before they are cut
 
     def stretched(self) -> FileSplit:
         """See `Split.stretched`."""
-        return FileSplit(self.root, self.paths, self.sizes, self.labels, self.image_size, stretch=True)
+        other = copy(self)
+        other.stretch = True
+        return other
 
-    def batches(
-        self,
-        order: Tensor,
-        batch_size: int,
-        device: torch.device | str,
-        workers: int = 0,
-        *,
-        resized_crop: bool = False,
-        seed: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split.batches`. Without `resized_crop` the shorter side becomes 256/224 of the size, then the centre."""
-        loader = DataLoader(
-            _Decoded(self, seed if resized_crop else None),
-            batch_sampler=[chosen.tolist() for chosen in order.split(batch_size) if len(chosen)],
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),  # so that the global one is left alone
-        )
-        for batch in loader:
+    def _read(self, order: Tensor, batch_size: int, device: torch.device, workers: int, crop: int | None) -> Batches:
+        """See `Split`. Without `crop` the shorter side becomes 256/224 of the size, then the centre is cut."""
+        chunks = [chosen.tolist() for chosen in order.split(batch_size) if len(chosen)]
+        for batch in _loader(_Decoded(self, crop), chunks, workers, pin_memory=device.type == "cuda"):
             if isinstance(batch, DataError):
                 raise batch
             images, labels = batch
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
+    def broken(self, workers: int) -> list[tuple[int, str]]:
+        """Files that hold no whole image: index, and what is wrong with which file. Every file is decoded.
+
+        Args:
+            workers: processes that decode.
+
+        Raises:
+            DataError: a file cannot be read, which says nothing about its image.
+        """
+        chunks = torch.arange(len(self)).split(CHUNK)
+        found = []
+        results = chain.from_iterable(_loader(_Checked(self), [chunk.tolist() for chunk in chunks], workers))
+        for index, error in enumerate(tqdm(results, "check", len(self), unit="image", disable=None)):
+            if isinstance(error, BrokenImageError):
+                found.append((index, str(error)))
+            elif error is not None:
+                raise error
+        return found
+
     def read(self, index: int) -> Image.Image:
         """Decode one file, whole.
 
         Raises:
-            DataError: the file is missing, has another size than in the index, or cannot be decoded.
+            BrokenImageError: it holds no whole image.
+            DataError: it is missing, cannot be read, or has another size than in the index.
         """
         path = self.root / self.paths[index].as_py()
         try:
             content = path.read_bytes()
-            if len(content) != self.sizes[index]:
-                raise OSError(f"{len(content)} bytes, {self.sizes[index]} when the index was made")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from error
+        if len(content) != self.sizes[index]:
+            problem = f"{len(content)} bytes, but {self.sizes[index]} when the index was made"
+            raise DataError(f"{path}: has {problem}; {AGAIN}")
+        try:
             return Image.open(io.BytesIO(content)).convert("RGB")
         except BROKEN as error:
-            raise DataError(f"{path}: not a whole image ({error}); replace it, or remove it and its index") from error
+            unknown = isinstance(error, UnidentifiedImageError)  # whose message names an object in memory
+            reason = error if not unknown else "no known format" if content else "empty file"
+            raise BrokenImageError(f"{path}: not a whole image ({reason})") from error
+
+
+def _loader(items: Dataset[Any], chunks: list[list[int]], workers: int, *, pin_memory: bool = False) -> DataLoader[Any]:
+    return DataLoader(
+        items,
+        batch_sampler=chunks,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # so that the global one is left alone
+    )
+
+
+class _Checked(Dataset[Any]):
+    """What is wrong with each file; None where nothing is."""
+
+    def __init__(self, split: FileSplit) -> None:
+        self.split = split
+
+    def __getitem__(self, index: int) -> DataError | None:
+        try:
+            self.split.read(index)
+        except DataError as error:
+            return error
+        return None
 
 
 class _Decoded(Dataset[Any]):
@@ -111,6 +164,8 @@ class _Decoded(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
         try:
             return torch.stack([self[index] for index in indices]), self.split.labels[indices]
+        except BrokenImageError as error:
+            return DataError(f"{error}; replace it, or leave such files out with data.broken: skip")
         except DataError as error:
             return error
 

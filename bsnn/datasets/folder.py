@@ -1,84 +1,76 @@
-"""Folders of image files: train/ and val/ (or test/), each with one folder a class; a Parquet index as artifact."""
+"""Folders of image files as data sets: a Parquet index of the files, their labels and sizes as artifact."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from tqdm import tqdm
 
 from bsnn import artifacts, config
+from bsnn.datasets import layouts
 from bsnn.datasets.base import Channels, DataSet, check_labels, description, evenly, histograms, refuse, statistics
 from bsnn.datasets.files import FileSplit
+from bsnn.datasets.layouts import Entry
 from bsnn.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 KIND = "image-index"
 COLUMNS = {"split": "string", "path": "string", "label": "int64", "bytes": "int64"}
+SPLITS = ("train", "test")
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-LAYOUT = "expected train/<class>/<images> and val/<class>/<images> (or test/ in place of val/)"
-IMAGES = f"({', '.join(IMG_EXTENSIONS)})"
-Entry = tuple[str, int, int]  # path relative to the root, label, bytes
+LEFT_OUT = "left_out"  # in the metadata: count, and paths by split, of broken files
 
 
-def prepare(settings: config.Data, path: Path, identity: dict[str, Any]) -> None:
+def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers: int = 0) -> None:
     """Write the index. Mean and deviation are ImageNet's for `imagenet`; otherwise all training images are decoded.
 
+    Args:
+        settings: with `broken: skip` every file is decoded, and those that hold no whole image are left out and named
+            in the log and in the metadata. `train_images` and `test_images` are chosen before that.
+        path: file to write.
+        identity: settings that the artifact's key stands for.
+        workers: processes that decode.
+
     Raises:
-        DataError: folders or images are missing, empty or, for any set but `imagenet`, broken.
+        DataError: folders, images or labels are missing, empty, or contradict each other; or images are broken, where
+            they are decoded here and not to be skipped; or none is whole.
     """
     if settings.path is None:
         raise DataError(f"data set '{settings.name}' cannot be downloaded: set data.path to the folder that holds it")
     root = settings.path
-    classes = _classes(root / "train")
-    labels = {name: label for label, name in enumerate(classes)}
-    train = _entries(root, root / "train", labels)
-    without = sorted(set(labels.values()) - {label for _, label, _ in train})
-    if without:
-        raise DataError(
-            f"{root / 'train' / classes[without[0]]}: has no images {IMAGES}; add some, or remove the folder"
-        )
-    test = _entries(root, _testing(root), labels)
+    classes, train, test = layouts.entries(settings, root)
     index = _table(_limited(train, settings.train_images), _limited(test, settings.test_images))
-    splits = _splits(index, root, settings.image_size)
-    mean, std = IMAGENET if settings.name == "imagenet" else _measured(splits["train"])
-    extra = {"classes": classes, "mean": list(mean), "std": list(std)}
-    extra |= {"root": str(root), "image_size": settings.image_size}
-    artifacts.write_table(path, index, KIND, identity, extra)
+    extra: dict[str, Any] = {"classes": classes, "root": str(root), "image_size": settings.image_size}
+    if settings.broken == "skip":
+        index, extra[LEFT_OUT] = _without_broken(index, root, classes, workers)
+    train_split = _split(index, "train", root, settings.image_size)
+    mean, std = IMAGENET if settings.name == "imagenet" else _measured(train_split, workers)
+    artifacts.write_table(path, index, KIND, identity, {**extra, "mean": list(mean), "std": list(std)})
 
 
-def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-    if not names:
-        problem = "has no class folders" if folder.is_dir() else "no such folder"
-        raise DataError(f"{folder}: {problem}; {LAYOUT}")
-    return names
-
-
-def _testing(root: Path) -> Path:
-    return root / "test" if not (root / "val").exists() and (root / "test").is_dir() else root / "val"
-
-
-def _entries(root: Path, folder: Path, labels: dict[str, int]) -> list[Entry]:
-    """Images of one split, sorted by class and path; its classes must all be known."""
-    classes = _classes(folder)
-    strange = [name for name in classes if name not in labels]
-    if strange:
-        raise DataError(f"{folder}: no such class in train/: {', '.join(strange[:5])}; remove it or add it to train/")
-    found = make_dataset(folder, {name: labels[name] for name in classes}, IMG_EXTENSIONS, allow_empty=True)
-    if not found:
-        raise DataError(f"{folder}: has no images {IMAGES}; {LAYOUT}")
-    entries = []
-    for file, label in tqdm(found, desc=f"index {folder.name}", disable=None):
-        size = Path(file).stat().st_size
-        if not size:
-            raise DataError(f"{file}: empty file; replace or remove it")
-        entries.append((Path(file).relative_to(root).as_posix(), label, size))
-    return entries
+def _without_broken(index: pa.Table, root: Path, classes: list[str], workers: int) -> tuple[pa.Table, dict[str, Any]]:
+    """The index of whole images, and what the metadata says of the others."""
+    found = _split(index, None, root, 1).broken(workers)
+    for _, problem in found:
+        logger.warning("left out: %s", problem)
+    wrong = np.isin(np.arange(len(index)), [number for number, _ in found])
+    broken, whole = index.filter(pa.array(wrong)), index.filter(pa.array(~wrong))
+    names = {split: _of(broken, split)["path"].to_pylist() for split in SPLITS}
+    for split, files in names.items():
+        logger.info("%d of %d %s images are broken and left out", len(files), len(_of(index, split)), split)
+    lost = set(_of(index, "train")["label"].to_pylist()) - set(_of(whole, "train")["label"].to_pylist())
+    if lost or not len(_of(whole, "test")):
+        where = f"train/{classes[min(lost)]}" if lost else "the test images"
+        raise DataError(f"{root}: not one whole image is left of {where}; replace the broken files that the log names")
+    return whole, {"count": len(found), **names}
 
 
 def _limited(entries: list[Entry], wanted: int | None) -> list[Entry]:
@@ -97,18 +89,19 @@ def _table(train: list[Entry], test: list[Entry]) -> pa.Table:
     return pa.table(columns)
 
 
-def _splits(index: pa.Table, root: Path, image_size: int) -> dict[str, FileSplit]:
-    splits = {}
-    for name in ("train", "test"):
-        rows = index.filter(pc.equal(index["split"], name))
-        labels = torch.from_numpy(rows["label"].to_numpy().copy())
-        splits[name] = FileSplit(root, rows["path"], rows["bytes"].to_numpy(), labels, image_size)
-    return splits
+def _of(index: pa.Table, split: str) -> pa.Table:
+    return index.filter(pc.equal(index["split"], split))
 
 
-def _measured(split: FileSplit) -> tuple[Channels, Channels]:
-    """Statistics of all training images, decoded as for evaluation by as many processes as torch has threads."""
-    workers = torch.get_num_threads() if len(split) > 1000 else 0
+def _split(index: pa.Table, split: str | None, root: Path, image_size: int, left_out: int = 0) -> FileSplit:
+    """Images of one split, or of the whole index."""
+    rows = index if split is None else _of(index, split)
+    labels = torch.from_numpy(rows["label"].to_numpy().copy())
+    return FileSplit(root, rows["path"], rows["bytes"].to_numpy(), labels, image_size, left_out=left_out)
+
+
+def _measured(split: FileSplit, workers: int) -> tuple[Channels, Channels]:
+    """Statistics of all training images, decoded as for evaluation."""
     batches = split.batches(torch.arange(len(split)), 64, "cpu", workers)
     total = (len(split) + 63) // 64
     return statistics(histograms(images for images, _ in tqdm(batches, desc="mean", total=total, disable=None)))
@@ -131,7 +124,8 @@ def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
         raise refuse(path, "has empty cells")
     if not Path(root).is_dir():
         raise DataError(f"{Path(root).absolute()}: no such folder, but {path} names images in it; bring it back")
-    splits = _splits(index, Path(root), image_size)
-    for name, split in splits.items():
+    left_out = found["extra"].get(LEFT_OUT, {})
+    train, test = (_split(index, name, Path(root), image_size, len(left_out.get(name, []))) for name in SPLITS)
+    for name, split in zip(SPLITS, (train, test), strict=True):
         check_labels(path, split.labels, name, len(classes))
-    return DataSet(classes, mean, std, image_size, splits["train"], splits["test"])
+    return DataSet(classes, mean, std, image_size, train, test)

@@ -18,7 +18,7 @@ SOURCES: dict[str, Callable[[config.Data, Path], Source]] = {
 }
 
 
-def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cache: Path) -> None:
+def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cache: Path, workers: int = 0) -> None:
     """Make the artifact of a data set: images as arrays (kind "images"), or an index of files (kind "image-index").
 
     Args:
@@ -26,6 +26,7 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cach
         path: file to write.
         identity: settings that the artifact's key stands for.
         cache: folder for downloads.
+        workers: processes that decode image files.
 
     Raises:
         DataError: the source is missing, damaged, or not to be had.
@@ -34,7 +35,7 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cach
     if settings.name in SOURCES:
         arrays.write(path, SOURCES[settings.name](settings, cache), settings, identity)
     else:
-        folder.prepare(settings, path, identity)
+        folder.prepare(settings, path, identity, workers)
 
 
 def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:

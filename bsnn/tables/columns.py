@@ -74,6 +74,7 @@ COLUMNS: dict[str, Column] = {
     "neurons": _numbers("neurons", ",d"),
     "seeds": _numbers("seeds", "d"),
     "images": _numbers("images", ",d"),
+    "left_out": _numbers("broken files left out", ",d"),
     "threshold": _numbers("threshold", "#.4g"),
     "estimate": _numbers("threshold × rate", "#.4g"),
     "activation": _numbers("ANN activation", "#.4g"),

@@ -23,6 +23,7 @@ COLUMNS = {
     "device": "string",
     "shards": "Int64",  # files of this origin
     "images": "Int64",
+    "left_out": "Int64",  # broken image files that the split does without
     "seconds": "Float64",
     "cpu": "string",
     "cores": "Int64",
@@ -65,7 +66,7 @@ def _row(stands_for: Mapping[str, Any], document: Document, which: Mapping[str, 
     extra = document.get("extra", {})
     own = {name: value for name, value in stands_for.items() if name not in ("stage", "upstream")}
     return {
-        **{name: extra.get(name) for name in ("engine", "reason", "device", "images", "seconds")},
+        **{name: extra.get(name) for name in ("engine", "reason", "device", "images", "left_out", "seconds")},
         **which,
         "stage": stands_for["stage"],
         "key": identity.key(dict(stands_for)),

@@ -14,6 +14,7 @@ rule data:
         "logs/benchmarks/data/{data}-{key}.{suffix}.tsv"
     conda:
         "../../environment.yml"
+    threads: THREADS
     resources:
         mem_mb=each_try(4000),
         runtime=240,

@@ -1,0 +1,114 @@
+"""Labels of validation images that lie in one flat folder, as in ImageNet's official archive.
+
+Files of three kinds are told apart by their first line:
+
+- the development kit's `ILSVRC2012_validation_ground_truth.txt`: a class number a line, for image 1, 2, ...; which
+  class has which number stands in `meta.mat` beside it, and is not the order of the folders' names;
+- Kaggle's `LOC_val_solution.csv`: image and class folder, then boxes, which are not read;
+- a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from bsnn.errors import DataError
+
+KAGGLE = "ImageId,PredictionString"
+META = "meta.mat"
+FIRST = {  # of the official images: tells one order of classes from another
+    "ILSVRC2012_val_00000001": "n01751748",
+    "ILSVRC2012_val_00000002": "n09193705",
+    "ILSVRC2012_val_00000003": "n02105855",
+    "ILSVRC2012_val_00000004": "n04263257",
+}
+Row = tuple[int, str, str]  # line from 1, image without suffix, class as the file has it
+
+
+def read(path: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Label by image, named without folder and suffix.
+
+    Args:
+        path: file of one of the three kinds.
+        classes: names of the training images' folders, sorted.
+
+    Raises:
+        DataError: the file cannot be read or understood, names an image twice or a class that is not there, or gives
+            one of the first official images another class than it has.
+    """
+    rows = _rows(path)
+    by_place = all(target.isdecimal() for _, _, target in rows) and not any(name.isdecimal() for name in classes)
+    known = {str(label) if by_place else name: label for label, name in enumerate(classes)}
+    expected = f"0 to {len(classes) - 1}" if by_place else "the class folders of train/"
+    labels: dict[str, int] = {}
+    for line, image, target in rows:
+        if target not in known:
+            raise DataError(f"{path}, line {line}: class {target} is not among {expected}; check file and folders")
+        if image in labels:
+            raise DataError(f"{path}, line {line}: image {image} has a label already; remove one of the two lines")
+        labels[image] = known[target]
+    _check_order(path, labels, classes)
+    return labels
+
+
+def _rows(path: Path) -> list[Row]:
+    lines = _lines(path)
+    if lines[0][1] == KAGGLE:
+        lines = [(number, " ".join(text.replace(",", " ").split()[:2])) for number, text in lines[1:]]
+    elif " " not in lines[0][1]:
+        return _of_development_kit(path, lines)
+    fields = [(number, text.split()) for number, text in lines]
+    wrong = [number for number, found in fields if len(found) != 2]
+    if wrong:
+        raise DataError(
+            f"{path}, line {wrong[0]}: expected an image and its class; see data.labels for what can be read"
+        )
+    return [(number, PurePosixPath(image).stem, target) for number, (image, target) in fields]
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are not empty, with their numbers; fields are separated by one space."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); set data.labels to a file of labels") from error
+    lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: is empty; set data.labels to a file of labels")
+    return lines
+
+
+def _of_development_kit(path: Path, lines: list[tuple[int, str]]) -> list[Row]:
+    names = _names_by_number(path.with_name(META))
+    rows = []
+    for place, (number, text) in enumerate(lines, 1):
+        if text not in names:
+            raise DataError(f"{path}, line {number}: '{text}' is no class number of {META}; take both from one kit")
+        rows.append((number, f"ILSVRC2012_val_{place:08d}", names[text]))
+    return rows
+
+
+def _names_by_number(path: Path) -> dict[str, str]:
+    """Folder name by class number, as text, of the classes that have images."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))
+        return {str(int(number)): str(name) for number, name, children in zip(*columns, strict=True) if not children}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); the development kit holds it beside its ground truth, copy both"
+        ) from error
+
+
+def _check_order(path: Path, labels: dict[str, int], classes: Sequence[str]) -> None:
+    for image, name in FIRST.items():
+        found = classes[labels[image]] if image in labels else name
+        if name in classes and found != name:
+            raise DataError(
+                f"{path}: gives {image} class {found}, but it is of {name}: the classes are numbered in another order; "
+                "use a file whose numbers are places, from 0, in the sorted folder names"
+            )

@@ -1,0 +1,107 @@
+"""Which image files a folder holds, and of which class: class folders, or one flat folder and a file of labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from tqdm import tqdm
+
+from bsnn import config
+from bsnn.datasets import ground_truth
+from bsnn.errors import DataError
+
+LAYOUT = (
+    "expected train/<class>/<images> and val/<class>/<images>, or test/ in place of val/, or val/<images> and "
+    "data.labels, the file with their classes"
+)
+IMAGES = f"({', '.join(IMG_EXTENSIONS)})"
+Entry = tuple[str, int, int]  # path relative to the root, label, bytes
+
+
+def entries(settings: config.Data, root: Path) -> tuple[list[str], list[Entry], list[Entry]]:
+    """Classes, training images and test images, sorted by class and then by path, in either layout.
+
+    Raises:
+        DataError: folders, images or labels are missing, empty, or contradict each other.
+    """
+    classes = _class_folders(root / "train")
+    train = _in_class_folders(root / "train", classes)
+    without = sorted(set(range(len(classes))) - {label for _, label in train})
+    if without:
+        raise DataError(
+            f"{root / 'train' / classes[without[0]]}: has no images {IMAGES}; add some, or remove the folder"
+        )
+    folder = root / "test" if not (root / "val").exists() and (root / "test").is_dir() else root / "val"
+    flat = settings.labels
+    test = _in_class_folders(folder, classes) if flat is None else _in_flat_folder(folder, classes, flat)
+    checked = settings.broken == "stop"
+    return classes, _sized(root, train, checked), _sized(root, test, checked)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """Their names, sorted; no image may lie beside them."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    loose = _images(folder)
+    if loose:
+        more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
+        raise DataError(f"{loose[0]}{more}: not in a class folder; {LAYOUT}")
+    if not names:
+        problem = "has no class folders" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {problem}; {LAYOUT}")
+    return names
+
+
+def _images(folder: Path) -> list[Path]:
+    """Images that lie in the folder itself, sorted."""
+    files = folder.iterdir() if folder.is_dir() else []
+    return sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
+
+
+def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    names = _class_folders(folder)
+    strange = [name for name in names if name not in classes]
+    if strange:
+        raise DataError(f"{folder}: no such class in train/: {', '.join(strange[:5])}; remove it or add it to train/")
+    labels = {name: classes.index(name) for name in names}
+    found = make_dataset(folder, labels, IMG_EXTENSIONS, allow_empty=True)
+    if not found:
+        raise DataError(f"{folder}: has no images {IMAGES}; {LAYOUT}")
+    return [(Path(file), label) for file, label in found]
+
+
+def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tuple[Path, int]]:
+    """Sorted as they would be in class folders; every image has a label, every label an image."""
+    labels = ground_truth.read(source, classes)
+    if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+        raise DataError(
+            f"{folder}: has folders, but data.labels is for images that lie in it without any; "
+            "leave data.labels out, or remove the folders"
+        )
+    images = _images(folder)
+    unlabelled = [image.name for image in images if image.stem not in labels]
+    if unlabelled:
+        problem = f"has no label for {unlabelled[0]}, one of {len(unlabelled)} such images in {folder}"
+        raise DataError(f"{source}: {problem}; set data.labels to the file that belongs to these images")
+    [(name, count)] = Counter(image.stem for image in images).most_common(1) or [("", 0)]
+    if count > 1:
+        raise DataError(f"{folder}: has {count} images {name}, which differ in their suffix; remove all but one")
+    missing = sorted(labels.keys() - {image.stem for image in images})
+    if missing:
+        problem = f"has no image {missing[0]}, one of {len(missing)} missing ones that {source} names"
+        raise DataError(f"{folder}: {problem}; bring them back")
+    return sorted(((image, labels[image.stem]) for image in images), key=lambda item: (item[1], item[0]))
+
+
+def _sized(root: Path, found: list[tuple[Path, int]], refuse_empty: bool) -> list[Entry]:
+    sized = []
+    for file, label in tqdm(found, desc="index", unit="file", disable=None):
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror}); bring it back, or remove it") from error
+        if not size and refuse_empty:
+            raise DataError(f"{file}: empty file; replace it, or leave such files out with data.broken: skip")
+        sized.append((file.relative_to(root).as_posix(), label, size))
+    return sized
