@@ -197,7 +197,7 @@ def test_a_second_simulation_after_bindsnets_reset() -> None:
 FAST = [name for name in HERE if name != "bindsnet"]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**31),
     stages=st.lists(st.tuples(st.integers(2, 9), st.booleans()), min_size=1, max_size=3),

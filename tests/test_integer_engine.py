@@ -74,7 +74,7 @@ def test_summed_spikes_may_pass_on_without_neurons() -> None:
     check(signed(network), batch_of(network, 9, 3), 20)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(1, 9), st.sampled_from(sorted(MEMBERS)))
 def test_any_blocks_and_image_counts(blocks: list[int], count: int, name: str) -> None:
     network = member(name, 10)

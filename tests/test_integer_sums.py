@@ -26,7 +26,7 @@ def sums_of(layer: SpikingLayer, source: tuple[int, ...], spikes: Tensor, zero: 
     return out.unflatten(1, (*shape[1:], shape[0])).movedim(-1, 1), macs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.integers(2, 9),
     inputs=st.integers(1, 19),
