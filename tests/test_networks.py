@@ -121,7 +121,7 @@ def test_observer_sees_each_spiking_layer_once(pool: str, place: str, expected: 
     hidden=st.lists(st.integers(1, 6), max_size=2),
     classes=st.integers(2, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_plan_describes_the_module(features: list[int], pools: set[int], hidden: list[int], classes: int) -> None:
     items: list[int | str] = []
     for index, channels in enumerate(features):

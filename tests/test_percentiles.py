@@ -90,7 +90,7 @@ values_of_any_size = arrays.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=values_of_any_size,
     cuts=st.lists(st.integers(0, 60), max_size=4),

@@ -62,7 +62,7 @@ def test_a_single_class_has_no_rival() -> None:
     assert margin.tolist() == [float("inf")] * 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), units=st.integers(1, 300), exponent=st.integers(-20, 20))
 def test_potentials_are_exact_in_any_order(seed: int, units: int, exponent: int) -> None:
     """Units in another order, images alone, steps one by one: the same bits, equal to integer arithmetic."""

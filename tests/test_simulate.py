@@ -50,7 +50,7 @@ def _expected(network: SpikingNetwork, images: Tensor, steps: int = STEPS) -> tu
     return reading.predicted.T, reading.margin.T, block.counts.sum(2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     most=st.integers(1, 60),

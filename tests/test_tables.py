@@ -158,7 +158,7 @@ def test_sharding_changes_nothing(tmp_path: Path, shards: int) -> None:
     assert (simulated["shards"], simulated["images"], simulated["seconds"]) == (shards, 23, 1.5 * shards)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(owner=st.lists(st.integers(0, 3), min_size=1, max_size=12), steps=st.integers(1, 4))
 def test_any_partition_of_the_images_joins_to_the_same(owner: list[int], steps: int) -> None:
     truth = small.random_truth(images=len(owner))("full", 0, 99.0)
