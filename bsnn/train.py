@@ -136,8 +136,8 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     if fabric.world_size == 1:
         return found
     if fabric.is_global_zero:
-        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary:
-            torch.save(found, temporary)
+        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary, temporary.open("wb") as file:
+            torch.save(found, file)  # to a path, a full disk is a failed assertion
     return None
 
 
