@@ -15,7 +15,8 @@ from slurm_for_tests import Lab, running, site, wait_until
 from test_workflow_faults import contents
 from workflow_for_tests import TINY, checkout, run
 
-from bsnn.config import merge
+from bsnn import sharing
+from bsnn.config import merge, validate
 
 pytestmark = pytest.mark.slurm
 
@@ -95,6 +96,18 @@ def test_new_percentile_submits_simulations_alone(lab: Lab, submitted: Path) -> 
     new = lab.accounted(submitted)[len(before) :]
     assert [job.rule for job in new] == ["simulations"] * 3
     assert len(list(submitted.glob("results/tiny/*/*/p99.5/thresholds-*"))) == 2  # made where snakemake runs
+
+
+def test_second_checkout_with_the_common_folder_trains_nothing(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
+    """It asks for one percentile more."""
+    sharing.share(validate(FAULTS), tmp_path / "common", undisturbed / "results")
+    folder = site(tmp_path / "second", {**FAULTS, "percentile": [98.0, 99.0]}, {})
+    sharing.fetch(validate(FAULTS), tmp_path / "common", folder / "results")
+    lab.run(folder, "simulations")
+    assert [job.rule for job in lab.accounted(folder)] == ["simulations"]
+    found, expected = contents(folder), contents(undisturbed)
+    assert {name: found[name] for name in expected} == expected
+    assert len(found) == len(expected) + 5  # thresholds; predictions and spikes of two shards
 
 
 @dataclass(frozen=True)
