@@ -217,12 +217,16 @@ def write_tensors(
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a safetensors file with a digest of its content and the artifact's document in the metadata."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     note = {**document(kind, identity, extra), "digest": _digest(plain)}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={KEY: json.dumps(note)})
+        try:
+            save_file(plain, temporary, metadata={KEY: json.dumps(note)})
+        except SafetensorError as error:  # of plain tensors: what the file system said
+            raise OSError(str(error)) from error
 
 
 def read_tensors(

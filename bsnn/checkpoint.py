@@ -1,8 +1,8 @@
-"""Checkpoints at epoch ends, from which a killed run goes on to the same weights.
+"""Checkpoints at epoch ends and within epochs, from which a killed run goes on to the same weights.
 
-One safetensors file an epoch (no pickle), written whole or not at all, with a digest of its content and the identity
-of the run. The last two are kept: a damaged one is named and passed over. A lock in the folder keeps two processes
-from training the same network at once.
+Each is one safetensors file (no pickle), written whole or not at all, with a digest of its content and the identity of
+the run. The last two are kept: a damaged one is named and passed over. A lock in the folder keeps two processes from
+training the same network at once.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bsnn import artifacts
 from bsnn.errors import ArtifactError
+from bsnn.position import Position
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,9 @@ def save(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
-) -> None:
-    """Write the checkpoint of the last epoch in `history`; remove all but the last two.
+    position: Position | None = None,
+) -> Path:
+    """Write the checkpoint of the last epoch in `history`, or of a position within the next; keep the last two.
 
     Raises:
         ArtifactError: the file cannot be written.
@@ -65,18 +68,27 @@ def save(
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items() if value is not None}
-    path = folder / f"epoch-{len(history):06d}.safetensors"
-    artifacts.write_tensors(path, tensors, KIND, identity, {"history": history})
+    name, extra = f"epoch-{len(history):06d}", cast(dict[str, Any], {"history": history})
+    if position is not None:
+        name += f".step-{position.steps:09d}"
+        tensors |= {f"position/{part}": value for part, value in position.tensors.items()}
+        extra |= {"position": {key: getattr(position, key) for key in ("steps", "seconds", "device")}}
+    path = folder / f"{name}.safetensors"
+    artifacts.write_tensors(path, tensors, KIND, identity, extra)
     for old in _newest_first(folder)[KEEP:]:
         old.unlink(missing_ok=True)
+    return path
 
 
 def restore(
-    folder: Path, identity: Mapping[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer
-) -> list[dict[str, float]]:
-    """Put a network and its optimiser back to the newest sound checkpoint; gives its history.
+    folder: Path, identity: Mapping[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer, fabric: Fabric
+) -> tuple[list[dict[str, float]], Position | None]:
+    """Put a network and its optimiser back to the newest sound checkpoint that these processes can go on from.
 
     Without one, nothing is changed and the history is empty. A damaged or foreign checkpoint is named in a warning.
+
+    Returns:
+        One row for each finished epoch, and the position within the next one; None at its beginning.
     """
     for path in _newest_first(folder):
         try:
@@ -87,16 +99,27 @@ def restore(
         if found["identity"] != identity:
             logger.warning("checkpoint passed over: %s belongs to a run with other settings", path)
             continue
+        position = _position(found["extra"], tensors)
+        if position is not None and not position.suits(fabric):
+            logger.warning("checkpoint passed over: %s is within an epoch of other, or of more or fewer, devices", path)
+            continue
         module.load_state_dict(_under("model/", tensors))
         _restore_optimiser(optimiser, _under("optimiser/", tensors))
         history: list[dict[str, float]] = found["extra"]["history"]
-        logger.info("going on after epoch %d, from %s", len(history), path)
-        return history
-    return []
+        steps = "" if position is None else f" and {position.steps} steps of the next"
+        logger.info("going on after epoch %d%s, from %s", len(history), steps, path)
+        return history, position
+    return [], None
+
+
+def _position(extra: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Position | None:
+    found = extra.get("position")
+    return None if found is None else Position(**found, tensors=_under("position/", tensors))
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
+    """By name without ending: an epoch's end comes before the steps of the next."""
+    return sorted(folder.glob("epoch-*.safetensors"), key=lambda path: path.stem, reverse=True)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

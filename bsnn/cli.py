@@ -349,12 +349,16 @@ def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: 
 
 
 @app.command()
-def plan(config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
-    """Tell what is to do: jobs by rule, with hours, memory and disk where jobs of their kind were measured."""
+def plan(
+    target: Annotated[str, typer.Argument(help="all, paper, latency, search or early_exit.")] = "all",
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Tell what a target has to do: jobs by rule; hours, memory and disk where jobs of their kind were measured."""
     from bsnn import plan as rooms
 
     with log.job():
-        typer.echo(rooms.to_text(rooms.stages(_load(config_file, changes))))
+        typer.echo(rooms.to_text(rooms.stages(_load(config_file, changes), target=target)))
 
 
 @app.command()

@@ -23,3 +23,7 @@ class ConversionError(BsnnError):
 
 class EngineError(BsnnError):
     """An engine cannot run this network on this device."""
+
+
+class Interrupted(BsnnError):
+    """A signal asked for the end; what was done so far is kept."""

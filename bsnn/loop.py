@@ -1,13 +1,12 @@
 """One process's training loop: epochs of steps, with evaluation on the test images after each.
 
 Every random choice comes from a seed for its purpose and epoch (see bsnn.recipe), and what is summed up over an epoch
-stays on the device: a step never waits for it.
+stays on the device: a step never waits for it. Between steps a run may be stopped, and go on from there.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from bsnn import binarize, config, recipe
 from bsnn.datasets import DataSet, Normalise, augment
 from bsnn.errors import BsnnError
 from bsnn.networks import VGG, Trained
+from bsnn.position import Position, Running
+from bsnn.stopping import Pauses
 
 logger = logging.getLogger(__name__)
 
@@ -62,23 +63,25 @@ class Job:
 class Loop:
     """The training loop of one process."""
 
-    def __init__(self, fabric: Fabric, job: Job, module: VGG, network: Any, optimiser: Any) -> None:
+    def __init__(self, fabric: Fabric, job: Job, module: VGG, network: Any, optimiser: Any, pauses: Pauses) -> None:
         self.fabric, self.job, self.module = fabric, job, module
         self.network, self.optimiser = network, optimiser  # as wrapped by Fabric: precision, gradients averaged
+        self.pauses = pauses
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.normalise = Normalise(*job.normalisation)
 
-    def epoch(self, epoch: int, rate: float) -> dict[str, float]:
-        """Train for one epoch and evaluate; gives the row of the history."""
-        begin = time.perf_counter()
-        loss, accuracy, images = self._train(epoch, rate)
-        seconds = time.perf_counter() - begin
+    def epoch(self, epoch: int, rate: float, position: Position | None) -> dict[str, float]:
+        """Train for one epoch, or from a position in it, and evaluate; gives the row of the history."""
+        augmentation, dropout = (self.job.random(epoch, what, self.rank) for what in ("augmentation", "dropout"))
+        running = Running(self.fabric, augmentation, dropout, position)
+        loss, accuracy, images = self._train(epoch, rate, running)
+        seconds = running.seconds
         row = {
             "epoch": epoch + 1,
             "lr": rate,
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "test_accuracy": self._evaluate(),
+            "test_accuracy": self._evaluate(running),
             "seconds": seconds,
             "images_per_second": images / seconds,
         }
@@ -86,20 +89,18 @@ class Loop:
             self._report(row)
         return row
 
-    def _train(self, epoch: int, rate: float) -> tuple[float, float, int]:
+    def _train(self, epoch: int, rate: float, running: Running) -> tuple[float, float, int]:
         """Mean loss and accuracy over the epoch's training images, as they were seen; and their number."""
         self.module.train()
-        device = self.fabric.device
-        augmenting = torch.Generator(device).manual_seed(self.job.random(epoch, "augmentation", self.rank))
-        torch.manual_seed(self.job.random(epoch, "dropout", self.rank))
         order = self._order(epoch)
-        total = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct images, kept on the device
-        for step, (batch, labels) in enumerate(self._batches(order, epoch), 1):
-            images = self._input(augment(batch, self.job.recipe.augment, augmenting))
-            total += self._step(images, labels)
-            if step % CHECK_STEPS == 0:
-                self._require_finite(total[0], epoch, rate)
-        total = self._sum(total)
+        for batch, labels in self._batches(order, epoch, running.steps):
+            images = self._input(augment(batch, self.job.recipe.augment, running.augmenting))
+            running.total += self._step(images, labels)
+            running.steps += 1
+            if running.steps % CHECK_STEPS == 0:
+                self._require_finite(running.total[0], epoch, rate)
+            self.pauses.look(running)
+        total = self._sum(running.total.clone())
         self._require_finite(total[0] + sum(p.detach().sum() for p in self.module.parameters()), epoch, rate)
         count = len(order) * self.world
         loss, correct = (total / count).tolist()
@@ -123,10 +124,11 @@ class Loop:
         whole = len(order) - len(order) % self.world  # each process takes the same number of steps
         return order[self.rank : whole : self.world]
 
-    def _batches(self, order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, order: Tensor, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches but for the first `done`."""
         settings, share = self.job.recipe, self.job.recipe.batch_size // self.world
         batches = self.job.data.train.batches(
-            order,
+            order[done * share :],
             share,
             self.fabric.device,
             self.job.compute.workers,
@@ -136,7 +138,7 @@ class Loop:
         quiet = None if self.fabric.is_global_zero else True  # None: silent unless standard error is a terminal
         steps = -(-len(order) // share)
         label = f"{self.job.weights} seed {self.job.seed}, epoch {epoch + 1}/{settings.epochs}"
-        yield from tqdm(batches, label, steps, unit="batch", leave=False, disable=quiet)
+        yield from tqdm(batches, label, steps, initial=done, unit="batch", leave=False, disable=quiet)
 
     def _input(self, batch: Tensor) -> Tensor:
         """Normalised images, channels last: faster on GPUs and on the CPU."""
@@ -151,15 +153,19 @@ class Loop:
             )
 
     @torch.no_grad()
-    def _evaluate(self) -> float:
+    def _evaluate(self, running: Running) -> float:
         """Accuracy on the test images, in float32: of the network as it is stored."""
         self.module.eval()
         test = self.job.data.test
         order = torch.arange(self.rank, len(test), self.world)
+        common = len(test) // self.world // TEST_BATCH  # batches that every process has
         correct = torch.zeros(1, dtype=torch.int64, device=self.fabric.device)
         with parametrize.cached():
-            for batch, labels in test.batches(order, TEST_BATCH, self.fabric.device, self.job.compute.workers):
+            batches = test.batches(order, TEST_BATCH, self.fabric.device, self.job.compute.workers)
+            for done, (batch, labels) in enumerate(batches, 1):
                 correct += (self.module(self._input(batch)).argmax(1) == labels).sum()
+                if done <= common:
+                    self.pauses.look(running)
         return int(self._sum(correct)) / len(test)
 
     def _sum(self, total: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from bsnn import identity
 from bsnn.config import Config
+from bsnn.errors import ConfigError
+from bsnn.paper import plan as paper
 
 BENCHMARKS = Path("logs/benchmarks")  # <rule>/<experiment>/...tsv, of data sets <rule>/<data set>-...tsv
+FOLDERS = {"find_switches": "search", "find_exit": "exit"}  # where it is not the rule's name
+TARGETS = ("all", "paper", "latency", "search", "early_exit")
 
 
 @dataclass(frozen=True)
@@ -36,39 +40,71 @@ class Stage:
         return None if self.size_each is None else self.to_do * self.size_each
 
 
-def stages(config: Config, root: Path = identity.RESULTS, benchmarks: Path = BENCHMARKS) -> list[Stage]:
-    """Jobs that the experiments that run need, with costs where jobs of the same rule and experiment were measured.
+def stages(
+    config: Config, root: Path = identity.RESULTS, benchmarks: Path = BENCHMARKS, target: str = "all"
+) -> list[Stage]:
+    """Jobs that a target needs, with costs where jobs of the same rule and experiment were measured.
 
-    At most: an artifact that is missing, but that nothing missing needs, is not made again.
+    At most: an artifact that is missing, but that nothing missing needs, is not made again. What several experiments
+    share counts for the first.
+
+    Raises:
+        ConfigError: there is no such target.
     """
-    return [
-        _stage(config, name, rule, paths, benchmarks)
-        for name in config.run
-        for rule, paths in _jobs(config, name, root)
-    ]
+    if target not in TARGETS:
+        raise ConfigError(f"there is no target '{target}' to plan; targets: {', '.join(TARGETS)}")
+    paths, seen, found = identity.Paths(config, root), set[Path](), []
+    for name, percentiles in _simulated(config, target).items():
+        for rule, jobs in _jobs(config, paths, name, percentiles, target):
+            own = [job for job in jobs if job[0] not in seen]
+            seen |= {job[0] for job in own}
+            found += [_stage(config, name, rule, own, benchmarks)] if own else []
+    return found
 
 
-def _jobs(config: Config, name: str, root: Path) -> Iterator[tuple[str, list[list[Path]]]]:
+def _simulated(config: Config, target: str) -> dict[str, list[float]]:
+    """Experiments behind a target, and the percentiles at which each is simulated for it."""
+    if target != "paper":
+        return {name: config.percentile if target == "all" else [] for name in config.run}
+    found: dict[str, set[float]] = {name: set() for name in config.run}
+    for name in config.run:
+        for result in paper.results_of(config, name):
+            for other, percentiles in paper.simulated(config, name, result).items():
+                found.setdefault(other, set()).update(percentiles)
+    return {name: sorted(percentiles) for name, percentiles in found.items()}
+
+
+def _jobs(
+    config: Config, paths: identity.Paths, name: str, percentiles: list[float], target: str
+) -> Iterator[tuple[str, list[list[Path]]]]:
     """For each rule, the artifacts of each of its jobs."""
-    paths, places = identity.Paths(config, root), list(product([name], config.weights, config.seeds))
+    places = list(product([name], config.weights, config.seeds))
     shards = range(1, config.experiments[name].simulation.shards + 1)
-    simulations = [
-        (*place, percentile, shard) for place in places for percentile in config.percentile for shard in shards
-    ]
+    swept = list(product(places, percentiles))
     yield "data", [[paths.data(name)]]
     yield "train", [[paths.network(name, "full", seed)] for seed in config.seeds]
     if "binary" in config.weights:
         yield "binarize", [[paths.network(name, "binary", seed)] for seed in config.seeds]
     yield "activations", [[paths.activations(*place)] for place in places]
-    yield "thresholds", [[paths.thresholds(*place, p)] for place in places for p in config.percentile]
+    yield "thresholds", [[paths.thresholds(*place, p)] for place, p in swept]
+    simulations = [(*place, p, shard) for (place, p), shard in product(swept, shards)]
     yield "simulate", [[paths.predictions(*one), paths.spikes(*one)] for one in simulations]
+    if target == "latency":
+        settings = config.experiments[name].latency
+        runs = [(method, steps) for method in settings.names for steps in settings.runs(method)]
+        every = [(*place, *run, shard) for place, run, shard in product(places, runs, shards)]
+        yield "method", [[paths.method(what, *one) for what in identity.METHOD_FILES] for one in every]
+    if target == "search":
+        yield "find_switches", [[paths.search(*place)] for place in places]
+    if target == "early_exit":
+        yield "find_exit", [[paths.early_exit(*place)] for place in places]
 
 
 def _stage(config: Config, name: str, rule: str, jobs: list[list[Path]], benchmarks: Path) -> Stage:
     done = [job for job in jobs if all(path.exists() for path in job)]
     sizes = [sum(path.stat().st_size for path in job) for job in done]
     pattern = f"{config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
-    measured = [_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern))]
+    measured = [_benchmark(path) for path in sorted((benchmarks / FOLDERS.get(rule, rule)).glob(pattern))]
     return Stage(
         name,
         rule,

@@ -13,6 +13,7 @@ from pathlib import Path
 from bsnn import artifacts, identity, inventory
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
+from bsnn.paper import plan
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,12 @@ def fetch(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[P
 
 
 def _wanted(config: Config) -> list[Path]:
-    """Artifacts of the experiments that run, below the results folder. No checkpoints: somebody may write them."""
-    running = config.model_copy(update={"experiments": {name: config.experiments[name] for name in config.run}})
+    """Artifacts of the experiments that run, and of their pooling ablations, below the results folder.
+
+    No checkpoints: somebody may write them.
+    """
+    names = {*config.run, *(other for name in config.run for other in plan.poolings(config, name).values())}
+    running = config.model_copy(update={"experiments": {name: config.experiments[name] for name in sorted(names)}})
     needed = inventory.needed(running, Path())
     return sorted(path for path in needed if path.suffix in (".parquet", ".safetensors"))
 

@@ -1,15 +1,15 @@
 """Training of full-precision and binary networks: one readable loop on Fabric's devices.
 
-Every random choice (initial weights, order, augmentation, dropout) comes from a seed for that purpose and epoch, so a
-checkpoint needs no generator's state, and a killed run goes on to the same weights (bit for bit on the CPU with the
-same number of threads).
+Every random choice (initial weights, order, augmentation, dropout) comes from a seed for that purpose and epoch, and a
+checkpoint within an epoch holds the states of its generators: a killed or stopped run goes on to the same weights (bit
+for bit on the CPU with the same number of threads).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ import torch.utils.deterministic
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from bsnn import artifacts, binarize, checkpoint, config, identity, recipe
+from bsnn import artifacts, binarize, checkpoint, config, identity, recipe, stopping
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError, ConfigError
 from bsnn.loop import Job, Loop
@@ -61,10 +61,12 @@ def fit(
         ConfigError: devices that are not there, or that the batch cannot be spread over.
         BsnnError: the loss is no longer finite; or binary weights without a network to start from.
         ArtifactError: a checkpoint cannot be written.
+        Interrupted: SIGTERM came; a checkpoint of the step at hand is written.
     """
     job = Job(experiment, weights, seed, data, compute, checkpoints, start)
     fabric = _fabric(job.recipe, compute)
-    with checkpoint.exclusive(checkpoints):
+    several = stopping.on_signal(stopping.tell_children) if compute.devices > 1 else nullcontext()
+    with checkpoint.exclusive(checkpoints), several:
         found = _launch(fabric, job)
     shape = (3, data.image_size, data.image_size)
     trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
@@ -115,13 +117,18 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
         optimiser = recipe.optimiser(job.recipe, module)
         network, stepper = fabric.setup(module, optimiser)
         run = identity.network(job.experiment, job.weights, job.seed)
-        history = checkpoint.restore(job.checkpoints, run, module, optimiser)
-        loop = Loop(fabric, job, module, network, stepper)
-        for epoch in range(len(history), job.recipe.epochs):
-            rate = recipe.set_rates(optimiser, job.recipe, epoch)
-            history.append(loop.epoch(epoch, rate))
-            if fabric.is_global_zero:
-                checkpoint.save(job.checkpoints, run, module, optimiser, history)
+        history, position = checkpoint.restore(job.checkpoints, run, module, optimiser, fabric)
+        save = partial(checkpoint.save, job.checkpoints, run, module, optimiser, history)
+        pauses = stopping.Pauses(fabric, save)
+        loop = Loop(fabric, job, module, network, stepper, pauses)
+        with stopping.on_signal(pauses.ask):
+            for epoch in range(len(history), job.recipe.epochs):
+                rate = recipe.set_rates(optimiser, job.recipe, epoch)
+                history.append(loop.epoch(epoch, rate, position))
+                position = None
+                if fabric.is_global_zero:
+                    save()
+                pauses.restart()
         signs, alphas = binarize.parts(module)
     names = [layer.name for layer in module.plan if layer.name not in signs]
     full = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in names}
@@ -129,8 +136,8 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     if fabric.world_size == 1:
         return found
     if fabric.is_global_zero:
-        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary:
-            torch.save(found, temporary)
+        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary, temporary.open("wb") as file:
+            torch.save(found, file)  # to a path, a full disk is a failed assertion
     return None
 
 

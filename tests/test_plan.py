@@ -7,6 +7,7 @@ from workflow_for_tests import TINY
 
 from bsnn import config, identity, plan
 from bsnn.config import merge
+from bsnn.errors import ConfigError
 
 SETTINGS = config.validate(merge(TINY, {"seeds": [0, 1], "experiments": {"tiny": {"simulation": {"shards": 3}}}}))
 
@@ -30,6 +31,42 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
     text = plan.to_text(plan.stages(SETTINGS, tmp_path, tmp_path / "none"))
     assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
+
+
+def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:
+    settings = config.validate(merge(TINY, changes))
+    found = plan.stages(settings, root, root / "none", target)
+    return {(stage.experiment, stage.rule): stage.to_do for stage in found}
+
+
+def test_methods_and_searches_have_targets_of_their_own(tmp_path: Path) -> None:
+    """Two networks, two shards; three steps of the baseline's longest run and of a method fitted to each."""
+    latency = {"time": [2, 4, 8], "methods": {"fitted": {"threshold": "squared-error"}}}
+    changes = {"experiments": {"tiny": {"simulation": {"shards": 2}, "latency": latency}}}
+    shared = {("tiny", "data"): 1, ("tiny", "train"): 1, ("tiny", "binarize"): 1, ("tiny", "activations"): 2}
+    assert planned(changes, "search", tmp_path) == {**shared, ("tiny", "find_switches"): 2}
+    assert planned(changes, "early_exit", tmp_path) == {**shared, ("tiny", "find_exit"): 2}
+    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * 2 * (1 + 3)}
+
+
+def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
+    """Of both networks: a sweep of three percentiles, and the chosen one of three more pools."""
+    changes = {
+        "percentile": [99.0],
+        "paper": {"percentile": [99.0, 99.5], "chosen": 99.9},
+        "experiments": {"tiny": {"ablation": True}},
+    }
+    found = planned(changes, "paper", tmp_path)
+    assert found["tiny", "simulate"] == 2 * 3
+    variants = {name for name, _ in found if name != "tiny"}
+    assert len(variants) == 3
+    assert {(found[name, "train"], found[name, "simulate"]) for name in variants} == {(1, 2)}
+    assert [key for key in found if key[1] == "data"] == [("tiny", "data")]  # shared
+
+
+def test_unknown_target_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no target 'papers'.*paper, latency"):
+        plan.stages(SETTINGS, tmp_path, tmp_path, "papers")
 
 
 def test_jobs_done_are_those_whose_artifacts_are_all_there(tmp_path: Path) -> None:
@@ -57,3 +94,6 @@ def test_costs(tmp_path: Path) -> None:
     assert (simulate.size_each, simulate.size) == (200.0, 4400.0)
     assert stages["data"].hours == pytest.approx(0.1)
     assert stages["train"].hours is None
+    benchmark(measured, "search", "tiny/a.tsv", 3600, "NA")
+    search = {stage.rule: stage for stage in plan.stages(SETTINGS, tmp_path, measured, "search")}["find_switches"]
+    assert search.hours == 4.0

@@ -121,6 +121,17 @@ def test_searches_come_with_their_readable_tables(tmp_path: Path) -> None:
     assert text == "method,accuracy\na,12.5\nb,0.1\n"
 
 
+def test_other_pools_of_an_ablation_are_shared(tmp_path: Path) -> None:
+    settings = config.validate(merge(CONFIG, {"experiments": {"tiny": {"ablation": True}}}))
+    paths, table = identity.Paths(settings, Path()), pd.DataFrame({"epoch": [1]})
+    name = config.variant_name("tiny", "max", "after")
+    for owner in ("tiny", name):
+        stands_for = identity.train(settings.experiments[owner], 0)
+        artifacts.write_table(tmp_path / "results" / paths.history(owner, "full", 0), table, "history", stands_for)
+    expected = sorted(paths.history(owner, "full", 0) for owner in ("tiny", name))
+    assert sharing.share(settings, tmp_path / "common", tmp_path / "results") == expected
+
+
 def test_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such folder"):
         sharing.fetch(SETTINGS, tmp_path / "nowhere", tmp_path / "results")

@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +15,8 @@ from slurm_for_tests import Lab, running, site, wait_until
 from test_workflow_faults import contents
 from workflow_for_tests import TINY, checkout, run
 
-from bsnn.config import merge
+from bsnn import sharing
+from bsnn.config import merge, validate
 
 pytestmark = pytest.mark.slurm
 
@@ -22,6 +25,7 @@ LONG = {
     "data": {"image_size": 16, "train_images": 1400, "test_images": 100},
     "network": {"features": [32, "P", 64, "P"]},
     "train": {"epochs": 400, "optimiser": {"lr": 0.01}},  # about a minute on one core: time for faults
+    "activations": {"images": 1400, "batch_size": 1},  # some seconds
     "simulation": {"time": 4000, "shards": 2},
 }
 FAULTS = merge(TINY, {"percentile": [99.0], "weights": ["full"], "experiments": {"tiny": LONG}})
@@ -94,50 +98,135 @@ def test_new_percentile_submits_simulations_alone(lab: Lab, submitted: Path) -> 
     assert len(list(submitted.glob("results/tiny/*/*/p99.5/thresholds-*"))) == 2  # made where snakemake runs
 
 
-def test_cancelled_training_goes_on(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
-    folder = site(tmp_path / "cancelled", FAULTS, {})
-    take(undisturbed, folder, "data")
-    process = lab.start(folder, "networks")
-    wait_until(lambda: list(folder.glob(CHECKPOINT)), process)
-    [training] = lab.active(folder)
-    lab.command("scancel", str(training))
-    lab.finish(folder, process)
-    states = [job.state.split()[0] for job in lab.accounted(folder) if job.rule == "train"]
-    assert states == ["CANCELLED", "COMPLETED"]
-    assert "going on after epoch" in next(folder.glob("logs/train/tiny/*.log")).read_text()
-    assert_same(folder, undisturbed, 2)
+def test_second_checkout_with_the_common_folder_trains_nothing(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
+    """It asks for one percentile more."""
+    sharing.share(validate(FAULTS), tmp_path / "common", undisturbed / "results")
+    folder = site(tmp_path / "second", {**FAULTS, "percentile": [98.0, 99.0]}, {})
+    sharing.fetch(validate(FAULTS), tmp_path / "common", folder / "results")
+    lab.run(folder, "simulations")
+    assert [job.rule for job in lab.accounted(folder)] == ["simulations"]
+    found, expected = contents(folder), contents(undisturbed)
+    assert {name: found[name] for name in expected} == expected
+    assert len(found) == len(expected) + 5  # thresholds; predictions and spikes of two shards
 
 
-def test_training_longer_than_its_time_limit(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
-    folder = site(tmp_path / "limited", FAULTS, {})
-    take(undisturbed, folder, "data")
-    process = lab.start(folder, "networks")
-    wait_until(lambda: list(folder.glob(CHECKPOINT)), process)
-    [training] = lab.active(folder)
-    lab.command("scontrol", "update", f"JobId={training}", "EndTime=now+1")
-    lab.finish(folder, process)
-    assert [job.state for job in lab.accounted(folder) if job.rule == "train"] == ["TIMEOUT", "COMPLETED"]
-    assert "going on after epoch" in next(folder.glob("logs/train/tiny/*.log")).read_text()
-    assert_same(folder, undisturbed, 2)
+@dataclass(frozen=True)
+class Stage:
+    """A stage to disturb: its rule's job, alone."""
+
+    target: str
+    needs: tuple[str, ...]  # beginnings of the names of what is there before
+    sign: str  # a file that is there as soon as it works
+    count: int  # artifacts afterwards
 
 
-def test_killed_head_process_and_its_orphan(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
-    """The second submission waits for the first one's lock; what the first trained is not trained again."""
-    folder = site(tmp_path / "orphaned", FAULTS, {})
-    take(undisturbed, folder, "data")
-    process = lab.start(folder, "networks")
-    wait_until(lambda: list(folder.glob(CHECKPOINT)), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    [orphan] = lab.active(folder)
-    second = lab.start(folder, "networks")
-    wait_until(lambda: len(lab.active(folder)) == 2, second)
-    assert orphan in lab.active(folder)
-    lab.finish(folder, second)
-    jobs = [job for job in lab.accounted(folder) if job.rule == "train"]
-    assert [job.state for job in jobs] == ["COMPLETED", "COMPLETED"]
-    assert "going on after epoch 400" in next(folder.glob("logs/train/tiny/*.log")).read_text()
-    assert_same(folder, undisturbed, 2)
+NETWORK = ("data", "ann-", "history-")
+STAGES = {
+    "train": Stage("networks", ("data",), CHECKPOINT, 2),
+    "activations": Stage("activation_tables", NETWORK, "logs/activations/tiny/*.log", 3),
+    "simulate": Stage("simulations", (*NETWORK, "activations-", "thresholds-"), "logs/simulate/tiny/*.log", 8),
+}
+stages = pytest.mark.parametrize("name", STAGES)
+
+
+@dataclass
+class Disturbed:
+    """A stage at work on the cluster, and the head process that submitted it."""
+
+    lab: Lab
+    name: str
+    folder: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def job(self) -> int:
+        [job] = self.lab.active(self.folder)
+        return job
+
+    def states(self, undisturbed: Path) -> list[str]:
+        """Wait for the end, compare the artifacts, and say how the submissions ended, in their order."""
+        self.lab.finish(self.folder, self.process)
+        assert_same(self.folder, undisturbed, STAGES[self.name].count)
+        return [job.state.split()[0] for job in self.lab.accounted(self.folder)]
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in self.folder.glob(f"logs/{self.name}/tiny/*.log"))
+
+
+def at_work(lab: Lab, undisturbed: Path, folder: Path, name: str) -> Disturbed:
+    stage = STAGES[name]
+    site(folder, FAULTS, {})
+    take(undisturbed, folder, *stage.needs)
+    process = lab.start(folder, stage.target)
+    wait_until(lambda: list(folder.glob(stage.sign)), process)
+    return Disturbed(lab, name, folder, process)
+
+
+@stages
+def test_cancelled_job_is_submitted_again(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    """Training stops within an epoch on the signal before the kill."""
+    found = at_work(lab, undisturbed, tmp_path / "cancelled", name)
+    lab.command("scancel", str(found.job))
+    assert found.states(undisturbed) == ["CANCELLED", "COMPLETED"]
+    assert name != "train" or "steps of the next" in found.log()
+
+
+@stages
+def test_job_longer_than_its_time_limit(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    """Training is told 120 s before its limit, and leaves by itself."""
+    found = at_work(lab, undisturbed, tmp_path / "limited", name)
+    left = 60 if name == "train" else 1
+    lab.command("scontrol", "update", f"JobId={found.job}", f"EndTime=now+{left}")
+    assert found.states(undisturbed) == ["FAILED" if name == "train" else "TIMEOUT", "COMPLETED"]
+    assert name != "train" or "steps of the next" in found.log()
+
+
+@stages
+def test_dying_node(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    found = at_work(lab, undisturbed, tmp_path / "dying", name)
+    [(_, node)] = lab.active(found.folder).values()
+    lab.script("crash", node)
+    try:
+        assert found.states(undisturbed) == ["NODE_FAIL", "COMPLETED"]
+    finally:
+        lab.script("revive", node)
+    assert name != "train" or "going on after epoch" in found.log()
+
+
+@stages
+def test_restarted_controller_is_not_noticed(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    found = at_work(lab, undisturbed, tmp_path / "restarted", name)
+    lab.script("restart")
+    assert found.states(undisturbed) == ["COMPLETED"]
+
+
+@stages
+def test_killed_head_process_and_its_orphan(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    """A second training waits for the first one's lock and trains nothing again; other stages write the same twice."""
+    found = at_work(lab, undisturbed, tmp_path / "orphaned", name)
+    orphan = found.job
+    os.killpg(found.process.pid, signal.SIGKILL)
+    found.process.wait()
+    found.process = lab.start(found.folder, STAGES[name].target)
+    if name == "train":
+        wait_until(lambda: len(lab.active(found.folder)) == 2, found.process)
+        assert orphan in lab.active(found.folder)
+    states = found.states(undisturbed)
+    assert states in (["COMPLETED"], ["COMPLETED", "COMPLETED"])  # once, if the orphan ended before the second began
+    assert name != "train" or "going on after epoch 400" in found.log()
+
+
+@stages
+def test_too_little_memory_gets_more(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
+    folder = site(tmp_path / "starved", FAULTS, {name: {"mem_mb": "500 * attempt"}}, retries=4)
+    take(undisturbed, folder, *STAGES[name].needs)
+    lab.run(folder, STAGES[name].target)
+    jobs = lab.accounted(folder)
+    assert [f"mem={500 * attempt}M" in job.tres for attempt, job in enumerate(jobs, 1)] == [True] * len(jobs)
+    assert len(jobs) > 1
+    assert {job.state for job in jobs[:-1]} <= {"OUT_OF_MEMORY", "FAILED"}
+    assert jobs[-1].state == "COMPLETED"
+    assert_same(folder, undisturbed, STAGES[name].count)
 
 
 def test_dying_node_costs_the_shard_at_hand(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
@@ -152,14 +241,3 @@ def test_dying_node_costs_the_shard_at_hand(lab: Lab, undisturbed: Path, tmp_pat
     lab.script("revive", "gpu1")
     assert Counter(job.state for job in lab.accounted(folder)) == {"NODE_FAIL": 1, "COMPLETED": 2}
     assert_same(folder, undisturbed, 8)
-
-
-def test_training_with_too_little_memory_gets_more(lab: Lab, submitted: Path, tmp_path: Path) -> None:
-    folder = site(tmp_path / "starved", SHARDED, {"train": {"mem_mb": "500 * attempt"}}, retries=4)
-    lab.run(folder, "networks")
-    jobs = [job for job in lab.accounted(folder) if job.rule == "train"]
-    assert [f"mem={500 * attempt}M" in job.tres for attempt, job in enumerate(jobs, 1)] == [True] * len(jobs)
-    assert len(jobs) > 1
-    assert {job.state for job in jobs[:-1]} <= {"OUT_OF_MEMORY", "FAILED"}
-    assert jobs[-1].state == "COMPLETED"
-    assert_same(folder, submitted, 5)

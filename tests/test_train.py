@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from lightning_fabric import Fabric
 from torch.nn import functional as F
 from training_for_tests import CLASSES, COMPUTE, data_set, experiment
 
@@ -231,7 +232,8 @@ def test_binary_network_is_stored_as_it_was_trained(tmp_path, undisturbed: Train
     module = VGG(experiment().network, (3, 8, 8), 4).to(memory_format=torch.channels_last)
     binarize.prepare(module, experiment().binarize)
     run = identity.binarize(experiment(), 0)
-    checkpoint.restore(tmp_path, run, module, recipe.optimiser(experiment().binarize, module))
+    optimiser = recipe.optimiser(experiment().binarize, module)
+    checkpoint.restore(tmp_path, run, module, optimiser, Fabric(accelerator="cpu", devices=1))
     for layer in module.plan:
         expected = module.get_submodule(layer.name).weight.detach()
         assert torch.equal(loaded.module.get_parameter(f"{layer.name}.weight"), expected)
@@ -260,8 +262,8 @@ def trainer() -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def train_until(trainer: subprocess.Popen[str], folder: Path, sign: str) -> None:
-    """Train in another process, and kill it as soon as a file of this pattern is there."""
+def train_until(trainer: subprocess.Popen[str], folder: Path, sign: str, number: signal.Signals) -> str:
+    """Train in another process, send it a signal as soon as a file of this pattern is there; how it ended."""
     assert trainer.stdin is not None
     assert trainer.stdout is not None
     trainer.stdin.write(f"{folder}\n")
@@ -270,8 +272,8 @@ def train_until(trainer: subprocess.Popen[str], folder: Path, sign: str) -> None
     deadline = time.monotonic() + 60
     while not any(folder.glob(sign)) and time.monotonic() < deadline:
         time.sleep(0.0002)
-    os.kill(child, signal.SIGKILL)
-    assert trainer.stdout.readline() == "ended\n"
+    os.kill(child, number)
+    return trainer.stdout.readline()
 
 
 @pytest.mark.parametrize("moment", ["lock", "epoch-000001.*", "epoch-000004.*", ".epoch-000001*", ".epoch-000003*"])
@@ -279,7 +281,7 @@ def test_killed_run_goes_on_to_the_same_weights(
     tmp_path, trainer: subprocess.Popen[str], undisturbed: Trained, moment: str
 ) -> None:
     """Killed before and after an epoch's end, and while a checkpoint is being written (hidden files)."""
-    train_until(trainer, tmp_path, moment)
+    assert train_until(trainer, tmp_path, moment, signal.SIGKILL) == "ended with -9\n"
     assert any(tmp_path.iterdir()), "killed too early"
     assert not (tmp_path / "epoch-000006.safetensors").exists(), "killed too late"
 

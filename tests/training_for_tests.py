@@ -52,22 +52,25 @@ COMPUTE = config.Compute(accelerator="cpu")
 
 
 def main() -> None:
-    """Train the full network in a child process for each folder that is read from standard input; print its number.
+    """Train the full network in a child process for each folder that is read from standard input.
+
+    Prints the child's number, and how it ended.
 
     A test may kill the children. They are forks of a process that has computed nothing, so that all of them together
     import torch once.
     """
-    from bsnn import train
+    from bsnn import log, train
 
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             torch.set_num_threads(1)
-            train.fit(experiment(), "full", 0, data_set(), COMPUTE, Path(line.strip()), None)
-            os._exit(0)
+            with log.job():
+                train.fit(experiment(), "full", 0, data_set(), COMPUTE, Path(line.strip()), None)
+            return
         print(child, flush=True)
-        os.waitpid(child, 0)
-        print("ended", flush=True)
+        _, status = os.waitpid(child, 0)
+        print(f"ended with {os.waitstatus_to_exitcode(status)}", flush=True)
 
 
 if __name__ == "__main__":

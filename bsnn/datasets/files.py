@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import struct
 import zlib
 from copy import copy
@@ -125,6 +126,7 @@ def _loader(items: Dataset[Any], chunks: list[list[int]], workers: int, *, pin_m
         batch_sampler=chunks,
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_outlast,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # so that the global one is left alone
     )
@@ -185,6 +187,11 @@ def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
     resized = functional.resize(image, [shorter, shorter] if stretch else [shorter])
     cut: Image.Image = functional.center_crop(resized, [size, size])
     return cut
+
+
+def _outlast(_: int) -> None:
+    """Leave SIGTERM to the process that is decoded for: it may have a checkpoint to write, and ends its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

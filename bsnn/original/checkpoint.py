@@ -193,8 +193,8 @@ def save(path: str | Path, trained: Trained) -> None:
         state[f"features.module.{3 * number}.weight"] = _folded(trained, layer)
     for number, layer in enumerate(trained.plan[len(convolutions) :]):  # dropout before, ReLU after
         state[f"classifier.{3 * number + 1}.weight"] = _folded(trained, layer)
-    with artifacts.replacing(path) as temporary:
-        torch.save({"state_dict": state}, temporary)
+    with artifacts.replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"state_dict": state}, file)  # to a path, a full disk is a failed assertion
 
 
 def _folded(trained: Trained, layer: LayerPlan) -> Tensor:

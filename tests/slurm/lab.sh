@@ -7,6 +7,7 @@
 #   lab.sh FOLDER status    what runs, and the nodes
 #   lab.sh FOLDER crash N   kill -9 node N's slurmd and the steps of its jobs, as when a machine dies
 #   lab.sh FOLDER revive N  start node N's slurmd again
+#   lab.sh FOLDER restart   kill -9 the controller and start it again, five seconds later
 #
 # Then, in a shell:  . FOLDER/env.sh     (SLURM_CONF, and FOLDER/bin first in PATH)
 # FOLDER must be short: the path of a socket has at most 107 characters.
@@ -14,7 +15,7 @@
 # Debian's and Ubuntu's packages (slurmd built for several on one host); ordinary users can run all but the install.
 set -euo pipefail
 
-[ $# -ge 2 ] || { sed -n '2,14p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,15p' "$0"; exit 2; }
 mkdir -p "$1"
 L=$(cd "$1" && pwd -P)
 PORT=${LAB_PORT:-26800}; NODES=${LAB_NODES:-3}; GPU_NODES=${LAB_GPU_NODES:-2}
@@ -151,7 +152,8 @@ MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=15
 SlurmctldTimeout=15
-KillWait=2
+# seconds between SIGTERM and SIGKILL; SLURM's own default is 30
+KillWait=10
 # the executor's squeue mode needs at least three times its first-look seconds
 MinJobAge=300
 JobRequeue=1
@@ -287,9 +289,18 @@ revive() {
     wait_for 60 "$1" sh -c "sinfo -h -N -n $1 -o %T | grep -qxE 'idle|mixed|allocated'"
 }
 
+restart() {
+    local p
+    p=$(pid_of "$L/run/slurmctld.pid" slurmctld) || die "no slurmctld runs"
+    kill -9 "$p"
+    sleep 5
+    start slurmctld
+    wait_for 20 slurmctld scontrol ping
+}
+
 command=$2
 shift 2
 case $command in
-    up | down | status | crash | revive) "$command" "$@" ;;
+    up | down | status | crash | revive | restart) "$command" "$@" ;;
     *) die "unknown command $command" ;;
 esac

@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from bsnn import config as settings
-from bsnn import identity
+from bsnn import identity, relay
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
 
@@ -20,6 +20,8 @@ try:
     CONFIG = settings.validate(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+relay.within_step()
 
 PATHS = identity.Paths(CONFIG)
 THREADS = CONFIG.compute.threads
