@@ -91,8 +91,12 @@ def _jobs(
     yield "simulate", [[paths.predictions(*one), paths.spikes(*one)] for one in simulations]
     if target == "latency":
         settings = config.experiments[name].latency
-        runs = [(method, steps) for method in settings.names for steps in settings.runs(method)]
-        every = [(*place, *run, shard) for place, run, shard in product(places, runs, shards)]
+        every = [
+            (*place, method, steps, shard)
+            for place in places
+            for method in settings.names_for(place[1])
+            for steps, shard in product(settings.runs(method), shards)
+        ]
         yield "method", [[paths.method(what, *one) for what in identity.METHOD_FILES] for one in every]
     if target == "search":
         yield "find_switches", [[paths.search(*place)] for place in places]

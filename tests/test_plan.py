@@ -40,13 +40,13 @@ def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[s
 
 
 def test_methods_and_searches_have_targets_of_their_own(tmp_path: Path) -> None:
-    """Two networks, two shards; three steps of the baseline's longest run and of a method fitted to each."""
-    latency = {"time": [2, 4, 8], "methods": {"fitted": {"threshold": "squared-error"}}}
+    """Two networks, two shards; the baseline's longest run, three of a fitted method; bursts of the full network."""
+    latency = {"time": [2, 4, 8], "methods": {"fitted": {"threshold": "squared-error"}, "bursts": {"burst": 3}}}
     changes = {"experiments": {"tiny": {"simulation": {"shards": 2}, "latency": latency}}}
     shared = {("tiny", "data"): 1, ("tiny", "train"): 1, ("tiny", "binarize"): 1, ("tiny", "activations"): 2}
     assert planned(changes, "search", tmp_path) == {**shared, ("tiny", "find_switches"): 2}
     assert planned(changes, "early_exit", tmp_path) == {**shared, ("tiny", "find_exit"): 2}
-    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * 2 * (1 + 3)}
+    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * (2 * (1 + 3) + 1)}
 
 
 def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
