@@ -1,8 +1,8 @@
 """Checkpoints at epoch ends and within epochs, from which a killed run goes on to the same weights.
 
 Each is one safetensors file (no pickle), written whole or not at all, with a digest of its content and the identity of
-the run. The last two are kept: a damaged one is named and passed over. A lock in the folder keeps two processes from
-training the same network at once.
+the run. The last two are kept: a damaged one is named and passed over; and the last epoch's end, from which other
+devices can go on. A lock in the folder keeps two processes from training the same network at once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "checkpoint"
 KEEP = 2
+WITHIN = ".step-"  # in the name of a checkpoint within an epoch
 LOCK_MESSAGE_SECONDS = 60.0
 
 
@@ -60,7 +61,9 @@ def save(
     history: list[dict[str, float]],
     position: Position | None = None,
 ) -> Path:
-    """Write the checkpoint of the last epoch in `history`, or of a position within the next; keep the last two.
+    """Write the checkpoint of the last epoch in `history`, or of a position within the next.
+
+    The last two are kept, and the last of an epoch's end.
 
     Raises:
         ArtifactError: the file cannot be written.
@@ -70,12 +73,12 @@ def save(
         tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items() if value is not None}
     name, extra = f"epoch-{len(history):06d}", cast(dict[str, Any], {"history": history})
     if position is not None:
-        name += f".step-{position.steps:09d}"
+        name += f"{WITHIN}{position.steps:09d}"
         tensors |= {f"position/{part}": value for part, value in position.tensors.items()}
         extra |= {"position": {key: getattr(position, key) for key in ("steps", "seconds", "device")}}
     path = folder / f"{name}.safetensors"
     artifacts.write_tensors(path, tensors, KIND, identity, extra)
-    for old in _newest_first(folder)[KEEP:]:
+    for old in _superseded(_newest_first(folder)):
         old.unlink(missing_ok=True)
     return path
 
@@ -120,6 +123,11 @@ def _position(extra: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Positi
 def _newest_first(folder: Path) -> list[Path]:
     """By name without ending: an epoch's end comes before the steps of the next."""
     return sorted(folder.glob("epoch-*.safetensors"), key=lambda path: path.stem, reverse=True)
+
+
+def _superseded(newest_first: list[Path]) -> list[Path]:
+    ends = [path for path in newest_first if WITHIN not in path.stem]
+    return [path for path in newest_first[KEEP:] if path not in ends[:1]]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
