@@ -152,7 +152,7 @@ def convert(trained: Trained, thresholds: Thresholds, *, initial: float = 0.0) -
             pooled, previous = _pool_of_spikes(plan.name, plan.pool, plan.shape, previous, thresholds, initial)
             layers.append(pooled)
     last, alpha = trained.weight(trained.plan[-1].name)
-    real = last.double() if alpha is None else last.double() * alpha.double()[:, None]
+    real = last.double().cpu() if alpha is None else last.double().cpu() * alpha.double().cpu()[:, None]
     amplitude = _each_input(previous, real.shape[1]) if isinstance(previous, Tensor) else previous
     return SpikingNetwork(tuple(layers), real * amplitude, trained.input_shape)
 

@@ -81,6 +81,21 @@ def test_spikes_carry_their_channels_amplitude() -> None:
         assert float((carried - torch.from_numpy(values)).abs().mean()) < 0.02 * float(values.mean())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_network_on_a_gpu_is_converted_to_the_same() -> None:
+    source, batch = trained(1, binary=False), images(1, 4)
+    found = channels.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
+    expected = convert(source, found)
+    source.module.cuda()
+    moved = convert(source, found)
+    assert torch.equal(moved.readout, expected.readout)
+    assert all(
+        torch.equal(one.weight, other.weight)
+        for one, other in zip(moved.layers, expected.layers, strict=True)
+        if one.weight is not None and other.weight is not None
+    )
+
+
 def test_binary_weights_cannot_carry_amplitudes() -> None:
     source, batch = trained(1), images(1, 4)
     found = channels.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
