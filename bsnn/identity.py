@@ -224,6 +224,7 @@ def search(config: Config, experiment: Experiment, weights: Weights, seed: int) 
         "version": VERSION["search"],
         "settings": canonical(settings.search),
         "times": times,
+        **{k: v for k, v in canonical(settings).items() if k == "percentile"},  # where the search begins
         "images": settings.images,
         "thresholds": canonical(experiment.thresholds),
         **({"engine": config.compute.engine} if weights == "full" else {}),

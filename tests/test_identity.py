@@ -65,6 +65,15 @@ def test_engine_counts_for_full_precision_only() -> None:
     assert keys(changes, "binary")["simulate"] == keys({}, "binary")["simulate"]
 
 
+def test_search_counts_where_it_begins() -> None:
+    def found(**latency: object) -> dict[str, object]:
+        loaded = config.load(FILE, digits(latency=latency))
+        return identity.search(loaded, loaded.experiments["digits"], "binary", 0)
+
+    assert found(percentile=99.0) != found()
+    assert found(percentile=99.9) == found()  # the default
+
+
 def test_path_of_unverified_data_counts() -> None:
     changes = {"experiments": {"imagenet": {"data": {"path": "/elsewhere"}}}}
     assert keys(changes, name="imagenet")["data"] != keys({}, name="imagenet")["data"]
