@@ -7,6 +7,7 @@ Means over seeds.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +23,8 @@ from bsnn.analysis import ERRORS
 from bsnn.config import Config, Weights
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
 from bsnn.tables.shards import Shard, Simulation, join
+
+logger = logging.getLogger("bsnn")
 
 KIND = "latency-table"
 SETTINGS = "latency.json"
@@ -83,9 +86,18 @@ class Run:
         return weighted.groupby(keys, sort=False)["value"].sum().reset_index()
 
     def errors(self) -> pd.DataFrame:
-        """Errors by layer; of calibration images, so that all shards have the same."""
+        """Errors by layer at `times`; of calibration images, so that all shards have the same. None of two passes.
+
+        Times are no part of the artifact's key: what it has of others is left out, what it lacks is named in a warning.
+        """
         frame: pd.DataFrame = self.read("errors", LAYER_ERRORS)[0][0].to_pandas()
-        return frame
+        absent = [time for time in self.times if time not in set(frame["time"])]
+        if len(frame) and absent:
+            path, times = self.path("errors", 1), ", ".join(map(str, absent))
+            logger.warning(
+                "%s: made before T = %s was asked for; for errors there, delete it and run again", path, times
+            )
+        return frame[frame["time"].isin(self.times)]
 
 
 def runs(config: Config, name: str, paths: identity.Paths) -> Iterator[Run]:
