@@ -67,7 +67,7 @@ class TorchEngine(Engine):
                     x = currents(layer, weight, x)
                 if layer.fires:
                     x = scan(layer, x, *next(neurons), first=index == 0)
-                    counts.append(_count(x, layer.signed))
+                    counts.append(_count(x, layer))
                 if self.observe is not None:
                     self.observe(layer, x)
         block = Block(x.flatten(2).to(torch.int8), torch.stack(counts, 1))
@@ -156,8 +156,8 @@ def _finish(current: Tensor, rounds: bool, bias: Tensor | None) -> None:
         current.add_(bias)
 
 
-def _count(spikes: Tensor, signed: bool) -> Tensor:
+def _count(spikes: Tensor, layer: SpikingLayer) -> Tensor:
     """Spikes of either sign sent by the layer, int64 [steps, N]."""
-    sent = spikes.abs() if signed else spikes
-    exact = torch.float32 if spikes[0, 0].numel() < 2**24 else torch.float64
+    sent = spikes.abs() if layer.signed else spikes
+    exact = torch.float32 if layer.burst * layer.neurons < 2**24 else torch.float64
     return sent.sum(tuple(range(2, spikes.dim())), dtype=exact).long()
