@@ -70,7 +70,7 @@ def _rows(path: Path) -> list[Row]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not empty, with their numbers; fields are separated by one space."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); set data.labels to a file of labels") from error
     lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
