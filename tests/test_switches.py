@@ -248,4 +248,5 @@ def test_bursts_and_channels_come_nearer_to_the_network() -> None:
         found = analysis.errors(source, network, theta, lambda: [batch], [8], 0.0)
         gaps[name] = float(found["total"].sum())
     assert gaps["burst"] < 0.7 * gaps["baseline"]
+    assert gaps["channels"] < 0.95 * gaps["baseline"]
     assert gaps["channels"] < gaps["baseline"]
