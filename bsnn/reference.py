@@ -57,8 +57,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = ide
 def _definition(config: Config, name: str) -> dict[str, Any]:
     """The experiment's settings, but for where its data lie."""
     found = identity.canonical(config.experiments[name])
-    found["data"].pop("path", None)
-    return found
+    return found | {"data": {key: value for key, value in found["data"].items() if key not in ("path", "labels")}}
 
 
 def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:
