@@ -227,7 +227,7 @@ def search(config: Config, experiment: Experiment, weights: Weights, seed: int) 
         **{k: v for k, v in canonical(settings).items() if k == "percentile"},  # where the search begins
         "images": settings.images,
         "thresholds": canonical(experiment.thresholds),
-        **({"engine": config.compute.engine} if weights == "full" else {}),
+        **({"engine": config.compute.engine, "tried": "channels, bursts"} if weights == "full" else {}),
         **_tested(experiment),
         "upstream": activations(experiment, weights, seed),
     }

@@ -32,9 +32,10 @@ class Score:
 
 def values(percentiles: list[float], weights: Weights = "binary") -> list[list[dict[str, Any]]]:
     """Values of each switch, in the order in which switches take their turn; one excludes what it cannot go with."""
+    single: dict[str, Any] = {"signed": False, "second_pass": "none", "threshold": "percentile"}
     full: list[list[dict[str, Any]]] = [
         [{"channels": False}, {"channels": True, "threshold": "percentile"}],
-        [{"burst": 1}, *({"burst": most, "signed": False, "second_pass": "none"} for most in (2, 5))],
+        [{"burst": 1}, *({"burst": most, **single} for most in (2, 5))],
     ]
     by_percentile = [{"threshold": "percentile", "percentile": percentile} for percentile in percentiles]
     alone: dict[str, Any] = {"signed": False, "correction": "none", "delay": 0, "threshold": "percentile"}

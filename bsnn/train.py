@@ -145,12 +145,11 @@ def _initial(job: Job) -> VGG:
     """The network before the first step: fresh, or with the trained weights; latents of binary layers included."""
     torch.manual_seed(job.random("initial weights"))
     module = VGG(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
-    fresh = job.weights == "full" or job.experiment.binarize.from_scratch
-    if fresh and job.experiment.network.init == "unit_variance":
-        order = evenly(len(job.data.train), INITIAL_IMAGES)
-        images, _ = next(iter(job.data.train.batches(order, INITIAL_IMAGES, torch.device("cpu"), 0)))
-        scale_to_unit_variance_(module, Normalise(*job.normalisation)(images))
     if job.weights == "full":
+        if job.experiment.network.init == "unit_variance":
+            order = evenly(len(job.data.train), INITIAL_IMAGES)
+            images, _ = next(iter(job.data.train.batches(order, INITIAL_IMAGES, torch.device("cpu"), 0)))
+            scale_to_unit_variance_(module, Normalise(*job.normalisation)(images))
         return module
     settings = job.experiment.binarize
     if not settings.from_scratch:

@@ -109,4 +109,6 @@ def test_combinations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="one spike a step"):
         Method(burst=3, signed=True)
     with pytest.raises(ValueError, match="one spike a step"):
+        Method(burst=3, threshold="squared-error")
+    with pytest.raises(ValueError, match="one spike a step"):
         Method(burst=3, initial=0.5, second_pass="srp")

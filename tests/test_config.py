@@ -73,6 +73,7 @@ def test_published_recipes() -> None:
         (f"{DIGITS}.train.augment.resized_crop", True, ["resized_crop", "folder of images"]),
         (f"{DIGITS}.network.features", ["P", 8], ["must follow a convolution"]),
         (f"{DIGITS}.network.dropout", 1, [f"{DIGITS}.network.dropout", "less than 1"]),
+        (f"{DIGITS}", {"network": {"init": "unit_variance"}, "binarize": {"from_scratch": True}}, ["from_scratch"]),
         (f"{DIGITS}.extends", "nothing", ["extends", "nothing"]),
         (f"{DIGITS}.extends", "digits", ["extends itself"]),
     ],

@@ -105,6 +105,8 @@ class Method(Section):
     def _serves_full_precision(self) -> Method:
         if self.channels and self.threshold != "percentile":
             raise ValueError("channels takes percentiles, squared-error fits whole layers: use one")
+        if self.burst > 1 and self.threshold != "percentile":
+            raise ValueError("squared-error fits neurons of one spike a step: use percentiles with a burst")
         if self.burst > 1 and (self.signed or self.second_pass != "none"):
             raise ValueError(
                 "a burst sends at once what was held back; signed spikes and a second pass are for neurons of one "

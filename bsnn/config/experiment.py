@@ -129,6 +129,11 @@ class Experiment(Section):
         for stage in ("train", "binarize"):
             if getattr(self, stage).augment.resized_crop and not self._folder:
                 raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        if self.binarize.from_scratch and self.network.init == "unit_variance":
+            raise ValueError(
+                "network.init unit_variance scales real weights, and binarize.from_scratch starts from binary ones, "
+                "whose variance is another: use init fan_in, or fine-tune"
+            )
         if "stretched_test" in self.quirks and not self._folder:
             raise ValueError(f"protocol.stretched_test needs a folder of images, not '{self.data.name}'")
         if "original_normalisation" in self.quirks - self.original_quirks:
