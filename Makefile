@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test test-all test-slurm lint format schema readme lock benchmark
+.PHONY: help run test test-all test-slurm test-slurm-short lint format schema readme lock benchmark
 
 help:
 	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
 	@echo "make test       the tests (a few minutes)"
 	@echo "make test-all   also the slow ones"
 	@echo "make test-slurm the pipeline on a SLURM of its own, installed where it is missing and the user is root"
+	@echo "make test-slurm-short  the same without faults: submitted, spread over nodes, another percentile"
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
@@ -38,6 +39,12 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slurm"
+
+test-slurm: $(READY)
+	OMP_NUM_THREADS=1 pytest -v -rs -m slurm
+
+test-slurm-short: $(READY)
+	OMP_NUM_THREADS=1 pytest -v -rs -m slurm -k "gpu_jobs or local_run or new_percentile"
 
 lint: $(READY)
 	ruff format --check bsnn tests benchmarks workflow/scripts
