@@ -151,4 +151,8 @@ def _simulation(folder: Path) -> str:
     return f"{table}\n\n{setting}; {machine}; `make benchmark`: [{path}]({path})."
 
 
-PAGE_TABLES: dict[str, Callable[[Path], str]] = {"digits": partial(_accuracy, "digits"), "simulation": _simulation}
+PAGE_TABLES: dict[str, Callable[[Path], str]] = {
+    "digits": partial(_accuracy, "digits"),
+    "latency": partial(_latency, "cifar100-cpu", "binary"),
+    "simulation": _simulation,
+}
