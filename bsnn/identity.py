@@ -196,7 +196,7 @@ def method(
 ) -> dict[str, Any]:
     """Identity of a method's conversion and simulation for some steps: its switches count, not its name."""
     chosen = experiment.latency.method(name)
-    own = chosen.percentiles.get(steps, chosen.percentile or experiment.latency.percentile)
+    own = chosen.percentile_at(steps, experiment.latency.percentile)
     by_percentile = {
         "percentile": format_percentile(own),
         "thresholds": canonical(experiment.thresholds),

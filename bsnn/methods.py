@@ -36,8 +36,7 @@ def lambdas(
     if method.threshold == "squared-error":
         found = thresholds.by_squared_error(table, steps, 0.5 if method.shift else method.initial)
     else:
-        own = percentile if method.percentile is None else method.percentile
-        found = thresholds.from_table(table, method.percentiles.get(steps, own), population)
+        found = thresholds.from_table(table, method.percentile_at(steps, percentile), population)
     return dict(zip(found["layer"], found["threshold"], strict=True))
 
 

@@ -118,9 +118,8 @@ def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, imag
     whole = lambdas(job, switches, steps)
     if not switches.channels:
         return whole
-    own = job.experiment.latency.percentile if switches.percentile is None else switches.percentile
-    population = job.experiment.thresholds.population
-    return channels.thresholds(trained, images.split(16), switches.percentiles.get(steps, own), population, whole)
+    percentile = switches.percentile_at(steps, job.experiment.latency.percentile)
+    return channels.thresholds(trained, images.split(16), percentile, job.experiment.thresholds.population, whole)
 
 
 def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:

@@ -74,10 +74,12 @@ class Bench:
 
     def converted(self, method: Method, steps: int) -> tuple[SpikingNetwork, Engine]:
         """The network as a method converts it for some steps, and its engine."""
+        import torch
+
         from bsnn import methods
 
         compute = self.job.config.compute
-        images = self.calibration
+        images = self.calibration if method.calibrated else torch.empty(0)
         theta = thetas(self.job, self.trained, method, steps, images)
         network = methods.convert(self.trained, theta, method, steps, images)
         engine, _ = methods.engine(compute.engine, network, method, self.device, compute.memory_mib)

@@ -75,6 +75,15 @@ class Method(Section):
         fitted = self.threshold == "squared-error" or self.correction != "none"
         return fitted or self.shift or bool(self.percentiles)
 
+    def percentile_at(self, steps: int, otherwise: float) -> float:
+        """Percentile of the thresholds for some time steps; `otherwise` where the method names none."""
+        return self.percentiles.get(steps, otherwise if self.percentile is None else self.percentile)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether something of it is measured on calibration images."""
+        return self.channels or self.correction != "none"
+
     @property
     def full_only(self) -> bool:
         """Whether binary networks cannot have it: spikes of several sizes, or of different size by channel."""
