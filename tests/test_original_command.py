@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -249,12 +250,22 @@ def test_partial_last_batch_counts() -> None:
     assert lines("one/results/a.csv")[0][2] == "64"
 
 
-def test_eval_size_is_a_number_of_images() -> None:
-    run("--job-dir out --model bin_cifar100.pth.tar --data . --time 15 --norm 50 --eval_size 30 --batch-size 7")
+def predictions(folder: str) -> pd.DataFrame:
+    """What is known of each test image, by its number in the test set."""
+    path = next(Path(folder, "artifacts").rglob("predictions-*"))
+    return artifacts.read_table(path, "predictions", {})[0].to_pandas().set_index("image")
+
+
+def test_eval_size_chooses_among_the_images_of_the_whole_test_set() -> None:
+    """An image is shown with the crop that it has in the whole test set: the smaller run is a part of the larger."""
+    line = "--job-dir {} --model bin_cifar100.pth.tar --data . --time 15 --norm 50 --batch-size 7"
+    run(line.format("out") + " --eval_size 30")
+    run(line.format("all"))
     found = np.load("out/voltage_accuracy_vgg15ab_99.7.npy")
     assert np.allclose(found * 30, np.rint(found * 30), atol=1e-4)
-    index = next(Path("out/artifacts").rglob("predictions-*"))
-    assert len(artifacts.read_table(index, "predictions", {})[0]) == 30
+    some, everything = predictions("out"), predictions("all")
+    assert len(some) == 30
+    pd.testing.assert_frame_equal(some, everything.loc[some.index], check_index_type=False)
 
 
 DEFAULTS = {

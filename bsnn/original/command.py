@@ -85,14 +85,13 @@ def settings(flags: Flags) -> config.Config:
             "name": flags.dataset,
             "image_size": IMAGE_SIZE[flags.dataset],
             "path": _folder(flags),
-            "test_images": None if flags.eval_size == -1 else flags.eval_size,
         },
         "network": ARCHITECTURES[flags.arch],
         "train": UNUSED,
         "binarize": UNUSED,
         "imported": {weights: {"path": flags.model, "sha256": checkpoint.sha256(flags.model)}},
         "activations": {"images": flags.norm},
-        "simulation": {"time": flags.time},
+        "simulation": {"time": flags.time, "images": None if flags.eval_size == -1 else flags.eval_size},
         "protocol": {"preset": "original", "delayed": not flags.one_step},
     }
     chosen = {"run": NAME, "percentile": flags.percentile, "time": flags.time, "seeds": flags.seed, "weights": weights}
