@@ -1,7 +1,7 @@
 # Binary and full-precision networks, converted to spiking networks and simulated exactly.
 #
 #   snakemake                    everything that `run` in config.yaml names, up to tables, figures and reports
-#   snakemake networks           only the trained networks; likewise: activations, thresholds, simulations
+#   snakemake networks           only the trained networks; likewise: activation_tables, threshold_tables, simulations
 #   snakemake latency            methods of conversion for few time steps, side by side
 #   snakemake paper              the paper's results (results/EXPERIMENT/paper.html); one alone: paper_accuracy, paper_time,
 #                                paper_pooling, paper_activity, paper_operations, paper_latency, paper_hyperparameters

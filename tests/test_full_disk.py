@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,16 +65,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose results lie on a file system of 32 MiB."""
-    (tmp_path / "results").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(tmp_path / "results")]
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A file system of 32 MiB there; skips the test where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True) if shutil.which("mount") else None
     if done is None or done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip() if done else 'no command mount'}")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path / "results")], check=True)
+    yield
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose results lie on a small file system."""
+    with mounted(tmp_path / "results"):
+        yield tmp_path
 
 
 def fill(folder: Path, room: int) -> Path:
