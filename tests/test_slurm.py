@@ -218,7 +218,7 @@ def test_killed_head_process_and_its_orphan(lab: Lab, undisturbed: Path, tmp_pat
 
 @stages
 def test_too_little_memory_gets_more(lab: Lab, undisturbed: Path, tmp_path: Path, name: str) -> None:
-    folder = site(tmp_path / "starved", FAULTS, {name: {"mem_mb": "500 * attempt"}}, retries=4)
+    folder = site(tmp_path / "starved", FAULTS, {name: {"mem_mb": "500 * attempt", "runtime": 60}}, retries=4)
     take(undisturbed, folder, *STAGES[name].needs)
     lab.run(folder, STAGES[name].target)
     jobs = lab.accounted(folder)

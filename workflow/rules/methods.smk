@@ -26,7 +26,7 @@ rule method:
     threads: THREADS
     resources:
         mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
-        runtime=each_try(240),
+        runtime=each_try(120),
     script:
         "../scripts/method.py"
 

@@ -22,6 +22,6 @@ rule simulate:
     threads: THREADS
     resources:
         mem_mb=each_try(2000 + CONFIG.compute.memory_mib),
-        runtime=each_try(240),
+        runtime=each_try(120),
     script:
         "../scripts/simulate.py"
