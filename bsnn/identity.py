@@ -308,6 +308,11 @@ class Paths:
         owner = self.config.experiments[name].networks_of or name
         return self.root / "checkpoints" / owner / weights / f"seed{seed}" / key(identity)
 
+    def tries(self, name: str, weights: Weights, seed: int, percentile: float) -> Path:
+        """Folder of finished shards, for another try of their group; no declared output, as the checkpoints."""
+        identity = simulate(self.config, self.config.experiments[name], weights, seed, percentile)
+        return self.root / "checkpoints" / name / weights / f"seed{seed}" / f"shards-{key(identity)}"
+
     def activations(self, name: str, weights: Weights, seed: int) -> Path:
         """Percentiles of every layer's activations."""
         identity = activations(self.config.experiments[name], weights, seed)

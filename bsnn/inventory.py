@@ -66,9 +66,9 @@ def artifacts(config: Config, root: Path = Path("results")) -> list[Item]:
     """All artifacts and checkpoints under a results folder, sorted by path; reference tables are not among them."""
     wanted = needed(config, root)
     files = [path for path in root.rglob("*") if path.is_file() and KEYED.search(path.name)]
+    files = [path for path in files if not {root / "reference", root / "checkpoints"} & set(path.parents)]
     folders = [path for path in (root / "checkpoints").glob("*/*/*/*") if path.is_dir()]
-    kept = [path for path in [*files, *folders] if (root / "reference") not in path.parents]
-    return [Item(path, _size(path), path in wanted) for path in sorted(kept)]
+    return [Item(path, _size(path), path in wanted) for path in sorted([*files, *folders])]
 
 
 def _size(path: Path) -> int:

@@ -177,11 +177,18 @@ def thresholds(job: Job) -> None:
     artifacts.write_table(target, found, "thresholds", stands_for)
 
 
-def simulate(job: Job) -> None:
-    """Simulate one shard of the test set for all time steps."""
-    from bsnn import engines, protocols, readout, simulate, spiking
+def simulate(job: Job, *, attempt: int = 1) -> None:
+    """Simulate one shard of the test set for all time steps, unless a former attempt in the same group finished it."""
+    from bsnn import engines, protocols, readout, simulate, spiking, tries
 
     settle(job)
+    where = (job.name, job.weights, job.seed, job.percentile, job.shard)
+    made = {"spikes": job.paths.spikes(*where), "predictions": job.paths.predictions(*where)}
+    stands_for = identity.simulate(job.config, job.experiment, job.weights, job.seed, job.percentile)
+    kept = job.paths.tries(job.name, job.weights, job.seed, job.percentile)
+    if attempt > 1 and tries.take(kept, made, stands_for):
+        logger.info("taken from a former try of the group, which finished it")
+        return
     experiment, device, compute = job.experiment, _device(job), job.config.compute
     trained = inputs.network(job)
     network = spiking.convert(trained, inputs.thresholds(job), initial=experiment.simulation.initial)
@@ -197,12 +204,11 @@ def simulate(job: Job) -> None:
     seconds = time.monotonic() - started
     ann = _predictions(trained.module.to(device), batches())
     predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
-    stands_for = identity.simulate(job.config, experiment, job.weights, job.seed, job.percentile)
     extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
     extra |= {"delays": readout.propagation_delays(network), **noted, **_left_out(split)}
-    where = (job.name, job.weights, job.seed, job.percentile, job.shard)
-    artifacts.write_table(job.paths.spikes(*where), spikes, "spikes", stands_for, extra)
-    artifacts.write_table(job.paths.predictions(*where), predictions, "predictions", stands_for, extra)
+    for kind, table in {"spikes": spikes, "predictions": predictions}.items():
+        artifacts.write_table(made[kind], table, kind, stands_for, extra)
+    tries.keep(kept, made.values())
 
 
 def simulated(job: Job, count: int) -> tuple[Tensor, dict[str, int]]:

@@ -229,6 +229,21 @@ def test_too_little_memory_gets_more(lab: Lab, undisturbed: Path, tmp_path: Path
     assert_same(folder, undisturbed, STAGES[name].count)
 
 
+def test_cancelled_group_keeps_its_finished_shard(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
+    """Both shards are one submission; the second is at work."""
+    folder = site(tmp_path / "grouped", FAULTS, {})
+    take(undisturbed, folder, *STAGES["simulate"].needs)
+    process = lab.start(folder, "simulations")
+    logs = "logs/simulate/tiny/*.log"
+    wait_until(lambda: len([path for path in folder.glob(logs) if "engine" in path.read_text()]) == 2, process)
+    [job] = lab.active(folder)
+    lab.command("scancel", str(job))
+    lab.finish(folder, process)
+    assert [found.state.split()[0] for found in lab.accounted(folder)] == ["CANCELLED", "COMPLETED"]
+    assert sorted("taken from a former try" in path.read_text() for path in folder.glob(logs)) == [False, True]
+    assert_same(folder, undisturbed, 8)
+
+
 def test_dying_node_costs_the_shard_at_hand(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
     folder = site(tmp_path / "dying", FAULTS, {}, **{"group-components": ["simulations=1"]})
     take(undisturbed, folder, "data", "ann-", "history-", "activations-", "thresholds-")

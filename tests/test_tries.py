@@ -1,0 +1,88 @@
+"""Another try of a group of shards takes those that were finished, and only whole ones of the same settings."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from workflow_for_tests import TINY
+
+from bsnn import inventory, stages
+from bsnn.config import merge, validate
+from bsnn.stages import Job
+
+SHARDED = {"weights": ["full"], "percentile": [99.0], "experiments": {"tiny": {"simulation": {"shards": 2}}}}
+SETTINGS = validate(merge(TINY, SHARDED))
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = Job(SETTINGS, "tiny", "full", 0, 99.0, root=tmp_path_factory.mktemp("ready") / "results")
+    for stage in (stages.data, stages.train, stages.activations, stages.thresholds):
+        stage(job)
+    return job
+
+
+@pytest.fixture
+def finished(ready: Job, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """The files of a shard that was simulated within a SLURM job, and then removed, as Snakemake does."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    stages.simulate(ready)
+    place = ("tiny", "full", 0, 99.0, 1)
+    paths = [ready.paths.predictions(*place), ready.paths.spikes(*place)]
+    assert all(os.stat(path).st_nlink == 2 for path in paths), "a second name takes no space"
+    found = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.unlink()
+    return found
+
+
+def simulated_anew(job: Job, caplog: pytest.LogCaptureFixture, attempt: int) -> bool:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="bsnn"):
+        stages.simulate(job, attempt=attempt)
+    return any(record.message.startswith("engine ") for record in caplog.records)
+
+
+def test_second_try_takes_what_the_first_finished(
+    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not simulated_anew(ready, caplog, attempt=2)
+    assert "taken from a former try" in caplog.text
+    assert {path: path.read_bytes() for path in finished} == finished
+
+
+def test_first_try_simulates_whatever_is_kept(
+    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who removes a result and asks for it again gets a new one."""
+    assert simulated_anew(ready, caplog, attempt=1)
+    assert all(path.is_file() for path in finished)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_what_is_not_whole_is_made_anew(
+    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    [path, _] = finished
+    kept = ready.paths.tries("tiny", "full", 0, 99.0) / path.name
+    kept.write_bytes(kept.read_bytes()[:1000]) if damage == "short" else kept.unlink()
+    assert simulated_anew(ready, caplog, attempt=2)
+    assert all(path.is_file() for path in finished)
+
+
+def test_nothing_is_kept_outside_of_slurm(ready: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    second = Job(SETTINGS, "tiny", "full", 0, 99.0, 2, root=ready.root)
+    stages.simulate(second)
+    path = ready.paths.predictions("tiny", "full", 0, 99.0, 2)
+    assert os.stat(path).st_nlink == 1
+
+
+def test_kept_shards_are_not_needed(ready: Job, finished: dict[Path, bytes]) -> None:
+    """`bsnn clean` names their folder, once, and removes it."""
+    folder = ready.paths.tries("tiny", "full", 0, 99.0)
+    found = [item for item in inventory.artifacts(SETTINGS, ready.root) if folder in (item.path, *item.path.parents)]
+    assert [(item.path, item.needed) for item in found] == [(folder, False)]
+    found[0].remove()
+    assert not folder.exists()
