@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,7 +73,11 @@ class Lab:
             )
 
     def finish(self, checkout: Path, process: subprocess.Popen[str]) -> None:
-        assert process.wait(timeout=600) == 0, (checkout / "snakemake.out").read_text()
+        try:
+            process.wait(timeout=600)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, (checkout / "snakemake.out").read_text() + self.command("squeue")
 
     def run(self, checkout: Path, *arguments: str) -> None:
         self.finish(checkout, self.start(checkout, *arguments))
