@@ -16,13 +16,13 @@ EXPECTED = {validation_name(number): label for number, label in enumerate(VALIDA
 NUMBERS = (3, 1, 4, 2)  # of the classes in the development kit, which does not sort them
 
 
-def development_kit(folder: Path, first: str = "") -> Path:
+def development_kit(folder: Path, first: str = "", *, compressed: bool = False) -> Path:
     """Ground truth and meta.mat; a fifth entry of the latter is no class but the family of two of them."""
     names = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     synsets = np.zeros((5, 1), [(name, object) for name in names])
     for row, (number, wnid) in enumerate(zip((*NUMBERS, 5), (*WNIDS, "n00000001"), strict=True)):
         synsets[row, 0] = (float(number), wnid, f"name of {wnid}", 2.0 if number == 5 else 0.0)
-    savemat(folder / "meta.mat", {"synsets": synsets})
+    savemat(folder / "meta.mat", {"synsets": synsets}, do_compression=compressed)
     file = folder / "ILSVRC2012_validation_ground_truth.txt"
     file.write_text(first + "".join(f"{NUMBERS[label]}\n" for label in VALIDATION))
     return file
@@ -97,6 +97,11 @@ def test_kits_that_are_wrong_are_refused(tmp_path: Path) -> None:
     file = development_kit(tmp_path)
     (tmp_path / "meta.mat").write_bytes((tmp_path / "meta.mat").read_bytes()[:300])
     refused(file, r"meta\.mat: cannot be read")
+    development_kit(tmp_path, compressed=True)
+    content = bytearray((tmp_path / "meta.mat").read_bytes())
+    content[200] ^= 0xFF
+    (tmp_path / "meta.mat").write_bytes(content)
+    refused(file, r"meta\.mat: cannot be read \(error: Error -3 while decompressing.*copy both")
     (tmp_path / "meta.mat").unlink()
     refused(file, r"meta\.mat: cannot be read .*copy both")
     refused(tmp_path / "none.txt", r"none\.txt: cannot be read")
