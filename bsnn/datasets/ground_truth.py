@@ -98,8 +98,10 @@ def _names_by_number(path: Path) -> dict[str, str]:
         columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))
         return {str(int(number)): str(name) for number, name, children in zip(*columns, strict=True) if not children}
     except Exception as error:  # loadmat names no common base: damaged files raise some ten kinds
-        problem = f"cannot be read ({type(error).__name__}: {error})"
-        raise DataError(f"{path}: {problem}; the development kit holds it beside its ground truth, copy both") from error
+        problem = (
+            f"cannot be read ({type(error).__name__}: {error}); the development kit holds it beside its ground truth"
+        )
+        raise DataError(f"{path}: {problem}, copy both") from error
 
 
 def _check_order(path: Path, labels: dict[str, int], classes: Sequence[str]) -> None:
