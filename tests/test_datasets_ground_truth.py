@@ -49,6 +49,21 @@ def test_lists_may_name_folders_and_leave_lines_empty(tmp_path: Path) -> None:
     assert ground_truth.read(tmp_path / "val.txt", ("x", "y")) == {"a": 0, "b": 1}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a.png,1\nb.png,0\n", "\ufeffa.png,1\r\nb.png,0\r\n", "val/a.png, 1\n\nval/b.png ,0\n", "a.png,y\nb.png,x\n"],
+    ids=["plain", "as spreadsheets write", "with spaces", "names"],
+)
+def test_lists_may_have_commas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "val.csv").write_bytes(text.encode())
+    assert ground_truth.read(tmp_path / "val.csv", ("x", "y")) == {"a": 1, "b": 0}
+
+
+def test_commas_may_belong_to_names(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("a,b.png x,y\nc.png z\nd,e.png,z\n")
+    assert ground_truth.read(tmp_path / "val.txt", ("x,y", "z")) == {"a,b": 0, "c": 1, "d,e": 1}
+
+
 def test_folders_that_are_numbers_are_names(tmp_path: Path) -> None:
     """Sorted as text: 0, 10, 2."""
     (tmp_path / "val.txt").write_text("a.png 2\nb.png 10\n")
@@ -62,6 +77,11 @@ def test_folders_that_are_numbers_are_names(tmp_path: Path) -> None:
         ("a.png 0\nb.png 4\n", "line 2: class 4 is not among 0 to 3"),
         ("a.png -1\n", "line 1: class -1 is not among the class folders"),
         ("a.png n01751748\nb.png n00000009\n", "line 2: class n00000009 is not among the class folders of train/"),
+        ("a.png\nb.png 1\n", "line 1: expected an image and its class"),
+        ("a.png n01751748\nb c.png,0\n", r"line 2: class c\.png,0 is not among"),
+        ("a.png;0\nb.png;1\n", "line 1: expected an image and its class"),
+        ("image,label\na.png,0\n", "line 1: class label is not among"),
+        ("a.png,0\nb.png,\n", "line 2: expected an image and its class"),
         ("a.png 0\nb.png\n", "line 2: expected an image and its class"),
         ("a.png 0 1\n", "line 1: expected an image and its class"),
         ("a.png 0\nb.png 1\nval/a.png 0\n", "line 3: image a has a label already"),

@@ -5,7 +5,8 @@ Files of three kinds are told apart by their first line:
 - the development kit's `ILSVRC2012_validation_ground_truth.txt`: a class number a line, for image 1, 2, ...; which
   class has which number stands in `meta.mat` beside it, and is not the order of the folders' names;
 - Kaggle's `LOC_val_solution.csv`: image and class folder, then boxes, which are not read;
-- a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names.
+- a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names, with
+  white space or a comma between them.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def _rows(path: Path) -> list[Row]:
     lines = _lines(path)
     if lines[0][1] == KAGGLE:
         lines = [(number, " ".join(text.replace(",", " ").split()[:2])) for number, text in lines[1:]]
-    elif " " not in lines[0][1]:
+    elif lines[0][1].isdecimal():
         return _of_development_kit(path, lines)
-    fields = [(number, text.split()) for number, text in lines]
-    wrong = [number for number, found in fields if len(found) != 2]
+    fields = [(number, _fields(text)) for number, text in lines]
+    wrong = [number for number, found in fields if not all(found)]
     if wrong:
         raise DataError(
             f"{path}, line {wrong[0]}: expected an image and its class; see data.labels for what can be read"
@@ -67,10 +68,19 @@ def _rows(path: Path) -> list[Row]:
     return [(number, PurePosixPath(image).stem, target) for number, (image, target) in fields]
 
 
+def _fields(text: str) -> tuple[str, str]:
+    """Image and class; one of them is empty where there are not two fields."""
+    image, space, target = text.partition(" ")
+    if space and not (" " in target or image.endswith(",") or target.startswith(",")):
+        return image, target
+    image, _, target = text.rpartition(",")
+    return image.strip(), target.strip()
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not empty, with their numbers; fields are separated by one space."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); set data.labels to a file of labels") from error
     lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
