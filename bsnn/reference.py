@@ -83,9 +83,7 @@ def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.D
     return found
 
 
-def _of_network(
-    path: Path, kind: str, stands_for: Mapping[str, Any], weights: Weights, seed: int
-) -> pd.DataFrame:
+def _of_network(path: Path, kind: str, stands_for: Mapping[str, Any], weights: Weights, seed: int) -> pd.DataFrame:
     """Table of one network, which must be of these settings, and which network it is."""
     table, _ = artifacts.read_table(path, kind, {}, stands_for)
     return table.to_pandas().assign(weights=weights, seed=seed)
