@@ -3,7 +3,7 @@
 The modules stand in the direction in which data flows; each imports only from those before it: errors, config,
 identity, provenance, artifacts, datasets, networks, binarize, train, percentiles, activations, thresholds,
 spiking, switches, engines, readout, simulate, calibrate, methods, search, analysis, accounting, nir_graph, tables,
-latency, figures, report, stages, cli.
+latency, drawing, figures, report, stages, cli.
 """
 
 __version__ = "0.1.0"

@@ -63,7 +63,7 @@ def _feed(
 ) -> None:
     """Show each layer's activations to its counter."""
     images = 0
-    with _mode(module, dropout_seed), torch.no_grad():
+    with mode(module, dropout_seed), torch.no_grad():
         for batch in tqdm(batches, desc=title, unit="batch", disable=None):
             module(batch, lambda name, values: counters[name].add(values))
             images += len(batch)
@@ -72,7 +72,7 @@ def _feed(
 
 
 @contextmanager
-def _mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
+def mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
     """Dropout off within, or on with a seed; afterwards as it was, generators included."""
     training, devices = module.training, {parameter.device for parameter in module.parameters()}
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bsnn.activations import mode
 from bsnn.errors import ConversionError
 from bsnn.networks import Trained
 from bsnn.percentiles import Population
@@ -20,7 +21,13 @@ from bsnn.percentiles import Population
 
 @torch.no_grad()
 def thresholds(
-    trained: Trained, batches: Iterable[Tensor], percentile: float, population: Population, whole: Mapping[str, float]
+    trained: Trained,
+    batches: Iterable[Tensor],
+    percentile: float,
+    population: Population,
+    whole: Mapping[str, float],
+    *,
+    dropout_seed: int | None = None,
 ) -> dict[str, Tensor]:
     """Threshold of each channel of each observed layer.
 
@@ -30,6 +37,7 @@ def thresholds(
         percentile: of each channel's activations (NumPy's linear definition, as float64).
         population: "all" values, or "positive" ones.
         whole: threshold of each whole layer; channels whose percentile is no positive number take it.
+        dropout_seed: with one, dropout is active, as in bsnn.activations.
 
     Returns:
         float64 [channels or units], by layer name, on the CPU.
@@ -38,8 +46,9 @@ def thresholds(
         ConversionError: no images.
     """
     found: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        trained.module(batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
+    with mode(trained.module, dropout_seed):
+        for batch in batches:
+            trained.module(batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
     if not found:
         raise ConversionError("thresholds of channels are measured on calibration images, and there are none")
     return {

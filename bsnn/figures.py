@@ -1,7 +1,7 @@
 """Figures of an experiment's results: each one function from the tables to a figure, and one entry in FIGURES.
 
-Drawn without a display, the same bytes for the same tables: no dates, fixed identifiers, text as outlines. Percentiles
-run along a colour scale that stays in order for colour-blind readers and in grey; markers tell them apart as well.
+Percentiles run along a colour scale that stays in order for colour-blind readers and in grey; markers tell them apart
+as well.
 """
 
 from __future__ import annotations
@@ -14,42 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bsnn import artifacts, tables
+from bsnn import drawing, tables
 from bsnn.config import format_percentile
+from bsnn.drawing import INK
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#333333"
 MARKERS = "osD^vP*X"
 NAMES = {"full": "full-precision", "binary": "binary"}
 COLOURS = {"full": "#0072B2", "binary": "#D55E00"}  # Okabe and Ito's blue and vermillion
 MANY = 8  # layers from which on their names are written smaller
 LONG = 32  # steps from which on time is drawn on a logarithmic axis
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "legend.title_fontsize": 9,
-    "svg.hashsalt": "bsnn",
-    "svg.fonttype": "path",
-    "savefig.dpi": 200,
-}
 
 
 def _panels(columns: int, height: float = 3.1, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -265,14 +243,7 @@ def draw(source: Results | str | Path, folder: str | Path) -> None:
     Raises:
         ArtifactError: when the tables cannot be read or the folder not be written.
     """
-    import matplotlib
-
     results = source if isinstance(source, Results) else tables.read(source)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with drawing.style():
         for name, picture in FIGURES.items():
-            figure = picture.draw(results)
-            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
-                with artifacts.replacing(Path(folder) / f"{name}.{kind}") as temporary:
-                    figure.savefig(temporary, format=kind, metadata=metadata)
+            drawing.save(picture.draw(results), Path(folder), name)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bsnn import artifacts
-from bsnn.figures import INK, MANY, MARKERS, NAMES, STYLE, _by_weights, _legend, _panels
+from bsnn import drawing
+from bsnn.drawing import INK
+from bsnn.figures import MANY, MARKERS, NAMES, _by_weights, _legend, _panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,13 +131,6 @@ def draw(tables: Tables, folder: Path) -> None:
     Raises:
         ArtifactError: when the folder cannot be written.
     """
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with drawing.style():
         for name, make in FIGURES.items():
-            figure = make(tables)
-            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
-                with artifacts.replacing(folder / f"{name}.{kind}") as temporary:
-                    figure.savefig(temporary, format=kind, metadata=metadata)
+            drawing.save(make(tables), folder, name)

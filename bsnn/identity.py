@@ -209,10 +209,16 @@ def method(
         "steps": steps,
         "images": experiment.latency.images,
         **(by_percentile if chosen.threshold == "percentile" else {}),
+        **(_channels(experiment) if chosen.channels else {}),
         **({"engine": config.compute.engine} if weights == "full" else {}),
         **_tested(experiment),
         "upstream": activations(experiment, weights, seed),
     }
+
+
+def _channels(experiment: Experiment) -> dict[str, Any]:
+    """How thresholds of channels are measured, where it is not the customary way."""
+    return {"channels": "with dropout"} if "calibration_dropout" in experiment.quirks else {}
 
 
 def search(config: Config, experiment: Experiment, weights: Weights, seed: int) -> dict[str, Any]:
@@ -228,6 +234,7 @@ def search(config: Config, experiment: Experiment, weights: Weights, seed: int) 
         "images": settings.images,
         "thresholds": canonical(experiment.thresholds),
         **({"engine": config.compute.engine, "tried": "channels, bursts"} if weights == "full" else {}),
+        **(_channels(experiment) if weights == "full" else {}),
         **_tested(experiment),
         "upstream": activations(experiment, weights, seed),
     }

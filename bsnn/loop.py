@@ -75,15 +75,15 @@ class Loop:
         augmentation, dropout = (self.job.random(epoch, what, self.rank) for what in ("augmentation", "dropout"))
         running = Running(self.fabric, augmentation, dropout, position)
         loss, accuracy, images = self._train(epoch, rate, running)
-        seconds = running.seconds
+        running.trained()
         row = {
             "epoch": epoch + 1,
             "lr": rate,
             "train_loss": loss,
             "train_accuracy": accuracy,
             "test_accuracy": self._evaluate(running),
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            "seconds": running.seconds,
+            "images_per_second": images / running.seconds,
         }
         if self.fabric.is_global_zero:
             self._report(row)

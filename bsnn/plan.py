@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,18 +26,23 @@ class Stage:
     done: int
     to_do: int
     hours_each: float | None  # mean of the measured jobs; None where none was measured
-    memory_mb: float | None  # of the largest measured job
+    memory_mb: float | None  # of the largest measured job; None where none was, or all were too short to be looked at
     size_each: float | None  # bytes, mean of the main artifacts that are there; None where there is none
 
     @property
     def hours(self) -> float | None:
-        """Hours of the jobs to do."""
-        return None if self.hours_each is None else self.to_do * self.hours_each
+        """Hours of the jobs to do; None where that is not known."""
+        return _times(self.to_do, self.hours_each)
 
     @property
     def size(self) -> float | None:
-        """Bytes that the jobs to do will write."""
-        return None if self.size_each is None else self.to_do * self.size_each
+        """Bytes that the jobs to do will write; None where that is not known."""
+        return _times(self.to_do, self.size_each)
+
+
+def _times(count: int, each: float | None) -> float | None:
+    """Nothing costs nothing, whatever one would cost."""
+    return count * each if each is not None else None if count else 0.0
 
 
 def stages(
@@ -115,16 +120,16 @@ def _stage(config: Config, name: str, rule: str, jobs: list[list[Path]], benchma
         len(done),
         len(jobs) - len(done),
         sum(seconds for seconds, _ in measured) / len(measured) / 3600 if measured else None,
-        max(memory for _, memory in measured) if measured else None,
+        max((memory for _, memory in measured if memory is not None), default=None),
         sum(sizes) / len(sizes) if sizes else None,
     )
 
 
-def _benchmark(path: Path) -> tuple[float, float]:
-    """Seconds, and most memory in MB (0 where the job was too short to be looked at), from a benchmark file."""
+def _benchmark(path: Path) -> tuple[float, float | None]:
+    """Seconds, and most memory in MB (None where the job was too short to be looked at), from a benchmark file."""
     names, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
     found = dict(zip(names, values, strict=True))
-    return float(found["s"]), 0.0 if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
+    return float(found["s"]), None if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
 
 
 def to_text(found: list[Stage]) -> str:
@@ -136,10 +141,17 @@ def to_text(found: list[Stage]) -> str:
         [s.experiment, s.rule, s.done, s.to_do, s.hours_each, s.memory_mb, s.hours, s.size and s.size / 2**20]
         for s in found
     ]
-    hours, size = sum(s.hours or 0 for s in found), sum(s.size or 0 for s in found) / 2**20
-    rows.append(["sum", "", sum(s.done for s in found), sum(s.to_do for s in found), None, None, hours, size])
+    hours, size = _sum(s.hours for s in found), _sum(s.size for s in found)
+    done, to_do = sum(s.done for s in found), sum(s.to_do for s in found)
+    rows.append(["sum", "", done, to_do, None, None, hours, size and size / 2**20])
     text = tabulate(
         rows, heads, tablefmt="github", missingval="-", floatfmt=("", "", "", "", ".3f", ".0f", ".2f", ".1f")
     )
     unknown = [f"{s.rule} of {s.experiment}" for s in found if s.to_do and s.hours is None]
     return text + (f"\nnot measured yet, and in no sum: {', '.join(unknown)}" if unknown else "")
+
+
+def _sum(costs: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None

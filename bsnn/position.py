@@ -20,7 +20,7 @@ class Position:
     """A position within an epoch, of all processes that train; tensors have one row a process."""
 
     steps: int  # done
-    seconds: float
+    seconds: float  # of training, without evaluation
     device: str  # cpu or cuda: the states of their generators are different things
     tensors: dict[str, Tensor]  # total: float64 [processes, 2]; augmentation, dropout: uint8 [processes, bytes]
 
@@ -43,6 +43,7 @@ class Running:
         self.fabric = fabric
         self.steps = 0
         self.begin = time.perf_counter()
+        self.end: float | None = None  # of the training part, once evaluation goes on
         self.total = torch.zeros(2, dtype=torch.float64, device=fabric.device)  # summed loss and correct images
         self.augmenting = torch.Generator(fabric.device).manual_seed(augmentation)
         torch.manual_seed(dropout)
@@ -58,10 +59,14 @@ class Running:
         self.augmenting.set_state(mine["augmentation"])
         self._dropout().set_state(mine["dropout"])
 
+    def trained(self) -> None:
+        """All steps are done: what follows is evaluation, and its time counts no more."""
+        self.end = time.perf_counter()
+
     @property
     def seconds(self) -> float:
-        """Seconds that the epoch took until now, those of stopped runs included."""
-        return time.perf_counter() - self.begin
+        """Seconds that the epoch's steps took until now, those of stopped runs included."""
+        return (time.perf_counter() if self.end is None else self.end) - self.begin
 
     def position(self) -> Position:
         """Where all processes stand; each of them must ask, at the same step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts, identity, latency, provenance
-from bsnn.config import Config
+from bsnn.config import Config, Weights
 from bsnn.errors import ArtifactError
 from bsnn.tables import Results
 
@@ -69,15 +69,24 @@ def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.D
             raise ArtifactError(f"{noted}: was made with other settings; run `snakemake latency` again, or delete it")
         tables = latency.load(paths.tables(name))
         found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors")}
-    for table, path, stage in (("search", paths.search, "search"), ("early_exit", paths.early_exit, "exit")):
-        files = {place: path(name, *place) for place in product(config.weights, config.seeds)}
+    choices = {
+        "search": ("search", paths.search, identity.search),
+        "early_exit": ("exit", paths.early_exit, identity.early_exit),
+    }
+    for table, (kind, path, of) in choices.items():
         parts = [
-            artifacts.read_table(file, stage, {})[0].to_pandas().assign(weights=weights, seed=seed)
-            for (weights, seed), file in files.items()
-            if file.exists()
+            _of_network(path(name, *place), kind, of(config, config.experiments[name], *place), *place)
+            for place in product(config.weights, config.seeds)
+            if path(name, *place).exists()
         ]
         found |= {table: pd.concat(parts, ignore_index=True)} if parts else {}
     return found
+
+
+def _of_network(path: Path, kind: str, stands_for: Mapping[str, Any], weights: Weights, seed: int) -> pd.DataFrame:
+    """Table of one network, which must be of these settings, and which network it is."""
+    table, _ = artifacts.read_table(path, kind, {}, stands_for)
+    return table.to_pandas().assign(weights=weights, seed=seed)
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:

@@ -113,13 +113,16 @@ def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
 
 def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
     """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
-    from bsnn import channels
+    from bsnn import channels, protocols
 
     whole = lambdas(job, switches, steps)
     if not switches.channels:
         return whole
-    percentile = switches.percentile_at(steps, job.experiment.latency.percentile)
-    return channels.thresholds(trained, images.split(16), percentile, job.experiment.thresholds.population, whole)
+    settings = job.experiment
+    percentile = switches.percentile_at(steps, settings.latency.percentile)
+    dropout = protocols.dropout_seed(settings, job.seed)
+    how = (percentile, settings.thresholds.population, whole)
+    return channels.thresholds(trained, images.split(16), *how, dropout_seed=dropout)
 
 
 def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:

@@ -48,6 +48,27 @@ def test_silent_channels_take_the_threshold_of_the_layer() -> None:
     assert found["conv2"][3] == 7.0
 
 
+def test_dropout_is_active_with_a_seed_alone() -> None:
+    """The percentiles of what the network shows in training mode, under the same seed; afterwards all is as before."""
+    source, batch = trained(1, binary=False, dropout=0.5), images(1, 12)
+    whole = thresholds(source, batch)
+    off = observed(source, batch)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        source.module.train()
+        on = observed(source, batch)
+        source.module.eval()
+    before = torch.random.get_rng_state()
+    for seed, expected in ((7, on), (None, off)):
+        found = channels.thresholds(source, [batch], 100.0, "all", whole, dropout_seed=seed)
+        for name, values in expected.items():
+            maxima = [float(own.max()) or whole[name] for own in values]
+            assert found[name].tolist() == maxima, (seed, name)
+    assert any(not np.array_equal(on[name], off[name]) for name in on)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not source.module.training
+
+
 def test_no_images_are_refused() -> None:
     with pytest.raises(ConversionError, match="calibration images"):
         channels.thresholds(trained(1, binary=False), [], 99.0, "all", {})

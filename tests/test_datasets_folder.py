@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 
 from bsnn import artifacts, config
 from bsnn.datasets import DataSet, folder, load, prepare
+from bsnn.datasets.files import BrokenImageError, FileSplit
 from bsnn.errors import ArtifactError, DataError
 
 SIZE = 28  # so that the shorter side becomes 32
@@ -166,6 +170,52 @@ def test_truncated_images_are_named(tmp_path: Path, name: str, workers: int) -> 
     assert str(caught.value).startswith(f"{broken}: not a whole image")
     good = [index for index, path in enumerate(data.test.paths.to_pylist()) if not path.endswith(f"dog/{name}")]  # type: ignore[attr-defined]
     assert len(pixels(data.test, good, workers=workers)) == 3
+
+
+def damaged(format: str) -> Iterator[bytes]:
+    """A small image, each of its first bytes replaced in turn."""
+    file = io.BytesIO()
+    picture(3, 12, 10).save(file, format)
+    for place in range(min(file.tell(), 140)):
+        for value in (0, 1, 255):
+            content = bytearray(file.getvalue())
+            content[place] = value
+            yield bytes(content)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM", "TGA", "DDS", "ICNS"])
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about what it passes over
+def test_damage_is_no_image_or_another_one(tmp_path: Path, format: str) -> None:
+    """Whatever Pillow raises: its formats are known by content, so a file of any of them may be called .jpg."""
+    contents = list(damaged(format))
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    names = pa.array([f"{number}.jpg" for number in range(len(contents))])
+    sizes = np.array([len(content) for content in contents])
+    found = FileSplit(tmp_path, names, sizes, torch.zeros(len(contents), dtype=torch.int64), SIZE).broken(0)
+    assert 0 < len(found) < len(contents)
+    for number, problem in found:
+        reason = r"\((no known format|\w+: .+)\)"
+        assert re.fullmatch(rf"{tmp_path}/{number}\.jpg: not a whole image {reason}", problem, re.DOTALL)
+
+
+def test_the_kind_of_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KeyError's text alone, 'mode', would say nothing; want of memory is no fault of the file."""
+
+    def opening(error: BaseException) -> Callable[[io.BytesIO], Image.Image]:
+        def open(_: io.BytesIO) -> Image.Image:
+            raise error
+
+        return open
+
+    train = made(tree(tmp_path / "pictures"), name="imagenet").train
+    assert isinstance(train, FileSplit)
+    monkeypatch.setattr(Image, "open", opening(KeyError("mode")))
+    with pytest.raises(BrokenImageError, match=r"cat/0\.jpg: not a whole image \(KeyError: 'mode'\)"):
+        train.read(0)
+    monkeypatch.setattr(Image, "open", opening(MemoryError()))
+    with pytest.raises(MemoryError):
+        train.broken(0)
 
 
 def test_a_truncated_training_image_fails_the_preparation(tmp_path: Path) -> None:

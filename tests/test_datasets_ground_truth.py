@@ -16,13 +16,13 @@ EXPECTED = {validation_name(number): label for number, label in enumerate(VALIDA
 NUMBERS = (3, 1, 4, 2)  # of the classes in the development kit, which does not sort them
 
 
-def development_kit(folder: Path, first: str = "") -> Path:
+def development_kit(folder: Path, first: str = "", *, compressed: bool = False) -> Path:
     """Ground truth and meta.mat; a fifth entry of the latter is no class but the family of two of them."""
     names = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     synsets = np.zeros((5, 1), [(name, object) for name in names])
     for row, (number, wnid) in enumerate(zip((*NUMBERS, 5), (*WNIDS, "n00000001"), strict=True)):
         synsets[row, 0] = (float(number), wnid, f"name of {wnid}", 2.0 if number == 5 else 0.0)
-    savemat(folder / "meta.mat", {"synsets": synsets})
+    savemat(folder / "meta.mat", {"synsets": synsets}, do_compression=compressed)
     file = folder / "ILSVRC2012_validation_ground_truth.txt"
     file.write_text(first + "".join(f"{NUMBERS[label]}\n" for label in VALIDATION))
     return file
@@ -49,6 +49,21 @@ def test_lists_may_name_folders_and_leave_lines_empty(tmp_path: Path) -> None:
     assert ground_truth.read(tmp_path / "val.txt", ("x", "y")) == {"a": 0, "b": 1}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a.png,1\nb.png,0\n", "\ufeffa.png,1\r\nb.png,0\r\n", "val/a.png, 1\n\nval/b.png ,0\n", "a.png,y\nb.png,x\n"],
+    ids=["plain", "as spreadsheets write", "with spaces", "names"],
+)
+def test_lists_may_have_commas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "val.csv").write_bytes(text.encode())
+    assert ground_truth.read(tmp_path / "val.csv", ("x", "y")) == {"a": 1, "b": 0}
+
+
+def test_commas_may_belong_to_names(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("a,b.png x,y\nc.png z\nd,e.png,z\n")
+    assert ground_truth.read(tmp_path / "val.txt", ("x,y", "z")) == {"a,b": 0, "c": 1, "d,e": 1}
+
+
 def test_folders_that_are_numbers_are_names(tmp_path: Path) -> None:
     """Sorted as text: 0, 10, 2."""
     (tmp_path / "val.txt").write_text("a.png 2\nb.png 10\n")
@@ -62,6 +77,11 @@ def test_folders_that_are_numbers_are_names(tmp_path: Path) -> None:
         ("a.png 0\nb.png 4\n", "line 2: class 4 is not among 0 to 3"),
         ("a.png -1\n", "line 1: class -1 is not among the class folders"),
         ("a.png n01751748\nb.png n00000009\n", "line 2: class n00000009 is not among the class folders of train/"),
+        ("a.png\nb.png 1\n", "line 1: expected an image and its class"),
+        ("a.png n01751748\nb c.png,0\n", r"line 2: class c\.png,0 is not among"),
+        ("a.png;0\nb.png;1\n", "line 1: expected an image and its class"),
+        ("image,label\na.png,0\n", "line 1: class label is not among"),
+        ("a.png,0\nb.png,\n", "line 2: expected an image and its class"),
         ("a.png 0\nb.png\n", "line 2: expected an image and its class"),
         ("a.png 0 1\n", "line 1: expected an image and its class"),
         ("a.png 0\nb.png 1\nval/a.png 0\n", "line 3: image a has a label already"),
@@ -97,6 +117,11 @@ def test_kits_that_are_wrong_are_refused(tmp_path: Path) -> None:
     file = development_kit(tmp_path)
     (tmp_path / "meta.mat").write_bytes((tmp_path / "meta.mat").read_bytes()[:300])
     refused(file, r"meta\.mat: cannot be read")
+    development_kit(tmp_path, compressed=True)
+    content = bytearray((tmp_path / "meta.mat").read_bytes())
+    content[200] ^= 0xFF
+    (tmp_path / "meta.mat").write_bytes(content)
+    refused(file, r"meta\.mat: cannot be read \(error: Error -3 while decompressing.*copy both")
     (tmp_path / "meta.mat").unlink()
     refused(file, r"meta\.mat: cannot be read .*copy both")
     refused(tmp_path / "none.txt", r"none\.txt: cannot be read")

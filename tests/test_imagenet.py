@@ -103,10 +103,10 @@ def test_broken_files_are_named_and_counted(run: Run) -> None:
     assert "3 of 24 train images are broken and left out" in run.log
     assert "2 of 10 test images are broken and left out" in run.log
     for file, reason in (
-        (run.broken["train"][0], "image file is truncated"),
+        (run.broken["train"][0], "OSError: image file is truncated"),
         (run.broken["train"][1], "no known format"),
         (run.broken["train"][2], "empty file"),
-        (run.broken["test"][0], "image file is truncated"),
+        (run.broken["test"][0], "OSError: image file is truncated"),
         (run.broken["test"][1], "empty file"),
     ):
         assert f"{file}: not a whole image ({reason}" in run.log

@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -196,6 +197,18 @@ def test_sample_command_line_of_the_authors() -> None:
     with Image.open("cifar100_test/vgg15ab_99.9.png") as picture:
         assert picture.size[0] > 300
         assert len(picture.convert("RGB").getcolors(2**24) or []) > 2
+
+
+def test_plot_is_the_same_whatever_the_users_style_is(tmp_path: Path) -> None:
+    accuracy = np.linspace(0, 1, 30)
+    for folder, colour in (("plain", "white"), ("own", "red")):
+        with matplotlib.rc_context({"axes.facecolor": colour, "savefig.dpi": 50 if colour == "red" else "figure"}):
+            command._plot(accuracy, "title", tmp_path / folder, "vgg15ab_99.9")
+    one, other = (tmp_path / folder / "vgg15ab_99.9.png" for folder in ("plain", "own"))
+    assert one.read_bytes() == other.read_bytes()
+    with Image.open(one) as picture:
+        assert picture.size == (800, 600)
+        assert not picture.text, "names a version"
 
 
 def test_output_comes_late_but_for_one_step() -> None:

@@ -109,6 +109,21 @@ def test_quirk_reaches_exactly_these_stages(quirk: str) -> None:
     assert keys({quirk: False}) == before
 
 
+def test_dropout_reaches_thresholds_of_channels() -> None:
+    """Beyond the activations that all methods read: they are measured anew. Others keep the keys that they had."""
+    one = experiment(protocol={"calibration_dropout": True})
+    loaded = config.load(FILE)
+    found = {
+        name: identity.method(loaded, one, "full", 0, name, 128) for name in ("channel-thresholds", "burst", "baseline")
+    }
+    assert [name for name, value in found.items() if "channels" in value] == ["channel-thresholds"]
+    assert "channels" in identity.search(loaded, one, "full", 0)
+    assert "channels" not in identity.search(loaded, one, "binary", 0)
+    clean = experiment()
+    assert "channels" not in identity.method(loaded, clean, "full", 0, "channel-thresholds", 128)
+    assert "channels" not in identity.search(loaded, clean, "full", 0)
+
+
 def test_clean_identities_do_not_speak_of_quirks() -> None:
     loaded = config.load(FILE)
     for name, one in loaded.experiments.items():

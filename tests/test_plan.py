@@ -31,6 +31,31 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
     text = plan.to_text(plan.stages(SETTINGS, tmp_path, tmp_path / "none"))
     assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
+    assert cells(text) == {
+        **{("tiny", rule): ["0", str(count), "-", "-", "-", "-"] for rule, count in to_do.items()},
+        ("sum", ""): ["0", "41", "-", "-", "-", "-"],
+    }
+
+
+def cells(text: str) -> dict[tuple[str, str], list[str]]:
+    """Rows of the printed table, by experiment and rule."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:] if line[0] == "|"]
+    return {(experiment, rule): rest for experiment, rule, *rest in rows}
+
+
+def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
+    half, mib = 0.5, 2.0**20
+    found = [
+        plan.Stage("a", "data", 1, 0, None, None, None),
+        plan.Stage("a", "train", 1, 2, half, None, 3 * mib),
+        plan.Stage("a", "simulate", 0, 4, None, 12.0, None),
+    ]
+    assert cells(plan.to_text(found)) == {
+        ("a", "data"): ["1", "0", "-", "-", "0.00", "0.0"],
+        ("a", "train"): ["1", "2", "0.500", "-", "1.00", "6.0"],
+        ("a", "simulate"): ["0", "4", "-", "12", "-", "-"],
+        ("sum", ""): ["2", "6", "-", "-", "1.00", "6.0"],
+    }
 
 
 def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:
@@ -96,4 +121,4 @@ def test_costs(tmp_path: Path) -> None:
     assert stages["train"].hours is None
     benchmark(measured, "search", "tiny/a.tsv", 3600, "NA")
     search = {stage.rule: stage for stage in plan.stages(SETTINGS, tmp_path, measured, "search")}["find_switches"]
-    assert search.hours == 4.0
+    assert (search.hours, search.memory_mb) == (4.0, None)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from artifacts_for_tests import NAME, settings
 
-from bsnn import reference
+from bsnn import artifacts, identity, reference, tables
+from bsnn.errors import ArtifactError
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,3 +41,26 @@ def test_table_of_a_page(tmp_path: Path) -> None:
     row = next(line for line in filled.splitlines() if line.startswith("| full"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["full", "99.9", "98.76 %", "50.00 %", "98.77 %"]
     assert "`make run`, 360 test images, 1 seed" in filled
+
+
+@pytest.mark.parametrize("table", ["search", "early_exit"])
+def test_choices_are_kept_if_they_are_of_these_settings(tmp_path: Path, table: str) -> None:
+    """One of each network; a file that was copied from the other seed is refused, and nothing is written."""
+    chosen = settings(seeds=[0, 1], weights=["full"])
+    paths, of = identity.Paths(chosen, tmp_path), getattr(identity, table)
+
+    def write(seed: int, of_seed: int) -> None:
+        stands_for = of(chosen, chosen.experiments[NAME], "full", of_seed)
+        path = getattr(paths, table)(NAME, "full", seed)
+        artifacts.write_table(path, pd.DataFrame({"T": [10 + of_seed]}), stands_for["stage"], stands_for)
+
+    write(0, 0)
+    write(1, 1)
+    results = tables.Results(chosen, NAME, {"origins": pd.DataFrame()})
+    place = reference.keep(results, "make", tmp_path / "reference", tmp_path)
+    expected = pd.DataFrame({"T": [10, 11], "weights": "full", "seed": [0, 1]})
+    pd.testing.assert_frame_equal(pd.read_csv(place / f"{table}.csv"), expected)
+    write(1, 0)
+    with pytest.raises(ArtifactError, match="was made with other settings"):
+        reference.keep(results, "make", tmp_path / "other", tmp_path)
+    assert not (tmp_path / "other").exists()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from workflow_for_tests import TINY
 
 from bsnn import datasets, protocols, stages, stages_methods, stages_search
@@ -42,6 +43,34 @@ def test_held_out_images_calibrate_nothing(folder: Path, monkeypatch: pytest.Mon
     assert not held & set(protocols.calibration(job().experiment, count).tolist())
     with pytest.raises(ConfigError, match="none is left"):
         stages_search.held_out(job(), 100, 60)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_channels_are_measured_as_the_activations_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dropout: bool
+) -> None:
+    """Of the same images in the same batches: the largest channel's maximum is the layer's, in the activation table."""
+    monkeypatch.chdir(folder)
+    changes = {
+        "weights": ["full"],
+        "experiments": {
+            "tiny": {
+                "activations": {"images": 48, "batch_size": 16},
+                "latency": {"images": 48, "percentile": 100.0},
+                "protocol": {"calibration_dropout": dropout},
+            }
+        },
+    }
+    one = stages.Job(validate(merge(TINY, changes)), "tiny")
+    assert one.experiment.network.dropout > 0
+    stages.activations(one)
+    bench = stages_search.Bench(one, None)
+    whole = stages_methods.thetas(one, bench.trained, Method(), 8, bench.calibration)
+    silent = dict.fromkeys(whole, 0.0)  # would take the layer's, which is to be found
+    monkeypatch.setattr(stages_methods, "lambdas", lambda *_: silent)
+    found = stages_methods.thetas(one, bench.trained, Method(channels=True), 8, bench.calibration)
+    largest = {name: float(torch.as_tensor(values).max()) for name, values in found.items()}
+    assert largest == pytest.approx(whole, rel=0, abs=0)
 
 
 def test_search_reports_its_choice_once_on_the_test_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from test_train import _one_thread, same, train_until, trainer, undisturbed  # n
 from torch import Tensor
 from training_for_tests import COMPUTE, data_set, experiment
 
-from bsnn import checkpoint, config, loop, recipe, stopping, train
+from bsnn import checkpoint, config, loop, position, recipe, stopping, train
 from bsnn.errors import Interrupted
 from bsnn.networks import VGG, Trained
 from bsnn.position import Position
@@ -84,6 +85,35 @@ def test_signal_finishes_the_step_and_keeps_it(
     trained, losses_after = fit(tmp_path / "run")
     assert same(trained, undisturbed)
     assert losses_after == losses
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second for each training batch, 100 for each batch of evaluation, and none otherwise."""
+    now = 0.0
+    given = loop.Loop._input
+
+    def _input(self: loop.Loop, batch: Tensor) -> Tensor:
+        nonlocal now
+        now += 1 if self.module.training else 100
+        return given(self, batch)
+
+    monkeypatch.setattr(loop.Loop, "_input", _input)
+    monkeypatch.setattr(position, "time", SimpleNamespace(perf_counter=lambda: now))
+
+
+@pytest.mark.parametrize("batches", [[3], [STEPS + 2], [3, STEPS, STEPS + 1]])
+def test_seconds_are_those_of_the_steps(tmp_path: Path, clock: None, at_batch, batches: list[int]) -> None:
+    """Five steps of a second each, wherever in the first epoch the run was stopped: also by its evaluation."""
+    done = 0
+    for batch in batches:
+        at_batch(batch - done, ask)
+        with pytest.raises(Interrupted):
+            fit(tmp_path)
+        done = min(batch, STEPS)
+    _, history = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    assert history["seconds"].tolist() == [STEPS] * len(history)
+    assert history["images_per_second"].tolist() == [len(data_set().train) / STEPS] * len(history)
 
 
 def test_binary_network_stopped_in_every_epoch(tmp_path: Path, at_batch, undisturbed: Trained) -> None:  # noqa: F811

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
-from workflow_for_tests import TINY, checkout, environment, planned, run, snakemake
+from workflow_for_tests import TINY, checkout, configure, environment, planned, run, snakemake
 
-from bsnn.config import merge
+from bsnn import identity
+from bsnn.config import merge, validate
 
 LONGER = {"epochs": 40}
 CONFIG = merge(
@@ -88,3 +89,27 @@ def test_damaged_artifact_is_named_with_its_remedy(tmp_path: Path) -> None:
     assert not list(folder.glob("results/tiny/full/*/*/thresholds-*"))
     table.unlink()
     run(folder, "threshold_tables")
+
+
+def test_data_that_are_not_there_are_told_before_anything_runs(tmp_path: Path) -> None:
+    """Only where the data set is to be made: not for other experiments, and not beside finished artifacts."""
+    missing = merge(TINY["experiments"]["tiny"], {"data": {"name": "folder", "path": "pictures"}})
+    settings = merge(TINY, {"weights": ["full"], "experiments": {"missing": missing}})
+    folder = checkout(tmp_path / "checkout", settings)
+    assert planned(folder, "networks") == {"data": 1, "train": 1}
+    configure(folder, settings | {"run": ["missing"]})
+    done = snakemake(folder, "-n", "networks")
+    assert done.returncode == 1
+    assert f"experiments.missing.data.path: {folder}/pictures does not exist" in done.stdout + done.stderr
+    paths = identity.Paths(validate(settings), folder / "results")
+    touch(paths.data("missing"))
+    assert planned(folder, "networks") == {"train": 1}
+    touch(paths.network("missing", "full", 0), paths.history("missing", "full", 0))
+    paths.data("missing").unlink()
+    assert planned(folder, "networks") == {}
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import signal
-import struct
-import zlib
 from copy import copy
 from itertools import chain
 from pathlib import Path
@@ -23,7 +21,6 @@ from tqdm import tqdm
 from bsnn.datasets.base import Batches, Split
 from bsnn.errors import DataError
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # RandomResizedCrop's own defaults (Szegedy et al. 2015)
 CHUNK = 64  # files that a process checks at once
 AGAIN = "bring it back as it was, or delete the index (results/data/) to have it made again"
@@ -114,10 +111,16 @@ class FileSplit(Split):
             raise DataError(f"{path}: has {problem}; {AGAIN}")
         try:
             return Image.open(io.BytesIO(content)).convert("RGB")
-        except BROKEN as error:
-            unknown = isinstance(error, UnidentifiedImageError)  # whose message names an object in memory
-            reason = error if not unknown else "no known format" if content else "empty file"
-            raise BrokenImageError(f"{path}: not a whole image ({reason})") from error
+        except MemoryError:  # says nothing about the image
+            raise
+        except Exception as error:  # Pillow names no common base: its plugins raise some ten kinds
+            raise BrokenImageError(f"{path}: not a whole image ({_reason(error, content)})") from error
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose message names an object in memory
+        return "no known format" if content else "empty file"
+    return f"{type(error).__name__}: {error}"
 
 
 def _loader(items: Dataset[Any], chunks: list[list[int]], workers: int, *, pin_memory: bool = False) -> DataLoader[Any]:

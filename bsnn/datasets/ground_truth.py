@@ -5,7 +5,8 @@ Files of three kinds are told apart by their first line:
 - the development kit's `ILSVRC2012_validation_ground_truth.txt`: a class number a line, for image 1, 2, ...; which
   class has which number stands in `meta.mat` beside it, and is not the order of the folders' names;
 - Kaggle's `LOC_val_solution.csv`: image and class folder, then boxes, which are not read;
-- a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names.
+- a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names, with
+  white space or a comma between them.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def _rows(path: Path) -> list[Row]:
     lines = _lines(path)
     if lines[0][1] == KAGGLE:
         lines = [(number, " ".join(text.replace(",", " ").split()[:2])) for number, text in lines[1:]]
-    elif " " not in lines[0][1]:
+    elif lines[0][1].isdecimal():
         return _of_development_kit(path, lines)
-    fields = [(number, text.split()) for number, text in lines]
-    wrong = [number for number, found in fields if len(found) != 2]
+    fields = [(number, _fields(text)) for number, text in lines]
+    wrong = [number for number, found in fields if not all(found)]
     if wrong:
         raise DataError(
             f"{path}, line {wrong[0]}: expected an image and its class; see data.labels for what can be read"
@@ -67,10 +68,19 @@ def _rows(path: Path) -> list[Row]:
     return [(number, PurePosixPath(image).stem, target) for number, (image, target) in fields]
 
 
+def _fields(text: str) -> tuple[str, str]:
+    """Image and class; one of them is empty where there are not two fields."""
+    image, space, target = text.partition(" ")
+    if space and not (" " in target or image.endswith(",") or target.startswith(",")):
+        return image, target
+    image, _, target = text.rpartition(",")
+    return image.strip(), target.strip()
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not empty, with their numbers; fields are separated by one space."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); set data.labels to a file of labels") from error
     lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -92,16 +102,16 @@ def _of_development_kit(path: Path, lines: list[tuple[int, str]]) -> list[Row]:
 def _names_by_number(path: Path) -> dict[str, str]:
     """Folder name by class number, as text, of the classes that have images."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))
         return {str(int(number)): str(name) for number, name, children in zip(*columns, strict=True) if not children}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); the development kit holds it beside its ground truth, copy both"
-        ) from error
+    except Exception as error:  # loadmat names no common base: damaged files raise some ten kinds
+        problem = (
+            f"cannot be read ({type(error).__name__}: {error}); the development kit holds it beside its ground truth"
+        )
+        raise DataError(f"{path}: {problem}, copy both") from error
 
 
 def _check_order(path: Path, labels: dict[str, int], classes: Sequence[str]) -> None:

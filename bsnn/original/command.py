@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bsnn import artifacts, config, log, stages
+from bsnn import artifacts, config, drawing, log, stages
 from bsnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ def _write(flags: Flags, job: stages.Job, found: Simulation) -> float:
     with artifacts.replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, accuracy.astype(np.float32))
     title = f"{flags.dataset} {flags.arch} ANN-SNN@{percentile} percentile"
-    with artifacts.replacing(folder / f"{flags.arch}_{percentile}.png") as temporary:
-        _plot(accuracy, title, temporary)
+    _plot(accuracy, title, folder, f"{flags.arch}_{percentile}")
     seconds = sum(document["extra"]["seconds"] for document in found.documents)
     last = float(100 * accuracy[-1])
     typer.echo(f"SNN accuracy: {last:.2f}")
@@ -187,15 +186,17 @@ def _write(flags: Flags, job: stages.Job, found: Simulation) -> float:
     return last
 
 
-def _plot(accuracy: Any, title: str, path: Path) -> None:
+def _plot(accuracy: Any, title: str, folder: Path, name: str) -> None:
+    """In matplotlib's own style, as the original's."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    axis = figure.subplots()
-    axis.plot(range(1, len(accuracy) + 1), accuracy)
-    axis.set(xlabel="Timestep", ylabel="Accuracy", title=title)
-    axis.grid()
-    figure.savefig(path, format="png")
+    with drawing.style({}):
+        figure = Figure(figsize=(8, 6), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(range(1, len(accuracy) + 1), accuracy)
+        axis.set(xlabel="Timestep", ylabel="Accuracy", title=title)
+        axis.grid()
+        drawing.save(figure, folder, name, ("png",))
 
 
 def _note(path: Path, values: list[Any]) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from bsnn import figures
 from bsnn.config import format_percentile
-from bsnn.figures import COLOURS, INK, MARKERS, _by_weights, _legend, _percentiles, _time_axis
+from bsnn.drawing import INK
+from bsnn.figures import COLOURS, MARKERS, _by_weights, _legend, _percentiles, _time_axis
 from bsnn.tables import Results
 
 if TYPE_CHECKING:

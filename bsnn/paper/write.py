@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bsnn import artifacts
+from bsnn import artifacts, drawing
 from bsnn import identity as identities
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
-from bsnn.figures import STYLE
 from bsnn.identity import Paths
 from bsnn.paper import plan
 from bsnn.paper.catalogue import CATALOGUE
@@ -108,16 +107,9 @@ def latex(texts: pd.DataFrame, caption: str, label: str) -> str:
 
 def draw(results: Results, result: str, folder: Path) -> None:
     """Draw the figures of a result as SVG and PNG."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with drawing.style():
         for name, picture in CATALOGUE[result].figures.items():
-            figure = picture.draw(results)
-            for kind, metadata in (("svg", {"Date": None, "Title": name}), ("png", {"Software": None})):
-                with artifacts.replacing(folder / f"{name}.{kind}") as temporary:
-                    figure.savefig(temporary, format=kind, metadata=metadata)
+            drawing.save(picture.draw(results), folder, name)
 
 
 def read(config: Config, name: str, result: str, folder: Path) -> Mapping[str, pd.DataFrame]:

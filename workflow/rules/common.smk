@@ -73,8 +73,16 @@ def network_of(w):
 
 
 def for_data(w):
-    """The data set needs nothing; the experiment that names it is the first one that uses it."""
-    named(PATHS.data(experiment_of_data(w)), w)
+    """The data set needs no artifact, but what its settings name; asked for only where the data set is to be made."""
+    name = experiment_of_data(w)
+    named(PATHS.data(name), w)
+    settings = CONFIG.experiments[name].data
+    for setting, path in (("path", settings.path), ("labels", settings.labels)):
+        if path is not None and not path.exists() and not PATHS.data(name).exists():
+            raise WorkflowError(
+                f"experiments.{name}.data.{setting}: {path.absolute()} does not exist; set it to where the data lie, as "
+                "this machine sees them"
+            )
     return []
 
 

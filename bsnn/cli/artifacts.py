@@ -1,0 +1,86 @@
+"""Commands that look at artifacts: what they are, which are needed, shared, or still to be made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsnn import artifacts, inventory, log
+from bsnn.cli.options import CONFIG_FILE, Changes, CommonFolder, ConfigFile, Experiment, load
+
+
+def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
+    """Tell what an artifact is: the settings that its key stands for, and where it comes from."""
+    with log.job():
+        typer.echo(json.dumps(artifacts.describe(path), indent=2))
+
+
+def list_artifacts(
+    unused: Annotated[bool, typer.Option("--unused", help="Only those that no current setting needs.")] = False,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """List artifacts: size in MiB, whether a current setting needs them, path."""
+    with log.job():
+        for item in inventory.artifacts(load(config_file, changes)):
+            if not (unused and item.needed):
+                typer.echo(f"{item.size / 2**20:10.2f}  {'needed' if item.needed else 'unused'}  {item.path}")
+
+
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only tell.")] = False,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Remove artifacts that no current setting needs."""
+    with log.job():
+        unused = [item for item in inventory.artifacts(load(config_file, changes)) if not item.needed]
+        for item in unused:
+            typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
+            if yes:
+                item.remove()
+        size = sum(item.size for item in unused) / 2**20
+        typer.echo(f"{len(unused)} artifacts, {size:.1f} MiB" + ("" if yes else "; add --yes to remove them"))
+
+
+def share(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Copy finished artifacts to a common folder, for other checkouts and users."""
+    from bsnn import sharing
+
+    with log.job():
+        copied = sharing.share(load(config_file, changes), folder)
+        typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts shared in {folder}"]))
+
+
+def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Copy artifacts that are needed and missing here from a common folder, each checked as a whole."""
+    from bsnn import sharing
+
+    with log.job():
+        copied = sharing.fetch(load(config_file, changes), folder)
+        typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts fetched from {folder}"]))
+
+
+def plan(
+    target: Annotated[str, typer.Argument(help="all, paper, latency, search or early_exit.")] = "all",
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Tell what a target has to do: jobs by rule; hours, memory and disk where jobs of their kind were measured."""
+    from bsnn import plan as rooms
+
+    with log.job():
+        typer.echo(rooms.to_text(rooms.stages(load(config_file, changes), target=target)))
+
+
+def keep_reference(
+    experiment: Experiment, command: Annotated[str, typer.Option(help="The command that made the results.")]
+) -> None:
+    """Copy an experiment's tables to results/reference/, with hardware, versions, revision, seeds and command."""
+    from bsnn import reference, tables
+
+    with log.job():
+        typer.echo(reference.keep(tables.read(Path("results") / experiment / "tables"), command))

@@ -1,0 +1,86 @@
+"""Commands that carry networks in from, and out to, other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from bsnn import config, inputs, log, stages
+from bsnn.cli.options import (
+    CONFIG_FILE,
+    Changes,
+    CheckpointFile,
+    ConfigFile,
+    ExperimentOption,
+    Kind,
+    MethodName,
+    Seed,
+    changes_of,
+    load,
+    weights_of,
+)
+
+
+def import_checkpoint(
+    file: CheckpointFile,
+    experiment: ExperimentOption,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Import a checkpoint of the original in place of training, and tell the settings that use it."""
+    from bsnn.original import checkpoint
+
+    with log.job():
+        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        imported = {"imported": {weights: {"path": str(file), "sha256": checkpoint.sha256(file)}}}
+        changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
+        job = stages.Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
+        if not job.paths.data(experiment).exists():
+            stages.data(job)
+        stages.train(job)
+        typer.echo(f"imported: {job.paths.network(experiment, job.weights, seed)}")
+        typer.echo(f"the pipeline uses it with these settings, to be added to experiments.{experiment}:")
+        typer.echo(yaml.safe_dump(imported, sort_keys=False), nl=False)
+
+
+def export_checkpoint(
+    file: CheckpointFile,
+    experiment: ExperimentOption,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Export a trained network as a checkpoint that the original's scripts read."""
+    from bsnn.original import checkpoint
+
+    with log.job():
+        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        checkpoint.save(file, inputs.network(job))
+        typer.echo(f"exported: {file}")
+
+
+def export_nir(
+    file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
+    experiment: ExperimentOption,
+    name: MethodName = "baseline",
+    steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Export a converted network as NIR."""
+    from bsnn import nir_graph, stages_search
+
+    with log.job():
+        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        settings = job.experiment.latency
+        network, _ = stages_search.Bench(job, None).converted(settings.method(name), steps or max(settings.time))
+        nir_graph.write(file, network)
+        typer.echo(f"exported: {file}")

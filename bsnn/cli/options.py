@@ -1,0 +1,65 @@
+"""Arguments and options that commands share, and what they make of them: a configuration, and a stage to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from bsnn import config, log, stages
+from bsnn.config import Config, Weights
+from bsnn.errors import ConfigError
+
+Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment that the network is of.")]
+CheckpointFile = Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")]
+Kind = Annotated[str, typer.Option("--weights", help="full or binary.")]
+Seed = Annotated[int, typer.Option(help="Seed of the network.")]
+Percentile = Annotated[float, typer.Option(help="Percentile of the activations.")]
+Shard = Annotated[int, typer.Option(help="Part of the test set: 1, 2, ...")]
+MethodName = Annotated[str, typer.Option("--method", help="Method of conversion: baseline, or one of latency.methods.")]
+ConfigFile = Annotated[Path, typer.Option("--config-file", help="Configuration.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: key=value, with dots for sections; repeatable.")
+]
+CommonFolder = Annotated[Path, typer.Argument(help="Common folder of finished artifacts.")]
+
+CONFIG_FILE = Path("config.yaml")
+
+
+def changes_of(texts: list[str] | None) -> dict[str, Any]:
+    """Nested settings from `a.b=value` texts, values as YAML."""
+    changes: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected key=value, for example --set compute.engine=torch")
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        changes = config.merge(changes, nested)
+    return changes
+
+
+def load(path: Path, texts: list[str] | None) -> Config:
+    """Checked configuration from a file, with the changes of `--set`."""
+    return config.load(path, changes_of(texts))
+
+
+def weights_of(text: str) -> Weights:
+    """The kind of network that `--weights` names."""
+    if text == "full" or text == "binary":
+        return text  # type: ignore[return-value]
+    raise ConfigError(f"--weights {text}: expected full or binary")
+
+
+def run(stage: Callable[[stages.Job], None], file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
+    """Run a stage of an experiment, for one of its networks and percentiles."""
+    with log.job():
+        stage(stages.Job(load(file, changes), name, **place))

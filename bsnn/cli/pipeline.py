@@ -1,0 +1,148 @@
+"""Commands that run one stage each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bsnn import log, stages
+from bsnn.cli.options import (
+    CONFIG_FILE,
+    Changes,
+    ConfigFile,
+    Experiment,
+    Kind,
+    MethodName,
+    Percentile,
+    Seed,
+    Shard,
+    load,
+    run,
+    weights_of,
+)
+
+
+def data(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Fetch, verify and store the data set."""
+    run(stages.data, config_file, changes, experiment)
+
+
+def train(
+    experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
+) -> None:
+    """Train the full-precision network."""
+    run(stages.train, config_file, changes, experiment, seed=seed)
+
+
+def binarize(
+    experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
+) -> None:
+    """Fine-tune the binary network from the full-precision one."""
+    run(stages.train, config_file, changes, experiment, weights="binary", seed=seed)
+
+
+def activations(
+    experiment: Experiment,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Collect every percentile of every layer's activations."""
+    run(stages.activations, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+
+
+def thresholds(
+    experiment: Experiment,
+    percentile: Percentile,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Read thresholds at one percentile from the activation table."""
+    place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile}
+    run(stages.thresholds, config_file, changes, experiment, **place)
+
+
+def simulate(
+    experiment: Experiment,
+    percentile: Percentile,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    shard: Shard = 1,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Simulate the spiking network on one shard of the test set."""
+    place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile, "shard": shard}
+    run(stages.simulate, config_file, changes, experiment, **place)
+
+
+def method(
+    experiment: Experiment,
+    name: MethodName,
+    steps: Annotated[int, typer.Option(help="Time steps T.")],
+    weights: Kind = "full",
+    seed: Seed = 0,
+    shard: Shard = 1,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Convert by a method and simulate it on one shard of the test set."""
+    from bsnn import stages_methods
+
+    with log.job():
+        loaded = load(config_file, changes)
+        kind = weights_of(weights)
+        stages_methods.method(stages_methods.MethodJob(loaded, experiment, kind, seed, 100.0, shard, name, steps))
+
+
+def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write tables and figures of all methods of conversion, side by side."""
+    from bsnn import stages_methods
+
+    run(stages_methods.tables, config_file, changes, experiment)
+    run(stages_methods.figures, config_file, changes, experiment)
+
+
+def search(
+    experiment: Experiment,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Search the best switches for a wanted time or drop (latency.search), on held-out training images."""
+    from bsnn import stages_search
+
+    run(stages_search.search, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+
+
+def early_exit(
+    experiment: Experiment,
+    weights: Kind = "binary",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Accuracy against mean steps, the bound chosen on held-out training images (latency.early_exit)."""
+    from bsnn import stages_search
+
+    run(stages_search.early_exit, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+
+
+def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write the tables (CSV, Parquet, Markdown)."""
+    run(stages.tables, config_file, changes, experiment)
+
+
+def figures(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Draw the figures (SVG, PNG)."""
+    run(stages.figures, config_file, changes, experiment)
+
+
+def report(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write the report (one HTML file)."""
+    run(stages.report, config_file, changes, experiment)
