@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from bsnn import config, errors, processes, stopping
+from bsnn import config, errors, log, processes, stopping
 from bsnn.errors import BsnnError, ConfigError
 
 TO_RUN = "nodes.pt"  # beside the checkpoints, while the nodes train
@@ -45,7 +45,7 @@ def run(
         ArtifactError: the folder cannot be written to.
     """
     command = [*_srun(compute.nodes), sys.executable, "-m", __name__, str(folder / TO_RUN), str(_place(compute.nodes))]
-    processes.leave((function, recipe, compute), folder / TO_RUN)
+    processes.leave((function, recipe, compute, log.files()), folder / TO_RUN)
     try:
         srun = subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True)
         with stopping.on_signal(srun.terminate):  # it hands the signal on
@@ -105,11 +105,11 @@ def main(path: str, first: str) -> None:
         path: the file with what to run.
         first: place among the nodes of the one that counts as the first.
     """
-    function, recipe, compute = torch.load(path, weights_only=False)  # written by `run`, a moment ago
+    function, recipe, compute, logs = torch.load(path, weights_only=False)  # written by `run`, a moment ago
     os.environ["NODE_RANK"] = str((int(os.environ["SLURM_NODEID"]) - int(first)) % compute.nodes)
     os.environ["MASTER_ADDR"] = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
     try:
-        processes.run(function, recipe, compute)
+        processes.run(function, recipe, compute, logs)
     except BsnnError as error:
         print(MARK + json.dumps([type(error).__name__, str(error)]), flush=True)
         sys.exit(1)

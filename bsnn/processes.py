@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,18 @@ from bsnn.errors import ConfigError
 Found = dict[str, Any] | None
 
 
-def run(function: Callable[[Fabric], Found], recipe: config.Train, compute: config.Compute) -> Found:
+def run(
+    function: Callable[[Fabric], Found], recipe: config.Train, compute: config.Compute, logs: Sequence[str]
+) -> Found:
     """Run a function on all devices of this machine, also within a SLURM job; SIGTERM is handed on to every process.
 
     With several nodes this machine is the one that the environment names: NODE_RANK, MASTER_ADDR, MASTER_PORT.
+
+    Args:
+        function: what each process does; it can be pickled.
+        recipe: batch and precision.
+        compute: devices.
+        logs: the job's log files, to which the first of several processes writes its messages.
 
     Returns:
         What the function gives on the first device of this machine.
@@ -34,7 +42,7 @@ def run(function: Callable[[Fabric], Found], recipe: config.Train, compute: conf
     handing_on = nullcontext() if compute.processes == 1 else stopping.on_signal(stopping.tell_children)
     try:
         with handing_on:
-            found: Found = fabric.launch(partial(_process, function=function, logs=log.files()))
+            found: Found = fabric.launch(partial(_process, function=function, logs=logs))
     except torch.multiprocessing.ProcessRaisedException as error:
         _, mark, ours = str(error).rpartition("\nbsnn.errors.")
         if not mark:
@@ -69,8 +77,8 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
     )
 
 
-def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: list[str]) -> Found:
-    """What each process does; the first of several writes to the job's logs, which are open in another process."""
+def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
+    """What each process does; one alone is the job's own and writes to its logs already."""
     with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
         return function(fabric)
 

@@ -19,7 +19,7 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import binarize, checkpoint, config, identity, nodes, processes, recipe, stopping
+from bsnn import binarize, checkpoint, config, identity, log, nodes, processes, recipe, stopping
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
 from bsnn.loop import Job, Loop
@@ -77,7 +77,7 @@ def _launched(job: Job) -> dict[str, Any]:
         nodes.run(function, job.recipe, compute, job.checkpoints)
         found = None
     else:
-        found = processes.run(function, job.recipe, compute)
+        found = processes.run(function, job.recipe, compute, log.files())
     return found or torch.load(job.checkpoints / HANDED_OVER, weights_only=True)
 
 

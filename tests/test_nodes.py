@@ -114,10 +114,12 @@ def test_outside_a_job_of_so_many_nodes_it_says_what_to_ask_for(job: Path, monke
     assert not list(job.rglob("*.pt"))
 
 
-def test_batch_that_all_nodes_cannot_share_is_refused(job: Path) -> None:
-    """Batches of 20: two nodes could share them, but not with three devices each."""
-    with pytest.raises(ConfigError, match=r"batch_size 20 is not a multiple .* 2 \* 3"):
-        fit(job / "six", config.Compute(accelerator="cpu", nodes=2, devices=3))
+def test_batch_that_all_nodes_cannot_share_is_refused() -> None:
+    """Before anything is submitted: batches of 50, which two nodes could share, but not with three devices each."""
+    six = {"compute": {"nodes": 2, "devices": 3}}
+    with pytest.raises(ConfigError, match=r"6 devices \(of all compute.nodes\) cannot share a batch of 50 evenly"):
+        config.validate(config.merge(TINY, six))
+    config.validate(config.merge(TINY, {"compute": {"nodes": 2}}))
 
 
 STAGE = """
