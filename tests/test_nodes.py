@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from training_for_tests import data_set, experiment
+from workflow_for_tests import TINY
 
 from bsnn import checkpoint, config, log, nodes, train
 from bsnn.errors import BsnnError, ConfigError
@@ -138,13 +139,13 @@ def test_signal_to_the_stage_stops_all_nodes_at_the_same_step(job: Path) -> None
     """Two devices of one machine go on from there, to the undisturbed weights: they are as many processes."""
     (job / "stage.py").write_text(STAGE)
     stage = subprocess.Popen([sys.executable, "stage.py"])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(job.glob("stopped/epoch-*")):
         assert stage.poll() is None, "ended too early"
         assert time.monotonic() < deadline, "trained no epoch"
         time.sleep(0.01)
     stage.send_signal(signal.SIGTERM)
-    assert stage.wait(120) == 1
+    assert stage.wait(300) == 1
     assert "error: stopped by SIGTERM after" in (job / "stage.log").read_text()
     assert len(list(job.glob("stopped/epoch-*.step-*"))) == 1
     two = config.Compute(accelerator="cpu", devices=2)
