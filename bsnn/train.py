@@ -114,6 +114,7 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
         return found
     if fabric.is_global_zero:
         processes.leave(found, job.checkpoints / HANDED_OVER)
+    fabric.barrier()  # srun ends whoever outlives the others for long
     return None
 
 
