@@ -135,6 +135,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_signal_to_the_stage_stops_all_nodes_at_the_same_step(job: Path) -> None:
     """Two devices of one machine go on from there, to the undisturbed weights: they are as many processes."""
     (job / "stage.py").write_text(STAGE)
