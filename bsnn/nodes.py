@@ -58,20 +58,24 @@ def run(
 
 def _place(nodes: int) -> int:
     """Place of this process's node among the nodes of its SLURM job, from 0."""
-    listed, here = os.environ.get("SLURM_JOB_NODELIST"), os.environ.get("SLURMD_NODENAME")
-    if listed is None or here is None:
+    job, here = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME")
+    if job is None or here is None:
         raise ConfigError(
             f"compute.nodes: {nodes} nodes train together only within a SLURM job, and this process is in none; "
             "submit it with the profile of docs/cluster.md, or set compute.nodes to 1"
         )
-    command = ["scontrol", "show", "hostnames", listed]
-    names = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    listed = _said("squeue", "--noheader", "--jobs", job, "--format", "%N")  # SLURM_JOB_NODELIST is the step's here
+    names = _said("scontrol", "show", "hostnames", listed).split()
     if len(names) != nodes or here not in names:
         raise ConfigError(
             f"compute.nodes: {nodes} nodes asked for, and the SLURM job has {len(names)}, {listed}; set "
             f"`nodes: {nodes}` for train and binarize in the profile (docs/cluster.md), or change compute.nodes"
         )
     return names.index(here)
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def _srun(nodes: int) -> list[str]:

@@ -37,6 +37,9 @@ for task in $tasks; do
 done
 exit $code
 """
+SQUEUE = """#!/bin/sh
+[ "$*" = "--noheader --jobs 11 --format %N" ] && echo 'node[7-8]'
+"""
 SCONTROL = """#!/bin/sh
 [ "$*" = "show hostnames node[7-8]" ] && printf 'node7\\nnode8\\n'
 """
@@ -45,7 +48,7 @@ SCONTROL = """#!/bin/sh
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A SLURM job of two nodes; this process is on the second. Gives the folder to work in."""
-    for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
+    for name, text in {"srun": SRUN, "squeue": SQUEUE, "scontrol": SCONTROL}.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -54,7 +57,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    slurm = {"JOB_ID": "11", "JOB_NODELIST": "node[7-8]", "NNODES": "1", "CPUS_PER_TASK": "1"}
+    slurm = {"JOB_ID": "11", "JOB_NODELIST": "node8", "NNODES": "1", "CPUS_PER_TASK": "1"}
     for name, value in {f"SLURM_{name}": value for name, value in slurm.items()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURMD_NODENAME", "node8")
@@ -109,7 +112,7 @@ def test_nodes_that_end_without_a_word_are_an_error(job: Path) -> None:
 def test_outside_a_job_of_so_many_nodes_it_says_what_to_ask_for(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"4 nodes asked for, and the SLURM job has 2, node\[7-8\]; set `nodes: 4`"):
         fit(job / "four", config.Compute(accelerator="cpu", nodes=4))
-    monkeypatch.delenv("SLURM_JOB_NODELIST")
+    monkeypatch.delenv("SLURM_JOB_ID")
     with pytest.raises(ConfigError, match=r"2 nodes train together only within a SLURM job.*set compute.nodes to 1"):
         fit(job / "none", TWO_NODES)
     assert not list(job.rglob("*.pt"))
