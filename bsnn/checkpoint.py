@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bsnn import artifacts
-from bsnn.errors import ArtifactError
+from bsnn.errors import ArtifactError, BsnnError
 from bsnn.position import Position
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,23 @@ def restore(
         logger.info("going on after epoch %d%s, from %s", len(history), steps, path)
         return history, position
     return [], None
+
+
+def require_same(folder: Path, fabric: Fabric, epochs: int, position: Position | None) -> None:
+    """Refuse to go on where processes restored different checkpoints; each must ask.
+
+    Raises:
+        BsnnError: nodes do not see the same files.
+    """
+    steps = 0 if position is None else position.steps
+    mine = torch.tensor([epochs, steps], device=fabric.device)
+    places = cast(Tensor, fabric.all_gather(mine)).reshape(-1, 2).tolist()
+    if places != places[:1] * len(places):
+        raise BsnnError(
+            f"{folder}: processes found different checkpoints there (finished epochs and steps of each: {places}). "
+            "Nodes must share this folder; a file system may need a minute to show a new file everywhere: give the "
+            "command again"
+        )
 
 
 def _position(extra: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Position | None:

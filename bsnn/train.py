@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +18,10 @@ import pandas as pd
 import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
 
-from bsnn import artifacts, binarize, checkpoint, config, identity, recipe, stopping
+from bsnn import binarize, checkpoint, config, identity, log, nodes, processes, recipe, stopping
 from bsnn.datasets import DataSet, Normalise, evenly
-from bsnn.errors import BsnnError, ConfigError
+from bsnn.errors import BsnnError
 from bsnn.loop import Job, Loop
 from bsnn.networks import VGG, Trained, scale_to_unit_variance_
 from bsnn.networks_io import assemble
@@ -49,7 +48,7 @@ def fit(
         weights: full or binary; the binary network starts from `start` unless its recipe says from scratch.
         seed: of every random choice.
         data: training and test images. The test images are evaluated after each epoch and decide nothing.
-        compute: devices. With several, each takes its part of the recipe's (global) batch.
+        compute: devices and nodes. With several, each device takes its part of the recipe's (global) batch.
         checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
         start: the trained full-precision network (for binary weights).
 
@@ -58,50 +57,27 @@ def fit(
         train_accuracy and test_accuracy (0..1), seconds of the training part, images_per_second.
 
     Raises:
-        ConfigError: devices that are not there, or that the batch cannot be spread over.
+        ConfigError: devices or nodes that are not there, or that the batch cannot be spread over.
         BsnnError: the loss is no longer finite; or binary weights without a network to start from.
         ArtifactError: a checkpoint cannot be written.
         Interrupted: SIGTERM came; a checkpoint of the step at hand is written.
     """
     job = Job(experiment, weights, seed, data, compute, checkpoints, start)
-    fabric = _fabric(job.recipe, compute)
-    several = stopping.on_signal(stopping.tell_children) if compute.devices > 1 else nullcontext()
-    with checkpoint.exclusive(checkpoints), several:
-        found = _launch(fabric, job)
+    with checkpoint.exclusive(checkpoints):
+        found = _launched(job)
     shape = (3, data.image_size, data.image_size)
     trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
     return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
 
 
-def _fabric(recipe_: config.Train, compute: config.Compute) -> Fabric:
-    """Fabric on the devices asked for: one process each, on this machine, also within a SLURM job."""
-    found = torch.cuda.device_count()
-    cuda = compute.accelerator == "cuda" or (compute.accelerator == "auto" and found > 0)
-    if cuda and found < compute.devices:
-        raise ConfigError(
-            f"compute.devices: {compute.devices} CUDA devices asked for, {found} found; "
-            "ask for as many as there are, or set compute.accelerator to cpu"
-        )
-    if recipe_.batch_size % compute.devices:
-        raise ConfigError(f"batch_size {recipe_.batch_size} is not a multiple of compute.devices {compute.devices}")
-    return Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=compute.devices,
-        strategy="auto" if compute.devices == 1 else "ddp_spawn",
-        precision=recipe_.precision,
-        plugins=None if compute.devices == 1 else [LightningEnvironment()],
-    )
-
-
-def _launch(fabric: Fabric, job: Job) -> dict[str, Any]:
-    """Run on all devices; an error of ours in another process comes back as what it was."""
-    try:
-        found: dict[str, Any] | None = fabric.launch(partial(_run, job=job))
-    except torch.multiprocessing.ProcessRaisedException as error:
-        _, mark, message = str(error).rpartition("\nbsnn.errors.")
-        if not mark:
-            raise
-        raise BsnnError(message.partition(": ")[2].strip()) from error
+def _launched(job: Job) -> dict[str, Any]:
+    """What the first process found."""
+    function, compute = partial(_run, job=job), job.compute
+    if compute.nodes > 1:
+        nodes.run(function, job.recipe, compute, job.checkpoints)
+        found = None
+    else:
+        found = processes.run(function, job.recipe, compute, log.files())
     return found or torch.load(job.checkpoints / HANDED_OVER, weights_only=True)
 
 
@@ -118,6 +94,7 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
         network, stepper = fabric.setup(module, optimiser)
         run = identity.network(job.experiment, job.weights, job.seed)
         history, position = checkpoint.restore(job.checkpoints, run, module, optimiser, fabric)
+        checkpoint.require_same(job.checkpoints, fabric, len(history), position)
         save = partial(checkpoint.save, job.checkpoints, run, module, optimiser, history)
         pauses = stopping.Pauses(fabric, save)
         loop = Loop(fabric, job, module, network, stepper, pauses)
@@ -136,8 +113,8 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     if fabric.world_size == 1:
         return found
     if fabric.is_global_zero:
-        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary, temporary.open("wb") as file:
-            torch.save(found, file)  # to a path, a full disk is a failed assertion
+        processes.leave(found, job.checkpoints / HANDED_OVER)
+    fabric.barrier()  # srun ends whoever outlives the others for long
     return None
 
 

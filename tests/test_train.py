@@ -23,7 +23,7 @@ from training_for_tests import CLASSES, COMPUTE, data_set, experiment
 
 from bsnn import binarize, checkpoint, config, identity, recipe, train
 from bsnn.datasets import Normalise
-from bsnn.errors import BsnnError, ConfigError
+from bsnn.errors import BsnnError, ConfigError, Interrupted
 from bsnn.networks import VGG, Trained
 
 
@@ -364,7 +364,10 @@ def test_diverging_training_stops_with_advice(tmp_path) -> None:
     assert not list(tmp_path.glob("epoch-*"))
 
 
-@pytest.mark.parametrize(("error", "ours"), [(BsnnError("lower\nthe rate: now"), True), (ValueError("a bug"), False)])
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [(BsnnError("lower\nthe rate: now"), True), (Interrupted("stopped: go on"), True), (ValueError("a bug"), False)],
+)
 def test_error_of_another_process_comes_back_as_what_it_was(tmp_path, monkeypatch, error, ours: bool) -> None:
     """Processes of several devices hand over a traceback as text, as torch.multiprocessing.spawn does."""
 
@@ -376,9 +379,10 @@ def test_error_of_another_process_comes_back_as_what_it_was(tmp_path, monkeypatc
         raise torch.multiprocessing.ProcessRaisedException(trace, 1, 1234)
 
     monkeypatch.setattr("lightning_fabric.Fabric.launch", launch)
-    expected = BsnnError if ours else torch.multiprocessing.ProcessRaisedException
+    expected = type(error) if ours else torch.multiprocessing.ProcessRaisedException
     with pytest.raises(expected) as caught:
         train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    assert type(caught.value) is expected
     assert (str(caught.value) == str(error)) == ours
 
 

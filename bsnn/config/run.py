@@ -34,12 +34,18 @@ class Compute(Section):
     """How jobs run here. No part of any artifact's identity, but for full-precision networks the engine's name."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device kind, in Fabric's words.")
-    devices: PositiveInt = Field(1, le=64, description="Devices a training job uses.")
+    devices: PositiveInt = Field(1, le=64, description="Devices a training job uses, on each node.")
+    nodes: PositiveInt = Field(1, description="Nodes of a SLURM cluster a training job uses (docs/cluster.md).")
     engine: Engine = Field("auto", description="Simulation engine; `auto` chooses and says why.")
     batch_size: PositiveInt = Field(256, description="Most images simulated at once; less where memory asks for it.")
     memory_mib: PositiveInt = Field(2048, description="Memory budget of the simulation, in MiB.")
     threads: PositiveInt = Field(2, description="CPU threads a job uses.")
     workers: int = Field(2, ge=0, description="Processes that decode images.")
+
+    @property
+    def processes(self) -> int:
+        """Processes of a training job, one for each device."""
+        return self.nodes * self.devices
 
 
 class Config(Section):
@@ -80,10 +86,10 @@ class Config(Section):
         """Devices share each batch evenly; engines that need integer sums are asked for binary networks only."""
         for stage in ("train", "binarize"):
             batch = getattr(self.experiments[name], stage).batch_size
-            if batch % self.compute.devices:
+            if batch % self.compute.processes:
                 raise ValueError(
-                    f"compute.devices: {self.compute.devices} devices cannot share a batch of {batch} evenly "
-                    f"(experiments.{name}.{stage}.batch_size)"
+                    f"compute.devices: {self.compute.processes} devices (of all compute.nodes) cannot share a batch of "
+                    f"{batch} evenly (experiments.{name}.{stage}.batch_size)"
                 )
         if self.compute.engine in ("integer", "triton") and "full" in self.weights:
             raise ValueError(

@@ -1,0 +1,93 @@
+"""The processes that train on one machine, one for each device, under Fabric; their messages, results and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+
+from bsnn import artifacts, config, errors, log, stopping
+from bsnn.errors import ConfigError
+
+Found = dict[str, Any] | None
+
+
+def run(
+    function: Callable[[Fabric], Found], recipe: config.Train, compute: config.Compute, logs: Sequence[str]
+) -> Found:
+    """Run a function on all devices of this machine, also within a SLURM job; SIGTERM is handed on to every process.
+
+    With several nodes this machine is the one that the environment names: NODE_RANK, MASTER_ADDR, MASTER_PORT.
+
+    Args:
+        function: what each process does; it can be pickled.
+        recipe: batch and precision.
+        compute: devices.
+        logs: the job's log files, to which the first of several processes writes its messages.
+
+    Returns:
+        What the function gives on the first device of this machine.
+
+    Raises:
+        ConfigError: devices that are not there, or that the batch cannot be spread over.
+        BsnnError: an error of ours in any of the processes, as what it was.
+    """
+    fabric = _fabric(recipe, compute)
+    handing_on = nullcontext() if compute.processes == 1 else stopping.on_signal(stopping.tell_children)
+    try:
+        with handing_on:
+            found: Found = fabric.launch(partial(_process, function=function, logs=logs))
+    except torch.multiprocessing.ProcessRaisedException as error:
+        _, mark, ours = str(error).rpartition("\nbsnn.errors.")
+        if not mark:
+            raise
+        name, _, message = ours.partition(": ")
+        raise getattr(errors, name)(message.strip()) from error
+    return found
+
+
+def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
+    """Fabric on the devices asked for: one process each."""
+    found = torch.cuda.device_count()
+    cuda = compute.accelerator == "cuda" or (compute.accelerator == "auto" and found > 0)
+    if cuda and found < compute.devices:
+        raise ConfigError(
+            f"compute.devices: {compute.devices} CUDA devices asked for, {found} found; "
+            "ask for as many as there are, or set compute.accelerator to cpu"
+        )
+    if recipe.batch_size % compute.processes:
+        raise ConfigError(
+            f"batch_size {recipe.batch_size} is not a multiple of compute.nodes times compute.devices, "
+            f"{compute.nodes} * {compute.devices}"
+        )
+    alone = compute.processes == 1
+    return Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=compute.devices,
+        num_nodes=compute.nodes,
+        strategy="auto" if alone else "ddp_spawn",
+        precision=recipe.precision,
+        plugins=None if alone else [LightningEnvironment()],
+    )
+
+
+def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
+    """What each process does; one alone is the job's own and writes to its logs already."""
+    with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
+        return function(fabric)
+
+
+def leave(thing: object, path: Path) -> None:
+    """Write for another process what `torch.load` reads: weights, or something to run.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    with artifacts.replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(thing, file)  # to a path, a full disk is a failed assertion
