@@ -3,57 +3,76 @@
 All processes together are those of as many devices on one machine. The stage that starts them is one of the job's
 processes; its node is the first, so that its own address and a free port of its own are where they meet. (Where SLURM
 launches tasks from is known to it by address: names of nodes need not resolve.) Nodes share the file system.
+
+SLURM's SIGTERM goes to the processes on the nodes, which write a checkpoint and end. `srun` must not get it: it would
+kill them at once (SLURM's `_srun_signal_mgr`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from bsnn import config, errors, log, processes, stopping
+from bsnn import artifacts, config, errors, log, stages, stopping
 from bsnn.errors import BsnnError, ConfigError
 
-TO_RUN = "nodes.pt"  # beside the checkpoints, while the nodes train
+logger = logging.getLogger("bsnn")
+
+TO_RUN = "nodes.json"  # beside the checkpoints, while the nodes train
 WAIT = 60  # seconds for the other nodes to end, after the first
 KEPT = ("SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOB_ID")  # others tell of the step that this process is
 MARK = "bsnn.errors "  # begins a line in which a node says its error
 
 
-def run(
-    function: Callable[[Fabric], processes.Found], recipe: config.Train, compute: config.Compute, folder: Path
-) -> None:
-    """Run a function on all devices of all nodes of the SLURM job that this process belongs to.
+def run(job: stages.Job) -> None:
+    """Train on all devices of all nodes of the SLURM job that this process belongs to.
 
-    Args:
-        function: what each process does; it can be pickled, and leaves its result in a file.
-        recipe: batch and precision.
-        compute: nodes, and devices on each.
-        folder: seen by all nodes.
+    The first process leaves the result beside the checkpoints (`bsnn.train.HANDED_OVER`).
 
     Raises:
-        ConfigError: no SLURM job of so many nodes; devices that are not there, or that the batch cannot be spread over.
-        BsnnError: an error of ours in any of the processes, as what it was; or nodes that ended in another way.
-        ArtifactError: the folder cannot be written to.
+        ConfigError: no SLURM job of so many nodes; devices that are not there.
+        BsnnError: an error of ours in any of the processes, as what it was; or nodes that ended in another way, or
+            SLURM that does not answer.
+        ArtifactError: the folder of the checkpoints cannot be written to.
     """
-    command = [*_srun(compute.nodes), sys.executable, "-m", __name__, str(folder / TO_RUN), str(_place(compute.nodes))]
-    processes.leave((function, recipe, compute, log.files()), folder / TO_RUN)
+    compute = job.config.compute
+    note = job.paths.checkpoints(job.name, job.weights, job.seed) / TO_RUN
+    command = [*_srun(compute.nodes), sys.executable, "-m", __name__, str(note), str(_place(compute.nodes))]
+    artifacts.write_text(note, json.dumps(_to_run(job)))
     try:
-        srun = subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True)
-        with stopping.on_signal(srun.terminate):  # it hands the signal on
+        srun = _start(command)
+        with stopping.on_signal(_leave_it_to_the_nodes):
             said, _ = srun.communicate()
     finally:
-        (folder / TO_RUN).unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
     if srun.returncode:
         _fail(said, srun.returncode)
+
+
+def _to_run(job: stages.Job) -> dict[str, object]:
+    place = {"name": job.name, "weights": job.weights, "seed": job.seed, "root": str(job.root)}
+    return {"config": job.config.model_dump(mode="json"), "place": place, "logs": log.files()}
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    """In a session of its own, away from signals to this process's group."""
+    try:
+        return subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    except OSError as error:
+        raise BsnnError(
+            f"srun cannot be started ({error}); training on several nodes needs SLURM's commands"
+        ) from error
+
+
+def _leave_it_to_the_nodes() -> None:
+    logger.info("SIGTERM: waiting for the processes on the nodes, which SLURM tells as well")
 
 
 def _place(nodes: int) -> int:
@@ -75,7 +94,11 @@ def _place(nodes: int) -> int:
 
 
 def _said(*command: str) -> str:
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        raise BsnnError(f"{' '.join(command)}: {said}; SLURM must answer where a job starts on its nodes") from error
 
 
 def _srun(nodes: int) -> list[str]:
@@ -109,11 +132,14 @@ def main(path: str, first: str) -> None:
         path: the file with what to run.
         first: place among the nodes of the one that counts as the first.
     """
-    function, recipe, compute, logs = torch.load(path, weights_only=False)  # written by `run`, a moment ago
-    os.environ["NODE_RANK"] = str((int(os.environ["SLURM_NODEID"]) - int(first)) % compute.nodes)
+    note = json.loads(Path(path).read_text())
+    settings = config.Config.model_validate(note["config"])
+    os.environ["NODE_RANK"] = str((int(os.environ["SLURM_NODEID"]) - int(first)) % settings.compute.nodes)
     os.environ["MASTER_ADDR"] = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
+    place = note["place"]
+    job = stages.Job(settings, place["name"], place["weights"], place["seed"], root=Path(place["root"]))
     try:
-        processes.run(function, recipe, compute, logs)
+        stages.take_part(job, note["logs"])
     except BsnnError as error:
         print(MARK + json.dumps([type(error).__name__, str(error)]), flush=True)
         sys.exit(1)

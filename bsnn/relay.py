@@ -12,7 +12,7 @@ import socket
 import threading
 from pathlib import Path
 
-SHELLS = ("bash", "sh")  # they would end at once, and Snakemake would take their jobs for ended
+PASSED_OVER = ("bash", "sh", "srun")  # shells would end at once, srun would kill its processes; both end with them
 
 
 def within_step() -> None:
@@ -48,7 +48,7 @@ def _below(process: int) -> list[int]:
 
 def _tell(process: int) -> None:
     try:
-        if Path(f"/proc/{process}/comm").read_text().strip() not in SHELLS:
+        if Path(f"/proc/{process}/comm").read_text().strip() not in PASSED_OVER:
             os.kill(process, signal.SIGTERM)
     except OSError:  # it ended meanwhile
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -113,13 +113,36 @@ def train(job: Job) -> None:
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
     """A trained network, and its history."""
+    from bsnn import nodes
     from bsnn import train as training
 
+    found = _training(job, images)
+    spread = partial(nodes.run, job) if job.config.compute.nodes > 1 else None
+    return training.fit(**found, elsewhere=spread)
+
+
+def take_part(job: Job, logs: Sequence[str]) -> None:
+    """Train on this node, as one of several; its messages go to the job's log files."""
+    from bsnn import loop
+    from bsnn import train as training
+
+    settle(job)
+    training.take_part(loop.Job(**_training(job, inputs.data_set(job))), logs)
+
+
+def _training(job: Job, images: DataSet) -> dict[str, Any]:
+    """What a training is told, by the names of bsnn.loop.Job."""
     experiment = job.experiment
     from_full = job.weights == "binary" and not experiment.binarize.from_scratch
-    start = inputs.network(replace(job, weights="full")) if from_full else None
-    checkpoints = job.paths.checkpoints(job.name, job.weights, job.seed)
-    return training.fit(experiment, job.weights, job.seed, images, job.config.compute, checkpoints, start)
+    return {
+        "experiment": experiment,
+        "weights": job.weights,
+        "seed": job.seed,
+        "data": images,
+        "compute": job.config.compute,
+        "checkpoints": job.paths.checkpoints(job.name, job.weights, job.seed),
+        "start": inputs.network(replace(job, weights="full")) if from_full else None,
+    }
 
 
 def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:

@@ -8,7 +8,7 @@ for bit on the CPU with the same number of threads).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import binarize, checkpoint, config, identity, log, nodes, processes, recipe, stopping
+from bsnn import binarize, checkpoint, config, identity, log, processes, recipe, stopping
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
 from bsnn.loop import Job, Loop
@@ -40,6 +40,8 @@ def fit(
     compute: config.Compute,
     checkpoints: Path,
     start: Trained | None,
+    *,
+    elsewhere: Callable[[], None] | None = None,
 ) -> tuple[Trained, pd.DataFrame]:
     """Train a network, or go on where a killed run stopped.
 
@@ -48,9 +50,10 @@ def fit(
         weights: full or binary; the binary network starts from `start` unless its recipe says from scratch.
         seed: of every random choice.
         data: training and test images. The test images are evaluated after each epoch and decide nothing.
-        compute: devices and nodes. With several, each device takes its part of the recipe's (global) batch.
+        compute: devices. With several, each takes its part of the recipe's (global) batch.
         checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
         start: the trained full-precision network (for binary weights).
+        elsewhere: with several nodes, has them all `take_part`, in place of the devices of this machine.
 
     Returns:
         The network after the last epoch, on the CPU, and one row an epoch: epoch (from 1), lr, train_loss,
@@ -64,21 +67,28 @@ def fit(
     """
     job = Job(experiment, weights, seed, data, compute, checkpoints, start)
     with checkpoint.exclusive(checkpoints):
-        found = _launched(job)
+        found = elsewhere() if elsewhere is not None else _here(job, log.files())
+        found = found or torch.load(checkpoints / HANDED_OVER, weights_only=True)
     shape = (3, data.image_size, data.image_size)
     trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
     return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
 
 
-def _launched(job: Job) -> dict[str, Any]:
-    """What the first process found."""
-    function, compute = partial(_run, job=job), job.compute
-    if compute.nodes > 1:
-        nodes.run(function, job.recipe, compute, job.checkpoints)
-        found = None
-    else:
-        found = processes.run(function, job.recipe, compute, log.files())
-    return found or torch.load(job.checkpoints / HANDED_OVER, weights_only=True)
+def take_part(job: Job, logs: Sequence[str]) -> None:
+    """Train on the devices of this node, as one of several; the first process of all leaves the result in a file.
+
+    Args:
+        job: what to train, the same on all nodes.
+        logs: the job's log files.
+
+    Raises:
+        BsnnError: as `fit`.
+    """
+    _here(job, logs)
+
+
+def _here(job: Job, logs: Sequence[str]) -> dict[str, Any] | None:
+    return processes.run(partial(_run, job=job), job.recipe, job.compute, logs)
 
 
 def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:

@@ -8,32 +8,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
 from torch import Tensor
-from training_for_tests import data_set, experiment
 from workflow_for_tests import TINY
 
-from bsnn import checkpoint, config, log, nodes, train
+from bsnn import checkpoint, log, nodes, stages
+from bsnn.config import merge, validate
 from bsnn.errors import BsnnError, ConfigError
 
-TWO_NODES = config.Compute(accelerator="cpu", nodes=2)
 SRUN = """#!/bin/sh
-# Two tasks, as `srun --nodes=2 --ntasks-per-node=1` starts them; SIGTERM is handed on, the first failure is the result.
+# Two tasks, as `srun --nodes=2 --ntasks-per-node=1` starts them. On SIGTERM it kills them, as srun does; SLURM itself
+# signals the tasks. The first failure is the result.
 echo "$@" > srun.arguments
 env > srun.environment
 while [ "${1#--}" != "$1" ]; do shift; done
-trap 'kill $tasks' TERM
+trap 'kill -9 $tasks' TERM
 for node in 0 1; do
     SLURM_NODEID=$node SLURM_LAUNCH_NODE_IPADDR=127.0.0.1 "$@" &
     tasks="$tasks $!"
 done
+echo $tasks > srun.tasks
 code=0
 for task in $tasks; do
-    while kill -0 $task 2> /dev/null; do wait $task; ended=$?; done
-    [ $ended = 0 ] || code=$ended
+    wait $task || code=$?
 done
 exit $code
 """
@@ -64,25 +67,42 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def fit(folder: Path, compute: config.Compute, **changes: object) -> tuple[dict[str, Tensor], list[float]]:
-    changes = {"train__epochs": 3, **changes}
-    trained, history = train.fit(experiment(**changes), "full", 0, data_set(), compute, folder, None)
-    return dict(trained.module.state_dict()), history["train_loss"].tolist()
+def job_of(folder: Path, changes: dict[str, Any] | None = None, **compute: Any) -> stages.Job:
+    """The full-precision network of a small experiment, with dropout; its data set is made."""
+    network = {"network": {"dropout": 0.1}, "train": {"augment": {"crop": 1}}}
+    settings = merge(merge(TINY, {"experiments": {"tiny": network}}), {"experiments": {"tiny": changes or {}}})
+    found = stages.Job(validate(merge(settings, {"compute": compute})), "tiny", root=folder / "results")
+    if not found.paths.data("tiny").exists():
+        stages.data(found)
+    return found
+
+
+def trained(job: stages.Job) -> tuple[dict[str, Tensor], list[float]]:
+    """Weights and losses, by the stage."""
+    stages.train(job)
+    place = ("tiny", "full", 0)
+    history = pq.read_table(job.paths.history(*place))
+    return load_file(job.paths.network(*place)), history["train_loss"].to_pylist()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def left(job: stages.Job) -> list[Path]:
+    return list(job.root.rglob(nodes.TO_RUN))
+
+
 def test_two_nodes_are_two_devices_of_one_machine(job: Path) -> None:
-    """Bit for bit, dropout and flips included; and srun is not told what the stage's own step has."""
+    """Bit for bit, dropout and crops included; and srun is not told what the stage's own step has."""
+    here = job_of(job / "nodes", nodes=2)
     with log.job(job / "train.log"):
-        spread, losses = fit(job / "nodes", TWO_NODES)
-    together, losses_together = fit(job / "devices", config.Compute(accelerator="cpu", devices=2))
+        spread, losses = trained(here)
+    together, losses_together = trained(job_of(job / "devices", devices=2))
     assert same(spread, together)
     assert losses == losses_together
-    assert not (job / "nodes" / nodes.TO_RUN).exists()
-    assert len(list((job / "nodes").glob("epoch-*"))) == checkpoint.KEEP
+    assert not left(here)
+    assert len(list(job.glob("nodes/results/checkpoints/tiny/full/*/*/epoch-*"))) == checkpoint.KEEP
     assert [f"epoch {epoch}/3" in (job / "train.log").read_text() for epoch in (1, 2, 3)] == [True] * 3
     assert "--nodes=2 --ntasks=2 --ntasks-per-node=1 --overlap" in (job / "srun.arguments").read_text()
     told = (job / "srun.environment").read_text().splitlines()
@@ -90,73 +110,90 @@ def test_two_nodes_are_two_devices_of_one_machine(job: Path) -> None:
 
 
 def test_an_error_on_a_node_comes_back_as_what_it_was(job: Path) -> None:
-    wild = {"name": "sgd", "lr": 1e30}
+    wild = job_of(job / "wild", {"train": {"optimiser": {"name": "sgd", "lr": 1e30}}}, nodes=2)
     with pytest.raises(BsnnError, match=r"epoch 1 at learning rate 1e\+30.*train\.optimiser\.lr"):
-        fit(job / "wild", TWO_NODES, train__optimiser=wild)
-    assert not (job / "wild" / nodes.TO_RUN).exists()
+        stages.train(wild)
+    assert not left(wild)
 
 
 def test_devices_that_a_node_does_not_have_are_refused(job: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
     with pytest.raises(ConfigError, match="1 CUDA devices asked for, 0 found"):
-        fit(job / "cuda", config.Compute(accelerator="cuda", nodes=2))
+        stages.train(job_of(job / "cuda", accelerator="cuda", nodes=2))
 
 
 def test_nodes_that_end_without_a_word_are_an_error(job: Path) -> None:
     (job / "bin" / "srun").write_text("#!/bin/sh\necho nothing of ours\nexit 9\n")
     with pytest.raises(BsnnError, match=r"exit code 9 of srun.*\.snakemake/slurm_logs"):
-        fit(job / "silent", TWO_NODES)
+        stages.train(job_of(job / "silent", nodes=2))
+
+
+@pytest.mark.parametrize("name", ["squeue", "srun"])
+def test_slurm_that_does_not_answer_is_an_error_of_ours(job: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    here = job_of(job / "down", nodes=2)
+    if name == "srun":
+        (job / "bin" / "srun").unlink()
+        monkeypatch.setenv("PATH", str(job / "bin"))
+        (job / "bin" / "sh").symlink_to("/bin/sh")
+        expected = "srun cannot be started"
+    else:
+        (job / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+        expected = "squeue --noheader --jobs 11 --format %N: Unable to contact slurm controller"
+    with pytest.raises(BsnnError, match=expected):
+        stages.train(here)
+    assert not left(here)
 
 
 def test_outside_a_job_of_so_many_nodes_it_says_what_to_ask_for(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"4 nodes asked for, and the SLURM job has 2, node\[7-8\]; set `nodes: 4`"):
-        fit(job / "four", config.Compute(accelerator="cpu", nodes=4))
+    with pytest.raises(ConfigError, match=r"5 nodes asked for, and the SLURM job has 2, node\[7-8\]; set `nodes: 5`"):
+        stages.train(job_of(job / "five", nodes=5))
     monkeypatch.delenv("SLURM_JOB_ID")
+    here = job_of(job / "none", nodes=2)
     with pytest.raises(ConfigError, match=r"2 nodes train together only within a SLURM job.*set compute.nodes to 1"):
-        fit(job / "none", TWO_NODES)
-    assert not list(job.rglob("*.pt"))
+        stages.train(here)
+    assert not left(here)
 
 
 def test_batch_that_all_nodes_cannot_share_is_refused() -> None:
     """Before anything is submitted: batches of 50, which two nodes could share, but not with three devices each."""
     six = {"compute": {"nodes": 2, "devices": 3}}
     with pytest.raises(ConfigError, match=r"6 devices \(of all compute.nodes\) cannot share a batch of 50 evenly"):
-        config.validate(config.merge(TINY, six))
-    config.validate(config.merge(TINY, {"compute": {"nodes": 2}}))
+        validate(merge(TINY, six))
+    validate(merge(TINY, {"compute": {"nodes": 2}}))
 
 
 STAGE = """
 import sys
 from pathlib import Path
-from training_for_tests import data_set, experiment
-from bsnn import config, log, train
+from test_nodes import LONG, job_of
+from bsnn import log, stages
 if __name__ == "__main__":
     with log.job("stage.log"):
-        two = config.Compute(accelerator="cpu", nodes=2)
-        train.fit(experiment(train__epochs=40), "full", 0, data_set(), two, Path("stopped"), None)
+        stages.train(job_of(Path("stopped"), LONG, nodes=2))
 """
+LONG = {"train": {"epochs": 40}}
 
 
 @pytest.mark.slow
-def test_signal_to_the_stage_stops_all_nodes_at_the_same_step(job: Path) -> None:
-    """Two devices of one machine go on from there, to the undisturbed weights: they are as many processes."""
+def test_signal_to_nodes_and_stage_stops_all_at_the_same_step(job: Path) -> None:
+    """As SLURM and the relay send it. Two devices of one machine go on from there, to the undisturbed weights."""
     (job / "stage.py").write_text(STAGE)
     stage = subprocess.Popen([sys.executable, "stage.py"])
     deadline = time.monotonic() + 300
-    while not list(job.glob("stopped/epoch-*")):
+    while not list(job.glob("stopped/results/checkpoints/tiny/full/*/*/epoch-*")):
         assert stage.poll() is None, "ended too early"
         assert time.monotonic() < deadline, "trained no epoch"
         time.sleep(0.01)
-    stage.send_signal(signal.SIGTERM)
+    for process in [stage.pid, *map(int, (job / "srun.tasks").read_text().split())]:
+        os.kill(process, signal.SIGTERM)
     assert stage.wait(300) == 1
     assert "error: stopped by SIGTERM after" in (job / "stage.log").read_text()
-    assert len(list(job.glob("stopped/epoch-*.step-*"))) == 1
-    two = config.Compute(accelerator="cpu", devices=2)
+    assert len(list(job.glob("stopped/results/checkpoints/tiny/full/*/*/epoch-*.step-*"))) == 1
     with log.job(job / "again.log"):
-        again, losses = fit(job / "stopped", two, train__epochs=40)
+        again, losses = trained(job_of(job / "stopped", LONG, devices=2))
     assert "steps of the next, from" in (job / "again.log").read_text()
-    whole, expected = fit(job / "whole", two, train__epochs=40)
+    whole, expected = trained(job_of(job / "whole", LONG, devices=2))
     assert same(again, whole)
     assert losses == expected
 
