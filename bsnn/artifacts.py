@@ -105,6 +105,17 @@ def copy(source: str | Path, path: str | Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def link(source: Path, path: Path) -> None:
+    """A second name (a hard link) for a file, which takes no space.
+
+    Raises:
+        ArtifactError: the file system has none, or refuses it.
+    """
+    with replacing(path) as temporary:
+        temporary.unlink()
+        os.link(source, temporary)
+
+
 def document(kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The JSON document that an artifact of this kind carries."""
     return {

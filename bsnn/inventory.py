@@ -74,4 +74,5 @@ def artifacts(config: Config, root: Path = Path("results")) -> list[Item]:
 def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    found = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum(file.st_size for file in found if file.st_nlink == 1)  # a second name takes no space

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -141,17 +141,18 @@ def to_text(found: list[Stage]) -> str:
         [s.experiment, s.rule, s.done, s.to_do, s.hours_each, s.memory_mb, s.hours, s.size and s.size / 2**20]
         for s in found
     ]
-    hours, size = _sum(s.hours for s in found), _sum(s.size for s in found)
+    ahead = [s for s in found if s.to_do]
+    hours, size = _sum([s.hours for s in ahead]), _sum([s.size for s in ahead])
     done, to_do = sum(s.done for s in found), sum(s.to_do for s in found)
     rows.append(["sum", "", done, to_do, None, None, hours, size and size / 2**20])
     text = tabulate(
         rows, heads, tablefmt="github", missingval="-", floatfmt=("", "", "", "", ".3f", ".0f", ".2f", ".1f")
     )
-    unknown = [f"{s.rule} of {s.experiment}" for s in found if s.to_do and s.hours is None]
+    unknown = [f"{s.rule} of {s.experiment}" for s in ahead if s.hours is None]
     return text + (f"\nnot measured yet, and in no sum: {', '.join(unknown)}" if unknown else "")
 
 
-def _sum(costs: Iterable[float | None]) -> float | None:
-    """Of those that are known; None where none is."""
+def _sum(costs: list[float | None]) -> float | None:
+    """Of those that are known; None where there are some, and none is known."""
     known = [cost for cost in costs if cost is not None]
-    return sum(known) if known else None
+    return sum(known) if known or not costs else None

@@ -200,8 +200,8 @@ def thresholds(job: Job) -> None:
     artifacts.write_table(target, found, "thresholds", stands_for)
 
 
-def simulate(job: Job, *, attempt: int = 1) -> None:
-    """Simulate one shard of the test set for all time steps, unless a former attempt in the same group finished it."""
+def simulate(job: Job) -> None:
+    """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
     from bsnn import engines, protocols, readout, simulate, spiking, tries
 
     settle(job)
@@ -209,8 +209,8 @@ def simulate(job: Job, *, attempt: int = 1) -> None:
     made = {"spikes": job.paths.spikes(*where), "predictions": job.paths.predictions(*where)}
     stands_for = identity.simulate(job.config, job.experiment, job.weights, job.seed, job.percentile)
     kept = job.paths.tries(job.name, job.weights, job.seed, job.percentile)
-    if attempt > 1 and tries.take(kept, made, stands_for):
-        logger.info("taken from a former try of the group, which finished it")
+    if tries.take(kept, made, stands_for):
+        logger.info("taken from a former try, which finished it: %s (`bsnn clean` removes it)", kept)
         return
     experiment, device, compute = job.experiment, _device(job), job.config.compute
     trained = inputs.network(job)

@@ -1,8 +1,8 @@
 """Shards that finished in a submission which failed all the same: the next try of their group takes them as they are.
 
 Snakemake makes a failed group anew as a whole, and removes the outputs of its finished shards before. Within a SLURM
-job each finished shard is therefore kept under a second name beside the checkpoints, as a hard link: it takes no space
-while the output is there. `bsnn clean` removes it.
+job each finished shard is therefore kept under a second name beside the checkpoints, as a hard link, and a job of the
+same settings takes it back. `bsnn clean` removes what is kept.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def keep(folder: Path, paths: Iterable[Path]) -> None:
 
     A file system without hard links keeps nothing, and says so in the log.
     """
-    if "SLURM_JOB_ID" not in os.environ:
+    if not _in_slurm():
         return
     try:
         for path in paths:
-            _link(path, folder / path.name)
-    except OSError as error:
+            artifacts.link(path, folder / path.name)
+    except ArtifactError as error:
         logger.info("nothing is kept for another try: %s", error)
 
 
 def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any]) -> bool:
-    """Give kept files their own names again.
+    """Give kept files their own names again; only within a SLURM job.
 
     Args:
         folder: where they are kept.
@@ -45,22 +45,18 @@ def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any])
         Whether all were there, and whole.
     """
     kept = {kind: folder / path.name for kind, path in paths.items()}
-    if not all(path.is_file() for path in kept.values()):
+    if not _in_slurm() or not all(path.is_file() for path in kept.values()):
         return False
     try:
         for kind, path in kept.items():
             artifacts.read_table(path, kind, {}, stands_for)
+        for kind, path in paths.items():
+            artifacts.link(kept[kind], path)
     except ArtifactError as error:
         logger.warning("made anew: %s", error)
         return False
-    for kind, path in paths.items():
-        _link(kept[kind], path)
     return True
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file, whatever had it before."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.link.tmp")
-    os.link(source, temporary)
-    temporary.replace(target)
+def _in_slurm() -> bool:
+    return "SLURM_JOB_ID" in os.environ

@@ -77,7 +77,12 @@ class Lab:
             process.wait(timeout=600)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == 0, (checkout / "snakemake.out").read_text() + self.command("squeue")
+            process.wait()
+            waiting = self.command("squeue")
+            for job in self.active(checkout):
+                self.command("scancel", str(job))
+            pytest.fail((checkout / "snakemake.out").read_text() + waiting)
+        assert process.returncode == 0, (checkout / "snakemake.out").read_text()
 
     def run(self, checkout: Path, *arguments: str) -> None:
         self.finish(checkout, self.start(checkout, *arguments))

@@ -58,6 +58,13 @@ def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
     }
 
 
+def test_sum_of_what_was_not_measured_is_no_zero() -> None:
+    """Usual after `--until data`: what is done costs nothing more, and what is to do is not known."""
+    done, ahead = plan.Stage("a", "data", 1, 0, 0.5, 1.0, 9.0), plan.Stage("a", "train", 0, 2, None, None, None)
+    assert cells(plan.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
+    assert cells(plan.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
+
+
 def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:
     settings = config.validate(merge(TINY, changes))
     found = plan.stages(settings, root, root / "none", target)

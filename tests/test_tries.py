@@ -1,5 +1,6 @@
 """Another try of a group of shards takes those that were finished, and only whole ones of the same settings."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -37,26 +38,40 @@ def finished(ready: Job, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     return found
 
 
-def simulated_anew(job: Job, caplog: pytest.LogCaptureFixture, attempt: int) -> bool:
+def simulated_anew(job: Job, caplog: pytest.LogCaptureFixture) -> bool:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="bsnn"):
-        stages.simulate(job, attempt=attempt)
+        stages.simulate(job)
     return any(record.message.startswith("engine ") for record in caplog.records)
 
 
-def test_second_try_takes_what_the_first_finished(
+def test_next_job_takes_what_another_finished(
     ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not simulated_anew(ready, caplog, attempt=2)
+    assert not simulated_anew(ready, caplog)
     assert "taken from a former try" in caplog.text
     assert {path: path.read_bytes() for path in finished} == finished
+    assert not simulated_anew(ready, caplog), "once more, over what is there"
+    assert not [path for path in ready.root.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_first_try_simulates_whatever_is_kept(
-    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture
+def test_outside_of_slurm_it_is_simulated(
+    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who removes a result and asks for it again gets a new one."""
-    assert simulated_anew(ready, caplog, attempt=1)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert simulated_anew(ready, caplog)
+    assert all(os.stat(path).st_nlink == 1 for path in finished)
+
+
+def test_folder_that_cannot_be_linked_to_costs_the_simulation_alone(
+    ready: Job, finished: dict[Path, bytes], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert simulated_anew(ready, caplog)
+    assert "no hard links here" in caplog.text
     assert all(path.is_file() for path in finished)
 
 
@@ -67,7 +82,7 @@ def test_what_is_not_whole_is_made_anew(
     [path, _] = finished
     kept = ready.paths.tries("tiny", "full", 0, 99.0) / path.name
     kept.write_bytes(kept.read_bytes()[:1000]) if damage == "short" else kept.unlink()
-    assert simulated_anew(ready, caplog, attempt=2)
+    assert simulated_anew(ready, caplog)
     assert all(path.is_file() for path in finished)
 
 
@@ -83,6 +98,6 @@ def test_kept_shards_are_not_needed(ready: Job, finished: dict[Path, bytes]) -> 
     """`bsnn clean` names their folder, once, and removes it."""
     folder = ready.paths.tries("tiny", "full", 0, 99.0)
     found = [item for item in inventory.artifacts(SETTINGS, ready.root) if folder in (item.path, *item.path.parents)]
-    assert [(item.path, item.needed) for item in found] == [(folder, False)]
+    assert [(item.path, item.size > 0, item.needed) for item in found] == [(folder, True, False)]
     found[0].remove()
     assert not folder.exists()

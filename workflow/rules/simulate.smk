@@ -23,6 +23,5 @@ rule simulate:
     resources:
         mem_mb=each_try(2000 + CONFIG.compute.memory_mib),
         runtime=each_try(120),
-        attempt=each_try(1),  # what the try before has finished is not made again
     script:
         "../scripts/simulate.py"
