@@ -34,8 +34,12 @@ READOUT = "readout"
 UNSAID = "soft reset, firing at the threshold, initial potentials, signed spikes, biases of pools (they are metadata)"
 
 
-def graph(network: SpikingNetwork) -> nir.NIRGraph:
+def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
     """NIR graph of a converted network.
+
+    Args:
+        network: the converted network.
+        about: where it comes from, for the graph's metadata.
 
     Raises:
         ConversionError: a maximum pool or bursts, which NIR lacks, or a bias of single neurons.
@@ -56,7 +60,7 @@ def graph(network: SpikingNetwork) -> nir.NIRGraph:
     nodes[READOUT] = nir.Linear(network.readout.cpu().numpy())
     nodes["output"] = nir.Output({"output": np.array([network.classes])})
     names = list(nodes)
-    return nir.NIRGraph(nodes, list(pairwise(names)), metadata={"bsnn": UNSAID})
+    return nir.NIRGraph(nodes, list(pairwise(names)), metadata={"bsnn": UNSAID, "about": about})
 
 
 def _flatten(shape: tuple[int, ...]) -> nir.Flatten:
@@ -167,8 +171,13 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def write(path: str | Path, source: SpikingNetwork) -> None:
+def write(path: str | Path, source: SpikingNetwork, about: str = "") -> None:
     """Write the network as NIR (HDF5), whole or not at all, and warn of what the format cannot say.
+
+    Args:
+        path: file to write.
+        source: the converted network.
+        about: where it comes from, for the graph's metadata.
 
     Raises:
         ConversionError: see `graph`.
@@ -176,10 +185,10 @@ def write(path: str | Path, source: SpikingNetwork) -> None:
     """
     import nir
 
-    made = graph(source)
+    made = graph(source, about)
     with artifacts.replacing(path) as temporary:
         nir.write(temporary, made)
-    logger.warning("%s: NIR's neurons know none of these: %s", path, UNSAID)
+    logger.warning("%s: NIR's neurons know none of these, as far as the network has them: %s", path, UNSAID)
 
 
 def read(path: str | Path) -> SpikingNetwork:

@@ -163,5 +163,6 @@ def _simulation(folder: Path) -> str:
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
     "latency": partial(_latency, "cifar100-cpu", "binary"),
+    "whole": partial(_latency, "cifar100-cpu-all", "binary"),
     "simulation": _simulation,
 }

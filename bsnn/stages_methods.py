@@ -37,8 +37,7 @@ class MethodJob(stages.Job):
     def __post_init__(self) -> None:
         super().__post_init__()
         settings = self.experiment.latency
-        if self.method not in settings.names:
-            raise ConfigError(f"there is no method '{self.method}'; methods: {', '.join(settings.names)}")
+        settings.method(self.method)
         if self.method not in settings.names_for(self.weights):
             raise ConfigError(f"method '{self.method}' is for full-precision networks only, not for binary weights")
         if self.steps not in settings.runs(self.method):

@@ -49,7 +49,7 @@ def import_checkpoint(
 
 
 def export_checkpoint(
-    file: CheckpointFile,
+    file: Annotated[Path, typer.Argument(help="File to write (.pth.tar).")],
     experiment: ExperimentOption,
     weights: Kind = "full",
     seed: Seed = 0,
@@ -75,12 +75,17 @@ def export_nir(
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
-    """Export a converted network as NIR."""
+    """Export a converted network as NIR; thresholds at latency.percentile, unless the method says otherwise."""
     from bsnn import nir_graph, stages_search
 
     with log.job():
         job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
         settings = job.experiment.latency
-        network, _ = stages_search.Bench(job, None).converted(settings.method(name), steps or max(settings.time))
-        nir_graph.write(file, network)
-        typer.echo(f"exported: {file}")
+        switches, steps = settings.method(name), steps or max(settings.time)
+        network, _ = stages_search.Bench(job, None).converted(switches, steps)
+        percentile = switches.percentile_at(steps, settings.percentile)
+        thresholds = f"percentile {percentile:g}" if switches.threshold == "percentile" else switches.threshold
+        fitted = f", T = {steps}" if switches.per_time else ""
+        about = f"{experiment}, {weights} weights, seed {seed}, method {name}, thresholds by {thresholds}{fitted}"
+        nir_graph.write(file, network, about)
+        typer.echo(f"exported: {file} ({about})")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from bsnn.config.values import Name, Percentile, Population, Section, Several, Weights
+from bsnn.errors import ConfigError
 
 
 class Activations(Section):
@@ -206,7 +207,13 @@ class Latency(Section):
         return self
 
     def method(self, name: str) -> Method:
-        """Switches of a method."""
+        """Switches of a method.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        if name not in self.names:
+            raise ConfigError(f"there is no method '{name}'; methods: {', '.join(self.names)}")
         return Method() if name == "baseline" else self.methods[name]
 
     def runs(self, name: str) -> list[int]:
