@@ -163,6 +163,8 @@ def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
     """A folder has no checksum, so another path is another data set. Files stand in for a run's artifacts."""
     here, elsewhere = (merge(TINY, tiny(data={"name": "folder", "path": path})) for path in ("a", "b"))
     folder = checkout(tmp_path / "clone", here)
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
     networks = {"data": 1, "train": 1, "binarize": 1}
     assert planned(folder, "networks") == networks
     paths = Paths(validate(here), folder / "results")
