@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from bsnn import artifacts, config, errors, log, stopping
+from bsnn import config, errors, log, stopping
 from bsnn.errors import ConfigError
 
 Found = dict[str, Any] | None
@@ -81,13 +80,3 @@ def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence
     """What each process does; one alone is the job's own and writes to its logs already."""
     with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
         return function(fabric)
-
-
-def leave(thing: object, path: Path) -> None:
-    """Write for another process what `torch.load` reads: weights, or something to run.
-
-    Raises:
-        ArtifactError: the file cannot be written.
-    """
-    with artifacts.replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(thing, file)  # to a path, a full disk is a failed assertion

@@ -19,7 +19,7 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import binarize, checkpoint, config, identity, log, processes, recipe, stopping
+from bsnn import artifacts, binarize, checkpoint, config, identity, log, processes, recipe, stopping
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
 from bsnn.loop import Job, Loop
@@ -67,27 +67,26 @@ def fit(
     """
     job = Job(experiment, weights, seed, data, compute, checkpoints, start)
     with checkpoint.exclusive(checkpoints):
-        found = elsewhere() if elsewhere is not None else _here(job, log.files())
+        found = take_part(job, log.files()) if elsewhere is None else elsewhere()
         found = found or torch.load(checkpoints / HANDED_OVER, weights_only=True)
     shape = (3, data.image_size, data.image_size)
     trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
     return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
 
 
-def take_part(job: Job, logs: Sequence[str]) -> None:
-    """Train on the devices of this node, as one of several; the first process of all leaves the result in a file.
+def take_part(job: Job, logs: Sequence[str]) -> processes.Found:
+    """Train on the devices of this machine: all that there are, or those of one node among several.
 
     Args:
         job: what to train, the same on all nodes.
         logs: the job's log files.
 
+    Returns:
+        The result of one process alone; the first of several leaves it in a file, HANDED_OVER.
+
     Raises:
         BsnnError: as `fit`.
     """
-    _here(job, logs)
-
-
-def _here(job: Job, logs: Sequence[str]) -> dict[str, Any] | None:
     return processes.run(partial(_run, job=job), job.recipe, job.compute, logs)
 
 
@@ -123,7 +122,8 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     if fabric.world_size == 1:
         return found
     if fabric.is_global_zero:
-        processes.leave(found, job.checkpoints / HANDED_OVER)
+        with artifacts.replacing(job.checkpoints / HANDED_OVER) as temporary, temporary.open("wb") as file:
+            torch.save(found, file)  # to a path, a full disk is a failed assertion
     fabric.barrier()  # srun ends whoever outlives the others for long
     return None
 
