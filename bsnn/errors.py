@@ -27,3 +27,9 @@ class EngineError(BsnnError):
 
 class Interrupted(BsnnError):
     """A signal asked for the end; what was done so far is kept."""
+
+
+def again(name: str, message: str) -> BsnnError:
+    """An error that another process raised, by the name of its class."""
+    classes: dict[str, type[BsnnError]] = {kind.__name__: kind for kind in (BsnnError, *BsnnError.__subclasses__())}
+    return classes.get(name, BsnnError)(message)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP*X"
 NAMES = {"full": "full-precision", "binary": "binary"}
 COLOURS = {"full": "#0072B2", "binary": "#D55E00"}  # Okabe and Ito's blue and vermillion
-MANY = 8  # layers from which on their names are written smaller
+MANY = 8  # layers from which on their names stand upright
 LONG = 32  # steps from which on time is drawn on a logarithmic axis
 
 
@@ -122,16 +122,7 @@ def spikes_by_layer(results: Results) -> Figure:
         layers = list(part["layer"].unique())
         for style, group in _percentiles(part, frame):
             axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **style)
-        upright = len(layers) > MANY
-        axis.set_xticks(
-            range(len(layers)),
-            layers,
-            rotation=90 if upright else 45,
-            ha="right",
-            va="center" if upright else "top",
-            rotation_mode="anchor",
-        )
-        axis.set_xlabel("layer")
+        _layer_axis(axis, layers)
     figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
     figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
     _legend(figure, figure.axes[0], "percentile")
@@ -139,44 +130,32 @@ def spikes_by_layer(results: Results) -> Figure:
 
 
 def rates(results: Results) -> Figure:
-    """Threshold x firing rate against the ANN's mean activation, a point a layer; on the diagonal they agree."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
+    """Threshold x firing rate over the ANN's mean activation, layer by layer; at 1 they agree."""
     frame = results["rates"]
-    shown = frame[(frame["estimate"] > 0) & (frame["activation"] > 0)]  # a logarithm has no place for silent layers
-    figure, panels = _by_weights(frame, height=3.5, sharex=True)
-    ends = _decades(shown[["estimate", "activation"]])
-    for axis, weights, _ in panels:
-        part = shown[shown["weights"] == weights]
-        axis.plot(ends, ends, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+    figure, panels = _by_weights(frame)
+    for axis, _, part in panels:
+        layers = list(part["layer"].unique())
+        axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
         for style, group in _percentiles(part, frame):
-            axis.plot(group["activation"], group["estimate"], linestyle="none", alpha=0.85, **style)
-        _name_layers(axis, part)
-        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
-        for direction in (axis.xaxis, axis.yaxis):
-            direction.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            direction.set_major_formatter(StrMethodFormatter("{x:g}"))
-            direction.set_minor_locator(NullLocator())
-        axis.set_xlabel("ANN mean activation")
-    figure.axes[0].set_ylabel("threshold × firing rate")
+            axis.plot([layers.index(layer) for layer in group["layer"]], group["ratio"], **style)
+        _layer_axis(axis, layers)
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].set_ylabel("threshold × firing rate / activation")
     _legend(figure, figure.axes[0], "percentile")
     return figure
 
 
-def _decades(values: pd.DataFrame) -> tuple[float, float]:
-    """Ends of a logarithmic axis that leaves room around the values."""
-    if values.empty:
-        return 0.1, 1.0
-    return float(values.to_numpy().min()) / 1.8, float(values.to_numpy().max()) * 1.8
-
-
-def _name_layers(axis: Axes, part: pd.DataFrame) -> None:
-    """Each layer's name once, below its lowest point; the number alone where there are many."""
-    short = part["layer"].nunique() > MANY
-    for layer, activation, estimate in part.groupby("layer", sort=False)[["activation", "estimate"]].min().itertuples():
-        name = layer.removeprefix("conv") if short else layer
-        place = (activation, estimate)
-        axis.annotate(name, place, (4, -4), textcoords="offset points", va="top", fontsize=7, color="#666666")
+def _layer_axis(axis: Axes, layers: list[str]) -> None:
+    upright = len(layers) > MANY
+    axis.set_xticks(
+        range(len(layers)),
+        layers,
+        rotation=90 if upright else 45,
+        ha="right",
+        va="center" if upright else "top",
+        rotation_mode="anchor",
+    )
+    axis.set_xlabel("layer")
 
 
 def training(results: Results) -> Figure:
@@ -222,8 +201,8 @@ FIGURES: dict[str, Picture] = {
     ),
     "rates": Picture(
         rates,
-        "Threshold × firing rate against the ANN's mean activation, a point for each layer. On the dashed line the "
-        "spiking layer carries the activation that it stands for. Layers without any spike are not shown.",
+        "Threshold × firing rate, as a share of the ANN's mean activation, layer by layer. On the dashed line the "
+        "spiking layer carries the activation that it stands for.",
     ),
     "training": Picture(
         training,

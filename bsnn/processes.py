@@ -47,7 +47,7 @@ def run(
         if not mark:
             raise
         name, _, message = ours.partition(": ")
-        raise getattr(errors, name)(message.strip()) from error
+        raise errors.again(name, message.strip()) from error
     return found
 
 

@@ -106,6 +106,15 @@ def test_one_value_stands_for_a_list() -> None:
     assert (loaded.percentile, loaded.time, loaded.seeds, loaded.weights) == ([99.5], [50], [3], ["binary"])
 
 
+def test_a_fault_of_several_experiments_is_told_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(FILE, changed("experiments.imagenet.train.epochs", -1))
+    faults = str(caught.value).splitlines()[1:]
+    assert len(faults) == 1
+    assert "experiments.imagenet.train.epochs: " in faults[0]
+    assert "the same in imagenet-original, imagenet-average-after" in faults[0]
+
+
 def test_extends_lays_changes_over_the_parent() -> None:
     loaded = config.load(FILE)
     short, whole = loaded.experiments["cifar100-short"], loaded.experiments["cifar100"]

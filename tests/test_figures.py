@@ -63,19 +63,21 @@ def test_long_times_are_on_a_logarithmic_axis(tmp_path: Path) -> None:
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8", "16", "32"]
 
 
-def test_rates_leave_silent_layers_out(results: tables.Results) -> None:
+def test_rates_are_shares_of_the_activations(results: tables.Results) -> None:
     frame = results["rates"].copy()
     silent = (frame["weights"] == "full") & (frame["layer"] == "fc1")
-    frame.loc[silent, "estimate"] = 0.0
+    frame.loc[silent, "ratio"] = 0.0
     changed = tables.Results(results.config, results.name, {**results.frames, "rates": frame})
     axis = figures.rates(changed).axes[0]
-    points = [line for line in axis.lines if line.get_label() in ("99", "100")]
-    assert [len(line.get_xdata()) for line in points] == [1, 1]  # conv1 alone
-    assert {text.get_text() for text in axis.texts} == {"conv1"}
+    (points,) = (line for line in axis.lines if line.get_label() == "99")
+    expected = frame[(frame["weights"] == "full") & (frame["percentile"] == 99)]["ratio"].tolist()
+    assert points.get_ydata().tolist() == expected
+    assert expected[-1] == 0
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["conv1", "fc1"]
 
 
 def test_rates_of_an_entirely_silent_network_are_still_drawn(results: tables.Results, tmp_path: Path) -> None:
-    frame = results["rates"].assign(estimate=0.0)
+    frame = results["rates"].assign(estimate=0.0, ratio=0.0)
     figures.draw(tables.Results(results.config, results.name, {**results.frames, "rates": frame}), tmp_path)
     assert (tmp_path / "rates.svg").stat().st_size > 0
 

@@ -83,17 +83,28 @@ def _known(location: tuple[int | str, ...]) -> str:
 
 
 def _message(error: ValidationError) -> str:
-    """One line a fault: key, what is wrong or allowed, and the value found."""
-    lines = []
+    """One line a fault: key, what is wrong or allowed, the value found, and who else has it, by `extends` mostly."""
+    places: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"])
         found = fault.get("input")
         shown = "" if isinstance(found, Mapping | BaseModel) else f" (found {found!r})"
         what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             what = f"unknown key; known here: {_known(fault['loc'])}"
-        lines.append(f"{where}: {what}{shown}" if where else what)
+        place = tuple(str(part) for part in fault["loc"])
+        experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 2 else ""
+        key = ".".join(place[2:] if experiment else place)
+        places.setdefault((key, what + shown), []).append(experiment)
+    lines = [_line(key, what, experiments) for (key, what), experiments in places.items()]
     return "\n  ".join(["the configuration is not valid:", *lines])
+
+
+def _line(key: str, what: str, experiments: list[str]) -> str:
+    """A fault at a key of one or more experiments ("" for none)."""
+    first, *others = experiments
+    where = f"experiments.{first}.{key}" if first else key
+    also = f"; the same in {', '.join(others)}" if others else ""
+    return f"{where}: {what}{also}" if where else what
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
