@@ -31,5 +31,5 @@ class Interrupted(BsnnError):
 
 def again(name: str, message: str) -> BsnnError:
     """An error that another process raised, by the name of its class."""
-    classes: dict[str, type[BsnnError]] = {kind.__name__: kind for kind in (BsnnError, *BsnnError.__subclasses__())}
+    classes = {kind.__name__: kind for kind in BsnnError.__subclasses__()}
     return classes.get(name, BsnnError)(message)

@@ -27,7 +27,7 @@ VERSION = {
     "simulate": 1,
     "results": 1,
     "method": 1,
-    "latency": 1,
+    "latency": 2,  # 2: standard error of the drop, and agreement
     "search": 1,
     "exit": 1,
     "paper": 1,

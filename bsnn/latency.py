@@ -113,7 +113,8 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
     """All tables.
 
     Returns:
-        latency: weights, method, T, accuracy, ann, drop (percent, points), spikes (an image, until T);
+        latency: weights, method, T, accuracy, ann (percent), drop and its standard error over images (points),
+            agreement with the ANN's predictions (percent of images), spikes (an image, until T);
         latency_costs: weights, method, T, operations of an image until T, and nanojoules by preset;
         latency_operations: weights, method, T (as simulated), layer, step, quantity, value;
         latency_errors: weights, method, T, layer, and the errors of bsnn.analysis.
@@ -145,16 +146,17 @@ def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _accuracies(run: Run) -> Iterator[dict[str, object]]:
     found = run.simulation()
-    ann = 100 * found.ann_correct / found.images
     for time in run.times:
-        accuracy = 100 * found.correct[time - 1] / found.images
+        drop, error = found.drop(time)
         yield {
             "weights": run.weights,
             "method": run.method,
             "T": time,
-            "accuracy": accuracy,
-            "ann": ann,
-            "drop": ann - accuracy,
+            "accuracy": found.accuracy[time - 1],
+            "ann": found.ann_accuracy,
+            "drop": drop,
+            "drop_se": error,
+            "agreement": found.agreement(time),
             "spikes": found.spikes[:, :time].sum() / found.images,
         }
 

@@ -65,7 +65,9 @@ def test_what_reruns(finished: Path, tmp_path: Path, changes: dict[str, Any], ex
 def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
     paths = Paths(validate(settings()), finished / "results")
     table = pd.read_csv(finished / "results/tiny/tables/latency.csv")
-    assert list(table.columns) == ["weights", "method", "T", "accuracy", "ann", "drop", "spikes"]
+    assert list(table.columns) == [
+        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
+    ]
     assert list(zip(table["method"], table["T"], strict=True)) == [
         (method, time) for method in ("baseline", *METHODS) for time in (2, 8)
     ]
@@ -80,7 +82,11 @@ def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
         assert len(predicted) == 50
         assert row.accuracy == pytest.approx(100 * np.mean(predicted == predictions["label"]))
         assert row.ann == pytest.approx(100 * np.mean(predictions["ann"] == predictions["label"]))
+        assert row.agreement == pytest.approx(100 * np.mean(predicted == predictions["ann"]))
         assert row.drop == pytest.approx(row.ann - row.accuracy)
+        right = predictions["label"].to_numpy()
+        lost = (predictions["ann"].to_numpy() == right).astype(int) - (predicted == right).astype(int)
+        assert row.drop_se == pytest.approx(100 * np.std(lost) / 50**0.5)
         sent = spikes.loc[spikes["step"] <= row.T, "spikes"].sum() / 50
         assert row.spikes == pytest.approx(sent)
         assert costs.loc[(row.method, row.T), "spikes"] == pytest.approx(sent)
