@@ -11,7 +11,7 @@ With a straight-through sign, autograd gives XNOR-Net's gradient
 
 but for XNOR-Net's factor (1 - 1/C_in) * n * 1e9, one constant a layer. (Its mask |W_i| <= 1 never acts on clipped
 latents.) Adam is blind to such a factor, except that it makes L2 and eps vanish: binary latents therefore get no
-weight decay and a small eps (see bsnn.recipe).
+weight decay and a small eps (see bsnn.training.recipe).
 """
 
 from __future__ import annotations

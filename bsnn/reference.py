@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import artifacts, identity, latency, provenance
+from bsnn import artifacts, identity, provenance
 from bsnn.config import Config, Weights
 from bsnn.errors import ArtifactError
-from bsnn.tables import Results
+from bsnn.tables import Results, latency
 
 KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_summary", "training")
 FOLDER = Path("results/reference")

@@ -15,10 +15,11 @@ import pytest
 import torch
 from images_for_tests import TRAINING, VALIDATION, WNIDS, imagenet, spoil, validation_name, write_list
 
-from bsnn import artifacts, config, datasets, identity, stages, train
+from bsnn import artifacts, config, datasets, identity, stages
 from bsnn.errors import DataError
 from bsnn.tables import gather
 from bsnn.tables.origins import origins
+from bsnn.training import train
 
 RECIPE = {"epochs": 1, "batch_size": 8, "optimiser": {"lr": 0.05}, "augment": {"resized_crop": True, "flip": True}}
 SHARDS = 2

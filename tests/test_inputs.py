@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import inputs, stages, stages_methods, stages_search
+from bsnn import inputs, stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError
+from bsnn.stages import methods as stages_methods
+from bsnn.stages import search as stages_search
 
 
 def settings(**sections: Any) -> Config:

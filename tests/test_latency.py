@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, config, identity, latency
+from bsnn import artifacts, config, identity
 from bsnn.config import merge
+from bsnn.tables import latency
 
 ERRORS = dict.fromkeys((*latency.ERRORS, "activation"), 0.5)
 

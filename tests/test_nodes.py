@@ -18,9 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from workflow_for_tests import TINY
 
-from bsnn import checkpoint, log, nodes, stages
+from bsnn import log, stages
 from bsnn.config import merge, validate
 from bsnn.errors import BsnnError, ConfigError
+from bsnn.stages import nodes
+from bsnn.training import checkpoint
 
 SRUN = """#!/bin/sh
 # Two tasks, as `srun --nodes=2 --ntasks-per-node=1` starts them. On SIGTERM it kills them, as srun does; SLURM itself

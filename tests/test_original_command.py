@@ -24,7 +24,7 @@ from bsnn import artifacts, cli, config, stages, tables
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
 from bsnn.original import checkpoint, command
-from bsnn.recipe import derived_seed
+from bsnn.training.recipe import derived_seed
 
 # As it stands in the authors' README, which gives no --time.
 SAMPLE = (

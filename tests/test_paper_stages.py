@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages, stages_paper
+from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
+from bsnn.stages import paper as stages_paper
 
 CHANGES: dict[str, Any] = {
     "run": ["tiny", "tiny-original"],

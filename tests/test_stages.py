@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages, stages_methods
+from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
+from bsnn.stages import methods as stages_methods
 
 WILDCARDS = {"experiment": "tiny", "weights": "binary", "seed": "3", "key": "0123456789ab"}
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import datasets, protocols, stages, stages_methods, stages_search
+from bsnn import datasets, protocols, stages
 from bsnn.config import Method, merge, validate
 from bsnn.errors import ConfigError
+from bsnn.stages import methods as stages_methods
+from bsnn.stages import search as stages_search
 
 METHODS = {"half": {"initial": 0.5}, "fitted": {"shift": True}}
 SEARCH = {"time": 4, "images": 60, "percentiles": [98.0, 100.0]}

@@ -19,10 +19,11 @@ from test_train import _one_thread, same, train_until, trainer, undisturbed  # n
 from torch import Tensor
 from training_for_tests import COMPUTE, data_set, experiment
 
-from bsnn import checkpoint, config, loop, position, recipe, stopping, train
+from bsnn import config
 from bsnn.errors import Interrupted
 from bsnn.networks import VGG, Trained
-from bsnn.position import Position
+from bsnn.training import checkpoint, loop, position, recipe, stopping, train
+from bsnn.training.position import Position
 
 STEPS = 5  # of an epoch's training; then as many batches of evaluation as follows
 TEST_BATCHES = 4
@@ -181,7 +182,8 @@ TWO = """
 import sys
 from pathlib import Path
 from training_for_tests import data_set, experiment
-from bsnn import config, log, train
+from bsnn import config, log
+from bsnn.training import train
 if __name__ == "__main__":
     with log.job():
         two = config.Compute(accelerator="cpu", devices=2)

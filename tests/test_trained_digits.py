@@ -8,11 +8,12 @@ import torch
 from engine_checks import assert_equal, run
 from torch import Tensor
 
-from bsnn import activations, config, datasets, engines, spiking, thresholds, train
+from bsnn import activations, config, datasets, engines, spiking, thresholds
 from bsnn.config import Weights
 from bsnn.engines.torch_engine import TOLERANCE
 from bsnn.networks import Trained
 from bsnn.readout import Readout
+from bsnn.training import train
 
 STEPS, PERCENTILE = 100, 99.9
 EXPERIMENT = config.load(Path(__file__).parent.parent / "config.yaml").experiments["digits"]

@@ -87,7 +87,12 @@ def test_reordered_and_respelled_settings(scratch: Path) -> None:
 
 
 def test_touched_and_edited_sources(scratch: Path) -> None:
-    for name in ("bsnn/train.py", "bsnn/simulate.py", "workflow/scripts/train.py", "workflow/rules/simulate.smk"):
+    for name in (
+        "bsnn/training/train.py",
+        "bsnn/simulate.py",
+        "workflow/scripts/train.py",
+        "workflow/rules/simulate.smk",
+    ):
         path = scratch / name
         path.write_text(path.read_text() + "\n# a comment\n")
     for path in [*(scratch / "workflow/scripts").iterdir(), *(scratch / "results").rglob("data/*")]:

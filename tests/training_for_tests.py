@@ -59,7 +59,8 @@ def main() -> None:
     A test may kill the children. They are forks of a process that has computed nothing, so that all of them together
     import torch once.
     """
-    from bsnn import log, train
+    from bsnn import log
+    from bsnn.training import train
 
     for line in sys.stdin:
         child = os.fork()

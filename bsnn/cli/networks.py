@@ -76,7 +76,8 @@ def export_nir(
     changes: Changes = None,
 ) -> None:
     """Export a converted network as NIR; thresholds at latency.percentile, unless the method says otherwise."""
-    from bsnn import nir_graph, stages_search
+    from bsnn import nir_graph
+    from bsnn.stages import search as stages_search
 
     with log.job():
         job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)

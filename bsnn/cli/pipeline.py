@@ -91,7 +91,7 @@ def method(
     changes: Changes = None,
 ) -> None:
     """Convert by a method and simulate it on one shard of the test set."""
-    from bsnn import stages_methods
+    from bsnn.stages import methods as stages_methods
 
     with log.job():
         loaded = load(config_file, changes)
@@ -101,7 +101,7 @@ def method(
 
 def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write tables and figures of all methods of conversion, side by side."""
-    from bsnn import stages_methods
+    from bsnn.stages import methods as stages_methods
 
     run(stages_methods.tables, config_file, changes, experiment)
     run(stages_methods.figures, config_file, changes, experiment)
@@ -115,7 +115,7 @@ def search(
     changes: Changes = None,
 ) -> None:
     """Search the best switches for a wanted time or drop (latency.search), on held-out training images."""
-    from bsnn import stages_search
+    from bsnn.stages import search as stages_search
 
     run(stages_search.search, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
@@ -128,7 +128,7 @@ def early_exit(
     changes: Changes = None,
 ) -> None:
     """Accuracy against mean steps, the bound chosen on held-out training images (latency.early_exit)."""
-    from bsnn import stages_search
+    from bsnn.stages import search as stages_search
 
     run(stages_search.early_exit, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 

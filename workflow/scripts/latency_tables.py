@@ -1,7 +1,8 @@
 """Tables of methods of conversion."""
 
-from bsnn import log, stages, stages_methods
+from bsnn import log, stages
 from bsnn.config import validate
+from bsnn.stages import methods as stages_methods
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):

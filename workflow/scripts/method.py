@@ -1,7 +1,8 @@
 """Simulate a method of conversion on one shard of the test set."""
 
-from bsnn import log, stages_methods
+from bsnn import log
 from bsnn.config import validate
+from bsnn.stages import methods as stages_methods
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):

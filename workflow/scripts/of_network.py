@@ -1,7 +1,8 @@
 """A stage that chooses by held-out training images."""
 
-from bsnn import log, stages, stages_search
+from bsnn import log, stages
 from bsnn.config import validate
+from bsnn.stages import search as stages_search
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):

@@ -1,7 +1,8 @@
 """One of the paper's results, or the report of all."""
 
-from bsnn import log, stages, stages_paper
+from bsnn import log, stages
 from bsnn.config import validate
+from bsnn.stages import paper as stages_paper
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):

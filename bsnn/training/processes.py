@@ -11,8 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from bsnn import config, errors, log, stopping
+from bsnn import config, errors, log
 from bsnn.errors import ConfigError
+from bsnn.training import stopping
 
 Found = dict[str, Any] | None
 

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 
 from bsnn.errors import Interrupted
-from bsnn.position import Position, Running
+from bsnn.training.position import Position, Running
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,13 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import artifacts, binarize, checkpoint, config, identity, log, processes, recipe, stopping
+from bsnn import artifacts, binarize, config, identity, log
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
-from bsnn.loop import Job, Loop
 from bsnn.networks import VGG, Trained, scale_to_unit_variance_
 from bsnn.networks_io import assemble
+from bsnn.training import checkpoint, processes, recipe, stopping
+from bsnn.training.loop import Job, Loop
 
 logger = logging.getLogger(__name__)
 

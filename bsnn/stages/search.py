@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bsnn import artifacts, identity, inputs, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
-from bsnn.stages_methods import calibration_images, thetas
+from bsnn.stages.methods import calibration_images, thetas
 
 if TYPE_CHECKING:
     import torch

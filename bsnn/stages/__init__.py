@@ -113,8 +113,8 @@ def train(job: Job) -> None:
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
     """A trained network, and its history."""
-    from bsnn import nodes
-    from bsnn import train as training
+    from bsnn.stages import nodes
+    from bsnn.training import train as training
 
     found = _training(job, images)
     spread = partial(nodes.run, job) if job.config.compute.nodes > 1 else None
@@ -123,15 +123,15 @@ def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
 
 def take_part(job: Job, logs: Sequence[str]) -> None:
     """Train on this node, as one of several; its messages go to the job's log files."""
-    from bsnn import loop
-    from bsnn import train as training
+    from bsnn.training import loop
+    from bsnn.training import train as training
 
     settle(job)
     training.take_part(loop.Job(**_training(job, inputs.data_set(job))), logs)
 
 
 def _training(job: Job, images: DataSet) -> dict[str, Any]:
-    """What a training is told, by the names of bsnn.loop.Job."""
+    """What a training is told, by the names of bsnn.training.loop.Job."""
     experiment = job.experiment
     from_full = job.weights == "binary" and not experiment.binarize.from_scratch
     return {
@@ -202,7 +202,8 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
-    from bsnn import engines, protocols, readout, simulate, spiking, tries
+    from bsnn import engines, protocols, readout, simulate, spiking
+    from bsnn.stages import tries
 
     settle(job)
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)

@@ -138,14 +138,15 @@ def calibration_images(job: stages.Job, trained: Trained, split: Split, device: 
 
 def tables(job: stages.Job) -> None:
     """Gather all methods of the experiment into tables."""
-    from bsnn import latency
+    from bsnn.tables import latency
 
     latency.write(job.config, job.name, job.paths)
 
 
 def figures(job: stages.Job) -> None:
     """Draw the figures of methods from their tables."""
-    from bsnn import figures_latency, latency
+    from bsnn.figures import latency as figures_latency
+    from bsnn.tables import latency
 
     folder = job.paths.figures(job.name)
     figures_latency.draw(latency.load(job.paths.tables(job.name)), folder)

@@ -20,8 +20,9 @@ from typing import NoReturn
 
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from bsnn import artifacts, config, errors, log, stages, stopping
+from bsnn import artifacts, config, errors, log, stages
 from bsnn.errors import BsnnError, ConfigError
+from bsnn.training import stopping
 
 logger = logging.getLogger("bsnn")
 
@@ -34,7 +35,7 @@ MARK = "bsnn.errors "  # begins a line in which a node says its error
 def run(job: stages.Job) -> None:
     """Train on all devices of all nodes of the SLURM job that this process belongs to.
 
-    The first process leaves the result beside the checkpoints (`bsnn.train.HANDED_OVER`).
+    The first process leaves the result beside the checkpoints (`bsnn.training.train.HANDED_OVER`).
 
     Raises:
         ConfigError: no SLURM job of so many nodes; devices that are not there.

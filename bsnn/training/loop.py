@@ -1,7 +1,7 @@
 """One process's training loop: epochs of steps, with evaluation on the test images after each.
 
-Every random choice comes from a seed for its purpose and epoch (see bsnn.recipe), and what is summed up over an epoch
-stays on the device: a step never waits for it. Between steps a run may be stopped, and go on from there.
+Every random choice comes from a seed for its purpose and epoch (see bsnn.training.recipe), and what is summed up over
+an epoch stays on the device: a step never waits for it. Between steps a run may be stopped, and go on from there.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from bsnn import binarize, config, recipe
+from bsnn import binarize, config
 from bsnn.datasets import DataSet, Normalise, augment
 from bsnn.errors import BsnnError
 from bsnn.networks import VGG, Trained
-from bsnn.position import Position, Running
-from bsnn.stopping import Pauses
+from bsnn.training import recipe
+from bsnn.training.position import Position, Running
+from bsnn.training.stopping import Pauses
 
 logger = logging.getLogger(__name__)
 

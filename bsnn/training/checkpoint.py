@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bsnn import artifacts
 from bsnn.errors import ArtifactError, BsnnError
-from bsnn.position import Position
+from bsnn.training.position import Position
 
 logger = logging.getLogger(__name__)
 
