@@ -70,4 +70,4 @@ rule search:
 
 rule early_exit:
     input:
-        of_networks(PATHS.early_exit),
+        exit_results(),

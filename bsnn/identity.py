@@ -29,7 +29,8 @@ VERSION = {
     "method": 1,
     "latency": 2,  # 2: standard error of the drop, and agreement
     "search": 1,
-    "exit": 1,
+    "exit": 2,  # 2: beside the bounds, fewer steps for all images
+    "exits": 1,
     "paper": 1,
 }
 KEY_LENGTH = 12
@@ -248,8 +249,19 @@ def early_exit(config: Config, experiment: Experiment, weights: Weights, seed: i
         "stage": "exit",
         "version": VERSION["exit"],
         "settings": {k: v for k, v in canonical(settings.early_exit).items() if k != "method"},
+        "times": sorted(settings.time),
         "upstream": method(config, experiment, weights, seed, exit_method(settings), steps),
     }
+
+
+def early_exits(config: Config, name: str) -> dict[str, Any]:
+    """Identity of an experiment's table and figures of early exit."""
+    networks = {
+        f"{weights} {seed}": key(early_exit(config, config.experiments[name], weights, seed))
+        for weights in config.weights
+        for seed in config.seeds
+    }
+    return {"stage": "exits", "version": VERSION["exits"], "experiment": name, "networks": networks}
 
 
 def exit_method(settings: Latency) -> str:

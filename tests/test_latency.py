@@ -9,6 +9,7 @@ from workflow_for_tests import TINY
 
 from bsnn import artifacts, config, identity
 from bsnn.config import merge
+from bsnn.figures.latency import pareto
 from bsnn.tables import latency
 
 ERRORS = dict.fromkeys((*latency.ERRORS, "activation"), 0.5)
@@ -31,3 +32,9 @@ def test_errors_are_of_the_times_asked_for(tmp_path: Path, caplog: pytest.LogCap
         assert not caplog.records
         assert list(of_times([4, 8], tmp_path).errors()["time"]) == [8]
     assert f"{made.path('errors', 1)}: made before T = 4 was asked for" in caplog.text
+
+
+def test_pareto_front_has_what_nothing_beats() -> None:
+    frame = pd.DataFrame({"cost": [3, 1, 2, 2, 5, 4], "accuracy": [50.0, 10.0, 40.0, 30.0, 60.0, 50.0]})
+    assert list(pareto(frame, "cost").index) == [1, 2, 0, 4]  # 3: less accurate at its cost; 5: no better than 0
+    assert list(pareto(frame.assign(accuracy=0.0), "cost").index) == [1]

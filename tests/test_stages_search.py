@@ -11,7 +11,8 @@ from workflow_for_tests import TINY
 
 from bsnn import datasets, protocols, stages
 from bsnn.config import Method, merge, validate
-from bsnn.errors import ConfigError
+from bsnn.errors import ArtifactError, ConfigError
+from bsnn.figures.early_exit import curve
 from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
 
@@ -112,18 +113,45 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
     stages_search.early_exit(job())
     table = pd.read_csv(job().paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
     held, test = (table[table["images"] == images].reset_index(drop=True) for images in ("held-out", "test"))
-    assert list(held["bound"].iloc[1:]) == list(test["bound"].iloc[1:])
+    assert list(held["bound"].iloc[2:]) == list(test["bound"].iloc[2:])
     for part in (held, test):
-        assert part["mean_steps"].iloc[0] == 8
-        assert part["mean_steps"].iloc[1:].is_monotonic_increasing
+        assert part["mean_steps"].iloc[:2].tolist() == [8, 2]  # all images, without a bound
+        assert part["bound"].isna().tolist() == [True, True, *[False] * (len(part) - 2)]
+        assert part["mean_steps"].iloc[2:].is_monotonic_increasing
         assert (part["spikes"].iloc[1:] <= part["spikes"].iloc[0]).all()
-    enough = held[held["accuracy"] >= held["accuracy"].iloc[0] - 2.0]
+    allowed = held.drop(index=1)
+    enough = allowed[allowed["accuracy"] >= allowed["accuracy"].iloc[0] - 2.0]
     assert held.loc[held["chosen"], "mean_steps"].tolist() == [enough["mean_steps"].min()]
     assert test["chosen"].tolist() == held["chosen"].tolist()
     stages_methods.method(stages_methods.MethodJob(job().config, "tiny", method="half", steps=8))
     path = job().paths.method("predictions", "tiny", "full", 0, "half", 8, 1)
     whole = pd.read_parquet(path)
-    assert test["accuracy"].iloc[0] == pytest.approx(100 * (whole["predicted"].str[-1] == whole["label"]).mean())
+    spikes = pd.read_parquet(job().paths.method("spikes", "tiny", "full", 0, "half", 8, 1))
+    for row, step in ((0, 8), (1, 2)):
+        right = whole["predicted"].str[step - 1] == whole["label"]
+        assert test["accuracy"].iloc[row] == pytest.approx(100 * right.mean())
+        sent = spikes.loc[spikes["step"] <= step, "spikes"].sum() / len(whole)
+        assert test["spikes"].iloc[row] == pytest.approx(sent)
+
+
+def test_early_exit_of_all_networks_in_one_table_and_its_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    one = job(early_exit={**EXIT, "images": 50})
+    stages_search.early_exit(one)
+    stages_search.exit_results(one)
+    own = pd.read_csv(one.paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
+    table = pd.read_csv(folder / "results/tiny/tables/early_exit.csv")
+    pd.testing.assert_frame_equal(table, own.assign(weights="full", seed=0))
+    for name in ("early_exit", "early_exit_operations"):
+        assert (folder / f"results/tiny/figures/{name}.svg").stat().st_size > 0
+    axis = curve(table, "mean_steps", "mean steps").axes[0]
+    fixed, leaving, chosen, _ = axis.lines
+    assert fixed.get_xdata().tolist() == [2, 8]
+    assert len(leaving.get_xdata()) == table[table["images"] == "test"]["bound"].notna().sum()
+    assert len(chosen.get_xdata()) == 1
+    one.paths.early_exit("tiny", "full", 0).unlink()
+    with pytest.raises(ArtifactError, match="exit-"):
+        stages_search.exit_results(one)
 
 
 def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:

@@ -147,3 +147,25 @@ def test_bursts_are_for_full_precision_alone(finished: Path, tmp_path: Path) -> 
     table = pd.read_csv(folder / "results/tiny/tables/latency.csv").groupby("weights")["method"].unique()
     assert list(table["binary"]) == ["baseline", *METHODS]
     assert list(table["full"]) == ["baseline", *METHODS, *methods]
+
+
+def test_early_exit_reruns_what_changed(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    few = {"early_exit": {"method": "baseline", "images": 20}}
+    configure(folder, settings(**few))
+    run(folder, "early_exit")
+    table = pd.read_csv(folder / "results/tiny/tables/early_exit.csv")
+    assert set(table["images"]) == {"held-out", "test"}
+    assert (folder / "results/tiny/figures/early_exit.svg").stat().st_size > 0
+    assert planned(folder, "early_exit") == {}
+    for changes, expected in (
+        ({"early_exit": {**few["early_exit"], "loss": 3.0}}, {"find_exit": 1, "exit_results": 1}),
+        ({**few, "search": {"images": 10}}, {}),
+        ({**few, "methods": {}}, {}),
+    ):
+        configure(folder, settings(**changes))
+        assert planned(folder, "early_exit") == expected
+    configure(folder, settings(**few))
+    (folder / "results/tiny/figures/early_exit.svg").unlink()
+    assert planned(folder, "early_exit") == {"exit_results": 1}

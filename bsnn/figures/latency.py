@@ -69,21 +69,30 @@ def _with_costs(tables: Tables) -> pd.DataFrame:
 
 
 def operations(tables: Tables) -> Figure:
-    """Accuracy against effective operations of an image, points at each T."""
+    """Accuracy against effective operations of an image, points at each T; the Pareto front as a broad grey line."""
     return _against_cost(tables, "operations", "operations an image (millions)")
 
 
 def energy(tables: Tables) -> Figure:
-    """Accuracy against energy of arithmetic, points at each T."""
+    """Accuracy against energy of arithmetic, points at each T; the Pareto front as a broad grey line."""
     return _against_cost(tables, "nanojoules_45nm", "energy an image (nJ at 45 nm)")
 
 
 def _against_cost(tables: Tables, column: str, label: str) -> Figure:
-    figure = _accuracies(_with_costs(tables), column)
-    for axis in figure.axes:
+    frame = _with_costs(tables)
+    figure = _accuracies(frame, column)
+    for axis, weights in zip(figure.axes, frame["weights"].unique(), strict=True):
+        front = pareto(frame[frame["weights"] == weights], column)
+        axis.plot(front[column], front["accuracy"], color="#bbbbbb", linewidth=7, zorder=1.2, solid_joinstyle="round")
         axis.set_xscale("log")
         axis.set_xlabel(label)
     return figure
+
+
+def pareto(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows that no other row beats: none is more accurate at the same cost or less; by rising cost."""
+    ordered = frame.sort_values([column, "accuracy"], ascending=[True, False], kind="stable")
+    return ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-1.0)]
 
 
 def errors(tables: Tables) -> Figure:

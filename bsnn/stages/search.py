@@ -14,6 +14,7 @@ from bsnn.errors import ConfigError
 from bsnn.stages.methods import calibration_images, thetas
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch import Tensor
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bsnn.spiking import SpikingNetwork
 
 logger = logging.getLogger("bsnn")
+COSTS = ("spikes", "effective_macs", "effective_acs", "effective_binary_acs", "nanojoules_45nm")
 
 
 class Bench:
@@ -166,24 +168,31 @@ def early_exit(job: stages.Job) -> None:
     """Accuracy against mean steps and operations, for bounds on the margin; one is chosen on held-out images.
 
     The bounds are quantiles of the margins of held-out images at the last step. Of those that cost at most
-    `early_exit.loss` points there, the one with the fewest mean steps is chosen.
+    `early_exit.loss` points there, the one with the fewest mean steps is chosen. Beside them stands what all images
+    reach after each of `latency.time` steps, without a bound.
     """
     import pandas as pd
 
     settings = job.experiment.latency
-    name, steps = identity.exit_method(settings), max(settings.time)
+    name, times = identity.exit_method(settings), sorted(settings.time)
+    method = settings.method(name)
     held, test = Bench(job, settings.early_exit.images), Bench(job, None)
-    bounds = _bounds(held, settings.method(name), steps)
-    found = pd.DataFrame([_exit(held, settings.method(name), steps, bound, "held-out") for bound in (None, *bounds)])
+    bounds = _bounds(held, method, times[-1])
+    found, shown = _exits(held, method, times, bounds, "held-out"), _exits(test, method, times, bounds, "test")
     enough = found[found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss]
-    best = enough.sort_values("mean_steps", kind="stable")["bound"].iloc[0]
-    shown = pd.DataFrame([_exit(test, settings.method(name), steps, bound, "test") for bound in (None, *bounds)])
+    best = enough[_allowed(enough, times)].sort_values("mean_steps", kind="stable")["bound"].iloc[0]
     table = pd.concat([found, shown], ignore_index=True)
-    table["chosen"] = (table["bound"] == best) | (table["bound"].isna() & pd.isna(best))
+    same = (table["bound"] == best) | (table["bound"].isna() & pd.isna(best))
+    table["chosen"] = same & _allowed(table, times)
     path = job.paths.early_exit(job.name, job.weights, job.seed)
     artifacts.write_text(path.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
     stands_for = identity.early_exit(job.config, job.experiment, job.weights, job.seed)
     artifacts.write_table(path, table, "exit", stands_for, {"method": name})
+
+
+def _allowed(table: pd.DataFrame, times: list[int]) -> pd.Series:
+    """Rows that can be chosen: bounds, and all steps without one; not fewer steps for all images."""
+    return table["bound"].notna() | (table["mean_steps"] == times[-1])
 
 
 def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
@@ -198,20 +207,34 @@ def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
     return sorted({bound for bound in result.margin[:, -1].double().quantile(parts).tolist() if bound > 0})
 
 
-def _exit(bench: Bench, method: Method, steps: int, bound: float | None, images: str) -> dict[str, object]:
-    """What early exit at a bound reaches, and costs an image."""
+def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float], images: str) -> pd.DataFrame:
+    """What is reached, and what it costs an image: all steps, fewer steps for all images, and each bound."""
+    import pandas as pd
+
     from bsnn import accounting, methods, simulate
 
-    network, engine = bench.converted(method, steps)
-    result = simulate.run(engine, bench.batches(), steps, early_exit=bound, skipped=methods.skipped(method))
-    totals = accounting.totals(accounting.table(network, result.counts, result.images)).iloc[[-1]]
-    columns = ["spikes", "effective_macs", "effective_acs", "effective_binary_acs"]
-    return {
-        "images": images,
-        "bound": float("nan") if bound is None else bound,
-        "accuracy": bench.correct(result.predicted[:, -1]),
-        "ann": bench.ann,
-        "mean_steps": float(result.steps.double().mean()),
-        **{column: float(totals[column].iloc[0]) for column in columns},
-        "nanojoules_45nm": float(accounting.energy(totals).iloc[0]),
-    }
+    network, engine = bench.converted(method, times[-1])
+    skipped, parts = methods.skipped(method), []
+    for bound in (None, *bounds):
+        result = simulate.run(engine, bench.batches(), times[-1], early_exit=bound, skipped=skipped)
+        totals = accounting.totals(accounting.table(network, result.counts, result.images)).set_index("step")
+        steps = times[::-1] if bound is None else times[-1:]
+        costs = totals.assign(nanojoules_45nm=accounting.energy(totals)).loc[steps, list(COSTS)].reset_index(drop=True)
+        reached = {
+            "images": images,
+            "bound": float("nan") if bound is None else bound,
+            "accuracy": [bench.correct(result.predicted[:, step - 1]) for step in steps],
+            "ann": bench.ann,
+            "mean_steps": [float(result.steps.clamp(max=step).double().mean()) for step in steps],
+        }
+        parts.append(pd.DataFrame(reached).join(costs))
+    return pd.concat(parts, ignore_index=True)
+
+
+def exit_results(job: stages.Job) -> None:
+    """Early exit of all networks of the experiment, as one table and its figures."""
+    from bsnn.figures import early_exit as figures
+    from bsnn.tables import early_exit as tables
+
+    figures.draw(tables.collect(job.config, job.name, job.paths), job.paths.figures(job.name))
+    tables.write(job.config, job.name, job.paths)

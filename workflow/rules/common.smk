@@ -204,6 +204,10 @@ def for_exit(w):
     return ancient(str(PATHS.activations(*where(w))))
 
 
+def for_exit_results(w):
+    return [ancient(str(PATHS.early_exit(*place))) for place in experiments_of([w.experiment])]
+
+
 def of_networks(path):
     """A file of each network of the experiments that run."""
     return [str(path(*place)) for place in experiments_of(CONFIG.run)]
@@ -211,6 +215,12 @@ def of_networks(path):
 
 def latency_results():
     return [f"results/{name}/{file}" for name in CONFIG.run for file in ("tables/latency.csv", "figures/latency.svg")]
+
+
+def exit_results():
+    return [
+        f"results/{name}/{file}" for name in CONFIG.run for file in ("tables/early_exit.csv", "figures/early_exit.svg")
+    ]
 
 
 def notes_other(name, noting, of):

@@ -1,12 +1,14 @@
 # Needs: a trained network, its activation table, and the data set (training images for corrections, test images).
 # Makes, for each method of conversion, number of steps and shard of the test set:
 #   results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/{predictions,spikes,operations,errors}-{key}...
-# and from all of them results/{experiment}/tables/latency*.csv and figures/latency*.svg, noted in tables/latency.json.
+# and from all of them results/{experiment}/tables/latency*.csv and figures/latency*.svg, noted in tables/latency.json;
+# likewise search-{key} and exit-{key} of each network, and early_exit.csv and .svg of all.
 
 
 localrules:
     latency_tables,
     latency_figures,
+    exit_results,
 
 
 rule method:
@@ -113,5 +115,26 @@ rule find_exit:
         runtime=720,
     params:
         stage="early_exit",
+    script:
+        "../scripts/of_network.py"
+
+
+rule exit_results:
+    """Early exit of {wildcards.experiment}: table and figures."""
+    input:
+        stale=stale("tables/early_exit.json", identity.early_exits),
+        artifacts=for_exit_results,
+    output:
+        settings="results/{experiment}/tables/early_exit.json",
+        table="results/{experiment}/tables/early_exit.csv",
+        figure="results/{experiment}/figures/early_exit.svg",
+    log:
+        "logs/exit/{experiment}.results.log",
+    benchmark:
+        "logs/benchmarks/exit/{experiment}.results.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        stage="exit_results",
     script:
         "../scripts/of_network.py"

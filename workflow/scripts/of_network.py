@@ -1,4 +1,4 @@
-"""A stage that chooses by held-out training images."""
+"""A stage that chooses by held-out training images, or shows what was chosen."""
 
 from bsnn import log, stages
 from bsnn.config import validate
