@@ -29,7 +29,7 @@ class Interrupted(BsnnError):
     """A signal asked for the end; what was done so far is kept."""
 
 
-def again(name: str, message: str) -> BsnnError:
-    """An error that another process raised, by the name of its class."""
+def of_name(name: str, message: str) -> BsnnError:
+    """An error that another process raised, by the name of its class; of the base where this module has none."""
     classes = {kind.__name__: kind for kind in BsnnError.__subclasses__()}
     return classes.get(name, BsnnError)(message)

@@ -25,9 +25,9 @@ VERSION = {
     "activations": 1,
     "thresholds": 1,
     "simulate": 1,
-    "results": 1,
+    "results": 2,  # 2: rates as shares of activations, layer by layer
     "method": 1,
-    "latency": 2,  # 2: standard error of the drop, and agreement
+    "latency": 2,  # 2: standard error of the drop, agreement, Pareto front
     "search": 1,
     "exit": 2,  # 2: beside the bounds, fewer steps for all images
     "exits": 1,

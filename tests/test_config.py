@@ -4,10 +4,12 @@ import difflib
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bsnn import config
+from bsnn.config import merge
 from bsnn.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -106,13 +108,23 @@ def test_one_value_stands_for_a_list() -> None:
     assert (loaded.percentile, loaded.time, loaded.seeds, loaded.weights) == ([99.5], [50], [3], ["binary"])
 
 
-def test_a_fault_of_several_experiments_is_told_once() -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "also"),
+    [
+        ("imagenet.train.epochs", -1, "imagenet-original"),
+        ("imagenet.data.image_size", 223, "imagenet-original"),  # a fault of the experiment as a whole
+        ("digits.train.epochs", -1, "a-child, digits-original"),
+    ],
+)
+def test_a_fault_of_several_experiments_is_told_once(key: str, value: int, also: str) -> None:
+    """Where it stands, and which experiments inherit it, whichever comes first in the file; variants are not listed."""
+    raw = yaml.safe_load(FILE.read_text())
+    raw["experiments"] = {"a-child": {"extends": "digits"}, **raw["experiments"]}
     with pytest.raises(ConfigError) as caught:
-        config.load(FILE, changed("experiments.imagenet.train.epochs", -1))
-    faults = str(caught.value).splitlines()[1:]
-    assert len(faults) == 1
-    assert "experiments.imagenet.train.epochs: " in faults[0]
-    assert "the same in imagenet-original, imagenet-average-after" in faults[0]
+        config.validate(merge(raw, changed(f"experiments.{key}", value)))
+    (fault,) = str(caught.value).splitlines()[1:]
+    assert fault.strip().startswith(f"experiments.{key.partition('.')[0]}")
+    assert fault.endswith(f"; the same in {also}")
 
 
 def test_extends_lays_changes_over_the_parent() -> None:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from workflow_for_tests import TINY
@@ -32,6 +33,20 @@ def test_errors_are_of_the_times_asked_for(tmp_path: Path, caplog: pytest.LogCap
         assert not caplog.records
         assert list(of_times([4, 8], tmp_path).errors()["time"]) == [8]
     assert f"{made.path('errors', 1)}: made before T = 4 was asked for" in caplog.text
+
+
+def test_standard_error_of_the_mean_drop_over_seeds() -> None:
+    """Of four images, one loses under both seeds and one under the second: 1, 0.5, 0 and 0 in the mean."""
+    lost = [np.array([1, 0, 0, 0], np.int8), np.array([1, 1, 0, 0], np.int8)]
+    same = {"weights": "full", "method": "baseline", "T": 2, "ann": 100.0, "agreement": 50.0, "spikes": 1.0}
+    rows = [{**same, "accuracy": 100 - 25.0 * n, "drop": 25.0 * n, "lost": image} for n, image in enumerate(lost, 1)]
+    table = latency._latency(pd.DataFrame(rows), ["weights", "method", "T"])
+    assert list(table.columns) == [
+        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
+    ]
+    assert table["drop"].tolist() == [37.5]
+    variance = (0.625**2 + 0.125**2 + 2 * 0.375**2) / 3
+    assert table["drop_se"].tolist() == [pytest.approx(100 * (variance / 4) ** 0.5)]
 
 
 def test_pareto_front_has_what_nothing_beats() -> None:

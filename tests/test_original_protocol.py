@@ -212,30 +212,29 @@ def test_stretched_images_are_the_original_transform(tmp_path: Path) -> None:
         assert torch.equal(found[0], expected(picture))
 
 
-def run(delays: object, labels: list[int], predicted: list[list[int]], spikes: list[list[int]]) -> Simulation:
+def run(delays: object, labels: list[int], correct: list[int], spikes: list[list[int]]) -> Simulation:
     layers = tuple(f"conv{number}" for number in range(1, len(spikes) + 1))
     document = {"extra": {} if delays is None else {"delays": delays}}
-    classes, counts, neurons = np.array(labels), np.array(spikes), np.ones(len(spikes), np.int64)
-    return Simulation("full", 0, 99.0, classes, classes, np.array(predicted), layers, neurons, counts, (document,))
+    counts = np.array(spikes)
+    neurons = np.ones(len(spikes), np.int64)
+    return Simulation("full", 0, 99.0, np.array(labels), 0, np.array(correct), layers, neurons, counts, (document,))
 
 
 def test_delayed_is_a_shift_of_the_time_axis() -> None:
-    """Two layers that lag 1 and 3 steps, the read-out 4; before, class 0 is predicted."""
-    predicted = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 7, 8, 9]]
-    same = run([1, 3, 4], [0, 8], predicted, [[9, 8, 7, 6, 5, 4], [3, 2, 1, 0, 1, 2]])
+    """Two layers that lag 1 and 3 steps, the read-out 4; before, class 0 is predicted: two labels are 0."""
+    same = run([1, 3, 4], [0, 5, 0, 1], [2, 3, 4, 3, 1, 0], [[9, 8, 7, 6, 5, 4], [3, 2, 1, 0, 1, 2]])
     found = delayed(same, Path("x"))
-    assert found.predicted.tolist() == [[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 7, 8]]
-    assert found.accuracy.tolist() == [50, 50, 50, 50, 0, 50]
+    assert found.correct.tolist() == [2, 2, 2, 2, 2, 3]
     assert found.spikes.tolist() == [[0, 9, 8, 7, 6, 5], [0, 0, 0, 3, 2, 1]]
-    longer = run([9, 9, 9], [0, 5], [[1, 1], [5, 5]], [[4, 4], [4, 4]])
-    assert delayed(longer, Path("x")).predicted.tolist() == [[0, 0], [0, 0]]
+    longer = run([9, 9, 9], [0, 5], [1, 1], [[4, 4], [4, 4]])
+    assert delayed(longer, Path("x")).correct.tolist() == [1, 1]
     assert delayed(longer, Path("x")).spikes.tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("delays", [None, [1, 2], "1"])
 def test_unknown_delays_are_refused(delays: object) -> None:
     with pytest.raises(ArtifactError, match="does not note the delays"):
-        delayed(run(delays, [0], [[1]], [[1], [1]]), Path("x"))
+        delayed(run(delays, [0], [1], [[1], [1]]), Path("x"))
 
 
 TINY: dict[str, Any] = {

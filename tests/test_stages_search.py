@@ -9,7 +9,7 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import datasets, protocols, stages
+from bsnn import artifacts, datasets, identity, protocols, stages
 from bsnn.config import Method, merge, validate
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
@@ -19,6 +19,7 @@ from bsnn.stages import search as stages_search
 METHODS = {"half": {"initial": 0.5}, "fitted": {"shift": True}}
 SEARCH = {"time": 4, "images": 60, "percentiles": [98.0, 100.0]}
 EXIT = {"method": "half", "images": 60, "loss": 2.0}
+BURSTS = {"time": [4], "methods": {"bursts": {"burst": 3}}, "early_exit": {"method": "bursts"}}
 
 
 def job(**changes: Any) -> stages.Job:
@@ -116,6 +117,7 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
     assert list(held["bound"].iloc[2:]) == list(test["bound"].iloc[2:])
     for part in (held, test):
         assert part["mean_steps"].iloc[:2].tolist() == [8, 2]  # all images, without a bound
+        assert part["T"].tolist() == [8, 2, *[8] * (len(part) - 2)]
         assert part["bound"].isna().tolist() == [True, True, *[False] * (len(part) - 2)]
         assert part["mean_steps"].iloc[2:].is_monotonic_increasing
         assert (part["spikes"].iloc[1:] <= part["spikes"].iloc[0]).all()
@@ -134,24 +136,34 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
         assert test["spikes"].iloc[row] == pytest.approx(sent)
 
 
-def test_early_exit_of_all_networks_in_one_table_and_its_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_exit_of_all_networks_in_one_table_and_its_figures(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One measured network, and another that is as if it had been measured."""
     monkeypatch.chdir(folder)
-    one = job(early_exit={**EXIT, "images": 50})
-    stages_search.early_exit(one)
-    stages_search.exit_results(one)
-    own = pd.read_csv(one.paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
-    table = pd.read_csv(folder / "results/tiny/tables/early_exit.csv")
-    pd.testing.assert_frame_equal(table, own.assign(weights="full", seed=0))
+    first = job(early_exit={**EXIT, "images": 50})
+    stages_search.early_exit(first)
+    monkeypatch.chdir(tmp_path)
+    both = stages.Job(first.config.model_copy(update={"seeds": [0, 1]}), "tiny")
+    measured, _ = artifacts.read_table(folder / first.paths.early_exit("tiny", "full", 0), "exit", {})
+    for seed in (0, 1):
+        own = measured.to_pandas().assign(accuracy=lambda frame, seed=seed: frame["accuracy"] - seed)
+        stands_for = identity.early_exit(both.config, both.experiment, "full", seed)
+        artifacts.write_table(both.paths.early_exit("tiny", "full", seed), own, "exit", stands_for)
+    stages_search.exit_results(both)
+    table = pd.read_csv("results/tiny/tables/early_exit.csv")
+    assert table.groupby("seed").size().tolist() == [len(measured)] * 2
+    assert (table.loc[table["seed"] == 0, "accuracy"].mean() - table.loc[table["seed"] == 1, "accuracy"].mean()) == 1
     for name in ("early_exit", "early_exit_operations"):
-        assert (folder / f"results/tiny/figures/{name}.svg").stat().st_size > 0
-    axis = curve(table, "mean_steps", "mean steps").axes[0]
-    fixed, leaving, chosen, _ = axis.lines
-    assert fixed.get_xdata().tolist() == [2, 8]
-    assert len(leaving.get_xdata()) == table[table["images"] == "test"]["bound"].notna().sum()
-    assert len(chosen.get_xdata()) == 1
-    one.paths.early_exit("tiny", "full", 0).unlink()
+        assert Path(f"results/tiny/figures/{name}.svg").stat().st_size > 0
+    lines = curve(table, "mean_steps", "mean steps").axes[0].lines
+    assert [line.get_label() for line in lines[:6:2]] == ["same steps for all", "early exit", "chosen"]
+    assert lines[0].get_xdata().tolist() == lines[1].get_xdata().tolist() == [2, 8]
+    assert len(lines[2].get_xdata()) == (table["bound"].notna() & (table["images"] == "test")).sum() / 2
+    assert [len(line.get_xdata()) for line in lines[4:6]] == [1, 1]
+    both.paths.early_exit("tiny", "full", 1).unlink()
     with pytest.raises(ArtifactError, match="exit-"):
-        stages_search.exit_results(one)
+        stages_search.exit_results(both)
 
 
 def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
@@ -159,6 +171,9 @@ def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
         job(early_exit={"method": "fitted"})
     with pytest.raises(ConfigError, match="there is no method 'other'"):
         job(early_exit={"method": "other"})
+    with pytest.raises(ConfigError, match="'bursts' is for full-precision networks alone"):
+        validate(merge(TINY, {"experiments": {"tiny": {"latency": BURSTS}}}))
+    validate(merge(TINY, {"weights": ["full"], "experiments": {"tiny": {"latency": BURSTS}}}))
     with pytest.raises(ConfigError, match="not both"):
         job(search={"time": 4, "drop": 1.0})
     with pytest.raises(ConfigError, match="there is no method"):

@@ -86,7 +86,7 @@ def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
         assert row.drop == pytest.approx(row.ann - row.accuracy)
         right = predictions["label"].to_numpy()
         lost = (predictions["ann"].to_numpy() == right).astype(int) - (predicted == right).astype(int)
-        assert row.drop_se == pytest.approx(100 * np.std(lost) / 50**0.5)
+        assert row.drop_se == pytest.approx(100 * np.std(lost, ddof=1) / 50**0.5)
         sent = spikes.loc[spikes["step"] <= row.T, "spikes"].sum() / 50
         assert row.spikes == pytest.approx(sent)
         assert costs.loc[(row.method, row.T), "spikes"] == pytest.approx(sent)

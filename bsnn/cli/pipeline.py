@@ -133,6 +133,13 @@ def early_exit(
     run(stages_search.early_exit, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
 
+def exit_results(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
+    """Write table and figures of the early exit of all networks, side by side."""
+    from bsnn.stages import search as stages_search
+
+    run(stages_search.exit_results, config_file, changes, experiment)
+
+
 def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the tables (CSV, Parquet, Markdown)."""
     run(stages.tables, config_file, changes, experiment)

@@ -82,7 +82,7 @@ def _known(location: tuple[int | str, ...]) -> str:
     return ", ".join(section.model_fields)
 
 
-def _message(error: ValidationError) -> str:
+def _message(error: ValidationError, experiments: Mapping[str, Any]) -> str:
     """One line a fault: key, what is wrong or allowed, the value found, and who else has it, by `extends` mostly."""
     places: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
@@ -92,17 +92,27 @@ def _message(error: ValidationError) -> str:
         if fault["type"] == "extra_forbidden":
             what = f"unknown key; known here: {_known(fault['loc'])}"
         place = tuple(str(part) for part in fault["loc"])
-        experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 2 else ""
+        experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 1 else ""
         key = ".".join(place[2:] if experiment else place)
         places.setdefault((key, what + shown), []).append(experiment)
-    lines = [_line(key, what, experiments) for (key, what), experiments in places.items()]
+    lines = [_line(key, what, _told(names, experiments)) for (key, what), names in places.items()]
     return "\n  ".join(["the configuration is not valid:", *lines])
 
 
-def _line(key: str, what: str, experiments: list[str]) -> str:
+def _told(names: list[str], experiments: Mapping[str, Any]) -> list[str]:
+    """Experiments with one fault, those that others extend first; variants only where no experiment has it."""
+
+    def ancestors(name: str) -> int:
+        parent = experiments[name].get("extends")
+        return 0 if parent is None else 1 + ancestors(parent)
+
+    return sorted((name for name in names if name in experiments), key=ancestors) or names
+
+
+def _line(key: str, what: str, names: list[str]) -> str:
     """A fault at a key of one or more experiments ("" for none)."""
-    first, *others = experiments
-    where = f"experiments.{first}.{key}" if first else key
+    first, *others = names
+    where = ".".join(part for part in ("experiments" if first else "", first, key) if part)
     also = f"; the same in {', '.join(others)}" if others else ""
     return f"{where}: {what}{also}" if where else what
 
@@ -123,7 +133,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate({**raw, "experiments": {**resolved, **varied, **resolved}})
     except ValidationError as error:
-        raise ConfigError(_message(error)) from None
+        raise ConfigError(_message(error, experiments)) from None
 
 
 def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:

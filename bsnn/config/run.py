@@ -76,6 +76,7 @@ class Config(Section):
             if (self.paper.time or 0) > simulated:
                 raise ValueError(f"paper.time: experiment '{name}' simulates {simulated} steps, not {self.paper.time}")
             self._can_be_computed(name)
+            self._leaves_early(name)
         for name in self.experiments:
             if name in RESERVED:
                 raise ValueError(f"experiments: '{name}' is a folder of results/ already; choose another name")
@@ -98,6 +99,15 @@ class Config(Section):
             )
         if self.compute.engine == "triton" and self.compute.accelerator == "cpu":
             raise ValueError("compute.engine: 'triton' needs a GPU, and compute.accelerator is cpu")
+
+    def _leaves_early(self, name: str) -> None:
+        settings = self.experiments[name].latency
+        chosen = settings.early_exit.method
+        if "binary" in self.weights and chosen in settings.names and chosen not in settings.names_for("binary"):
+            raise ValueError(
+                f"experiments.{name}.latency.early_exit.method: '{chosen}' is for full-precision networks alone; take "
+                "another, or set weights to full"
+            )
 
     def _shares_networks(self, name: str) -> None:
         own = self.experiments[name]

@@ -6,90 +6,40 @@ as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from bsnn import drawing, tables
-from bsnn.config import format_percentile
 from bsnn.drawing import INK
+from bsnn.figures.axes import COLOURS, NAMES, by_percentile, by_weights, layer_axis, legend, marked, row, time_axis
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = "osD^vP*X"
-NAMES = {"full": "full-precision", "binary": "binary"}
-COLOURS = {"full": "#0072B2", "binary": "#D55E00"}  # Okabe and Ito's blue and vermillion
-MANY = 8  # layers from which on their names stand upright
-LONG = 32  # steps from which on time is drawn on a logarithmic axis
-
-
-def _panels(columns: int, height: float = 3.1, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with a row of panels. Not through pyplot: no display and no state beyond the figure."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6 if columns == 1 else 3.7 * columns, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
-
-
-def _by_weights(frame: pd.DataFrame, **options: Any) -> tuple[Figure, Iterator[tuple[Axes, str, pd.DataFrame]]]:
-    """A figure with one panel for each kind of weights, and its part of the table."""
-    kinds = list(frame["weights"].unique())
-    figure, axes = _panels(len(kinds), sharey=True, **options)
-    for axis, weights in zip(axes, kinds, strict=True):
-        axis.set_title(f"{NAMES.get(weights, weights)} weights", loc="left")
-    parts = ((axis, weights, frame[frame["weights"] == weights]) for axis, weights in zip(axes, kinds, strict=True))
-    return figure, parts
-
-
-def _percentiles(part: pd.DataFrame, whole: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Colour, marker and label of each percentile, from dark (low) to light, and its part of the table."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    values = sorted(whole["percentile"].unique())
-    places = np.linspace(0.05, 0.85, len(values)) if len(values) > 1 else [0.3]
-    for index, (value, place) in enumerate(zip(values, places, strict=True)):
-        style = {"color": to_hex(colormaps["viridis"](place)), "marker": MARKERS[index % len(MARKERS)]}
-        yield {**style, "label": format_percentile(value)}, part[part["percentile"] == value]
-
-
-def _legend(figure: Figure, axis: Axes, title: str) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, title=title, loc="outside right upper")
-
 
 def accuracy_over_time(results: Results) -> Figure:
     """Mean accuracy at every step for each percentile, the range over seeds, and the ANN's accuracy."""
     frame = results["accuracy_over_time"]
     last = int(frame["step"].max())
-    figure, panels = _by_weights(frame)
+    figure, panels = by_weights(frame)
     for axis, weights, part in panels:
-        for style, group in _percentiles(part, frame):
+        for style, group in by_percentile(part, frame):
             seeds = group.pivot(index="step", columns="seed", values="accuracy")
             steps = seeds.index.to_numpy()
-            axis.plot(steps, seeds.mean(axis=1), markevery=_marked(last), **style)
+            axis.plot(steps, seeds.mean(axis=1), markevery=marked(last), **style)
             if seeds.shape[1] > 1:
                 axis.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=style["color"], alpha=0.15, lw=0)
         _ann_line(axis, results, weights)
-        _time_axis(axis, last)
+        time_axis(axis, last)
     axis = figure.axes[0]
     axis.set_ylabel("test accuracy (%)")
     axis.set_ylim(bottom=0, top=max(axis.get_ylim()[1], 1))
-    _legend(figure, axis, "percentile")
+    legend(figure, axis, "percentile")
     return figure
-
-
-def _marked(last: int) -> list[int]:
-    """Steps, from 0, that carry a marker: evenly spread on the axis."""
-    steps = np.geomspace(1, last, 9) if last > LONG else np.linspace(1, last, min(last, 9))
-    return [int(step) - 1 for step in np.unique(steps.round())]
 
 
 def _ann_line(axis: Axes, results: Results, weights: str) -> None:
@@ -101,61 +51,35 @@ def _ann_line(axis: Axes, results: Results, weights: str) -> None:
     )
 
 
-def _time_axis(axis: Axes, last: int) -> None:
-    from matplotlib.ticker import MaxNLocator, NullLocator
-
-    axis.set_xlabel("time steps T")
-    if last > LONG:
-        ticks = [2**power for power in range(last.bit_length())]
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.xaxis.set_minor_locator(NullLocator())
-    else:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
 def spikes_by_layer(results: Results) -> Figure:
     """Spikes of a neuron until the last reported time, layer by layer."""
     frame = results["spikes_by_layer"]
-    figure, panels = _by_weights(frame)
+    figure, panels = by_weights(frame)
     for axis, _, part in panels:
         layers = list(part["layer"].unique())
-        for style, group in _percentiles(part, frame):
+        for style, group in by_percentile(part, frame):
             axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **style)
-        _layer_axis(axis, layers)
+        layer_axis(axis, layers)
     figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
     figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
-    _legend(figure, figure.axes[0], "percentile")
+    legend(figure, figure.axes[0], "percentile")
     return figure
 
 
 def rates(results: Results) -> Figure:
     """Threshold x firing rate over the ANN's mean activation, layer by layer; at 1 they agree."""
     frame = results["rates"]
-    figure, panels = _by_weights(frame)
+    figure, panels = by_weights(frame)
     for axis, _, part in panels:
         layers = list(part["layer"].unique())
         axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
-        for style, group in _percentiles(part, frame):
+        for style, group in by_percentile(part, frame):
             axis.plot([layers.index(layer) for layer in group["layer"]], group["ratio"], **style)
-        _layer_axis(axis, layers)
+        layer_axis(axis, layers)
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[0].set_ylabel("threshold × firing rate / activation")
-    _legend(figure, figure.axes[0], "percentile")
+    legend(figure, figure.axes[0], "percentile")
     return figure
-
-
-def _layer_axis(axis: Axes, layers: list[str]) -> None:
-    upright = len(layers) > MANY
-    axis.set_xticks(
-        range(len(layers)),
-        layers,
-        rotation=90 if upright else 45,
-        ha="right",
-        va="center" if upright else "top",
-        rotation_mode="anchor",
-    )
-    axis.set_xlabel("layer")
 
 
 def training(results: Results) -> Figure:
@@ -163,7 +87,7 @@ def training(results: Results) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     frame = results["training_history"]
-    figure, (loss, accuracy) = _panels(2)
+    figure, (loss, accuracy) = row(2)
     for weights, part in frame.groupby("weights", sort=False):
         colour = COLOURS[str(weights)]
         for number, (_, seed) in enumerate(part.groupby("seed")):
@@ -176,7 +100,7 @@ def training(results: Results) -> Figure:
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     for axis in (loss, accuracy):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, accuracy, "weights")
+    legend(figure, accuracy, "weights")
     return figure
 
 

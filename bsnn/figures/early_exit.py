@@ -3,59 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bsnn import drawing
 from bsnn.drawing import INK
-from bsnn.figures import COLOURS, _by_weights, _legend
+from bsnn.figures.axes import COLOURS, OPERATIONS, by_weights, legend
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-OPERATIONS = ["effective_macs", "effective_acs", "effective_binary_acs"]
 
 
 def curve(table: pd.DataFrame, column: str, label: str) -> Figure:
     """Test accuracy against a column: images that leave at a bound, and all images after fewer steps; a line a seed."""
-    test = table[table["images"] == "test"]
-    figure, panels = _by_weights(test)
+    test = table[table["images"] == "test"].sort_values(column)
+    figure, panels = by_weights(test)
     for axis, weights, part in panels:
-        for number, (_, own) in enumerate(part.groupby("seed")):
-            named = number == 0
-            fixed, leaving = (own[own["bound"].isna() == without].sort_values(column) for without in (True, False))
-            chosen = own[own["chosen"]]
-            axis.plot(
-                fixed[column],
-                fixed["accuracy"],
-                color="#999999",
-                marker="s",
-                label="same steps for all" if named else "_",
-            )
-            axis.plot(
-                leaving[column],
-                leaving["accuracy"],
-                color=COLOURS[weights],
-                marker="o",
-                label="early exit" if named else "_",
-            )
-            axis.plot(
-                chosen[column],
-                chosen["accuracy"],
-                color=INK,
-                marker="*",
-                markersize=11,
-                linestyle="none",
-                zorder=4,
-                label="chosen" if named else "_",
-            )
+        without = part["bound"].isna()
+        _lines(axis, part[without], column, "same steps for all", color="#999999", marker="s")
+        _lines(axis, part[~without], column, "early exit", color=COLOURS[weights], marker="o")
+        _lines(axis, part[part["chosen"]], column, "chosen", color=INK, marker="*", markersize=11, linestyle="none")
         axis.axhline(part["ann"].mean(), color=INK, linestyle="--", linewidth=1, zorder=1.5)
         axis.set_xscale("log")
         axis.set_xlabel(label)
     figure.axes[0].set_ylabel("test accuracy (%)")
-    _legend(figure, figure.axes[0], "")
+    legend(figure, figure.axes[0], "")
     return figure
+
+
+def _lines(axis: Axes, part: pd.DataFrame, column: str, label: str, **style: Any) -> None:
+    for number, (_, own) in enumerate(part.groupby("seed")):
+        axis.plot(own[column], own["accuracy"], label="_" if number else label, **style)
 
 
 def draw(table: pd.DataFrame, folder: Path) -> None:
@@ -68,7 +48,7 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
     Raises:
         ArtifactError: when the folder cannot be written.
     """
-    costs = table.assign(operations=table[OPERATIONS].sum(axis=1) / 1e6)
+    costs = table.assign(operations=table[list(OPERATIONS)].sum(axis=1) / 1e6)
     with drawing.style():
         drawing.save(curve(costs, "mean_steps", "mean time steps of an image"), folder, "early_exit")
         drawing.save(curve(costs, "operations", "operations an image (millions)"), folder, "early_exit_operations")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bsnn import drawing
 from bsnn.drawing import INK
-from bsnn.figures import MANY, MARKERS, NAMES, _by_weights, _legend, _panels
+from bsnn.figures.axes import MARKERS, NAMES, OPERATIONS, by_weights, legend, row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Tables = Mapping[str, pd.DataFrame]
 SHOWN_TIME = 16  # steps at which errors are shown by layer; the next ones there are if these are not
 LAST = "#D55E00"
+CROWDED = 8  # layers; names of more than so many are written smaller
 ERROR_COLOURS = {"clipping": "#0072B2", "quantisation": "#E69F00", "unevenness": "#D55E00"}  # Okabe and Ito's
 
 
@@ -38,7 +39,7 @@ def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]
 
 def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
     """Accuracy of each method against a column, a panel for each kind of weights, with the ANN's accuracy."""
-    figure, panels = _by_weights(frame, height=3.6)
+    figure, panels = by_weights(frame, height=3.6)
     for axis, _, part in panels:
         for style, group in _methods(part):
             axis.plot(group[x], group["accuracy"], **style)
@@ -46,7 +47,7 @@ def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
         axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
         axis.annotate(f"ANN {ann:.2f} %", (0, ann), (3, 3), axis.get_yaxis_transform(), "offset points", fontsize=8)
     figure.axes[0].set_ylabel("test accuracy (%)")
-    _legend(figure, figure.axes[0], "method")
+    legend(figure, figure.axes[0], "method")
     return figure
 
 
@@ -64,17 +65,16 @@ def accuracy(tables: Tables) -> Figure:
 def _with_costs(tables: Tables) -> pd.DataFrame:
     costs = tables["latency_costs"].drop(columns="spikes")
     merged = tables["latency"].merge(costs, on=["weights", "method", "T"])
-    columns = ["effective_macs", "effective_acs", "effective_binary_acs"]
-    return merged.assign(operations=merged[columns].sum(axis=1) / 1e6)
+    return merged.assign(operations=merged[list(OPERATIONS)].sum(axis=1) / 1e6)
 
 
 def operations(tables: Tables) -> Figure:
-    """Accuracy against effective operations of an image, points at each T; the Pareto front as a broad grey line."""
+    """Accuracy against effective operations of an image, points at each T; the Pareto front as broad grey steps."""
     return _against_cost(tables, "operations", "operations an image (millions)")
 
 
 def energy(tables: Tables) -> Figure:
-    """Accuracy against energy of arithmetic, points at each T; the Pareto front as a broad grey line."""
+    """Accuracy against energy of arithmetic, points at each T; the Pareto front as broad grey steps."""
     return _against_cost(tables, "nanojoules_45nm", "energy an image (nJ at 45 nm)")
 
 
@@ -83,14 +83,14 @@ def _against_cost(tables: Tables, column: str, label: str) -> Figure:
     figure = _accuracies(frame, column)
     for axis, weights in zip(figure.axes, frame["weights"].unique(), strict=True):
         front = pareto(frame[frame["weights"] == weights], column)
-        axis.plot(front[column], front["accuracy"], color="#bbbbbb", linewidth=7, zorder=1.2, solid_joinstyle="round")
+        axis.step(front[column], front["accuracy"], where="post", color="#cccccc", linewidth=5, zorder=1.2)
         axis.set_xscale("log")
         axis.set_xlabel(label)
     return figure
 
 
 def pareto(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Rows that no other row beats: none is more accurate at the same cost or less; by rising cost."""
+    """Rows that are more accurate than every row that costs no more; by rising cost."""
     ordered = frame.sort_values([column, "accuracy"], ascending=[True, False], kind="stable")
     return ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-1.0)]
 
@@ -102,7 +102,7 @@ def errors(tables: Tables) -> Figure:
     for weights in frame["weights"].unique():
         own = frame.loc[frame["weights"] == weights, "method"].unique()
         chosen += [(weights, name) for name in dict.fromkeys((own[0], own[-1]))]
-    figure, axes = _panels(len(chosen), sharey=True)
+    figure, axes = row(len(chosen), sharey=True)
     for axis, (weights, name) in zip(axes, chosen, strict=True):
         part = frame[(frame["weights"] == weights) & (frame["method"] == name)]
         times = sorted(part["T"].unique())
@@ -110,7 +110,7 @@ def errors(tables: Tables) -> Figure:
         _stacked(axis, part[part["T"] == time])
         axis.set_title(f"{NAMES[weights]}, {name}, T = {time}", loc="left", fontsize=8)
     axes[0].set_ylabel("error / mean activation")
-    _legend(figure, axes[0], "error")
+    legend(figure, axes[0], "error")
     return figure
 
 
@@ -123,7 +123,7 @@ def _stacked(axis: Axes, part: pd.DataFrame) -> None:
         bottom = bottom + share.fillna(0)
     total = part["total"] / part["activation"].where(part["activation"] > 0)
     axis.plot(places, total, color=INK, marker="_", linestyle="none", markersize=9, label="total")
-    axis.set_xticks(places, list(part["layer"]), rotation=90, fontsize=6 if len(part) > MANY else 8)
+    axis.set_xticks(places, list(part["layer"]), rotation=90, fontsize=6 if len(part) > CROWDED else 8)
 
 
 FIGURES: dict[str, Callable[[Tables], Figure]] = {

@@ -171,7 +171,7 @@ def _write(flags: Flags, job: stages.Job, found: Simulation) -> float:
 
     if flags.eval_size > found.images:
         logger.warning("--eval_size %d: the test set has %d images, and all were taken", flags.eval_size, found.images)
-    accuracy = found.accuracy / 100
+    accuracy = found.correct / found.images
     folder, percentile = flags.job_dir, flags.percentile
     target = folder / f"voltage_accuracy_{flags.arch}_{percentile}.npy"
     with artifacts.replacing(target) as temporary, temporary.open("wb") as file:

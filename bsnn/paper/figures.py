@@ -9,7 +9,7 @@ import pandas as pd
 from bsnn import figures
 from bsnn.config import format_percentile
 from bsnn.drawing import INK
-from bsnn.figures import COLOURS, MARKERS, _by_weights, _legend, _percentiles, _time_axis
+from bsnn.figures.axes import COLOURS, MARKERS, by_percentile, by_weights, legend, time_axis
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def latency(results: Results) -> Figure:
 
     frame = results["latency"]
     places = {value: place for place, value in enumerate(sorted(frame["percentile"].unique()))}
-    figure, panels = _by_weights(frame)
+    figure, panels = by_weights(frame)
     for axis, _, part in panels:
         for index, (within, group) in enumerate(part.groupby("within")):
             style: dict[str, Any] = {"color": SHADES[index % len(SHADES)], "marker": MARKERS[index % len(MARKERS)]}
@@ -55,34 +55,34 @@ def latency(results: Results) -> Figure:
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_ylim(0.8, 1.3 * int(frame["simulated"].max()))
     axis.set_ylabel("time steps T")
-    _legend(figure, axis, "to within")
+    legend(figure, axis, "to within")
     return figure
 
 
 def operations(results: Results) -> Figure:
     """SNN operations over ANN operations against time, a line a percentile; the first layer counted once an image."""
     frame = results["operations"]
-    figure, panels = _by_weights(frame)
+    figure, panels = by_weights(frame)
     for axis, _, part in panels:
-        for style, group in _percentiles(part, frame):
+        for style, group in by_percentile(part, frame):
             axis.plot(group["time"], group["ratio"], **style)
         axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
-        _time_axis(axis, int(frame["time"].max()))
+        time_axis(axis, int(frame["time"].max()))
     axis = figure.axes[0]
     axis.set_ylim(bottom=0)
     axis.set_ylabel("SNN operations / ANN operations")
-    _legend(figure, axis, "percentile")
+    legend(figure, axis, "percentile")
     return figure
 
 
 def pooling(results: Results) -> Figure:
     """Accuracy of ANN (hollow) and SNN (filled) with each pool, joined by a line; bars: deviations over seeds."""
-    figure, panels = _by_weights(results["pooling"])
+    figure, panels = by_weights(results["pooling"])
     for axis, weights, part in panels:
         _pairs(axis, part, COLOURS[weights])
     axis = figure.axes[0]
     axis.set_ylabel("test accuracy (%)")
-    _legend(figure, axis, "network")
+    legend(figure, axis, "network")
     return figure
 
 

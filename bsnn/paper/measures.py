@@ -72,7 +72,7 @@ def _compared(gathered: Gathered, entry: Accuracy, source: Source) -> dict[str, 
     percentile = entry.percentile or gathered.config.paper.chosen
     time = min(entry.time or gathered.chosen_time, source.time[-1])
     runs = [source.simulation(entry.weights, seed, percentile) for seed in source.config.seeds]
-    measured = pd.Series([_snn(run, time) if spiking else run.ann_accuracy for run in runs])
+    measured = pd.Series([_snn(run, time) if spiking else _ann(run) for run in runs])
     difference = np.nan if entry.value is None else measured.mean() - entry.value
     compared = entry.value is not None and entry.tolerance is not None
     experiment = source.experiment
@@ -100,8 +100,12 @@ def _verdict(difference: float, tolerance: float | None) -> str:
     return "yes" if difference >= -(tolerance or 0) - SLACK else "no"
 
 
+def _ann(run: Simulation) -> float:
+    return 100 * run.ann_correct / run.images
+
+
 def _snn(run: Simulation, time: int) -> float:
-    return float(run.accuracy[time - 1])
+    return 100 * int(run.correct[time - 1]) / run.images
 
 
 def protocols(gathered: Gathered) -> pd.DataFrame:
@@ -121,7 +125,7 @@ def protocols(gathered: Gathered) -> pd.DataFrame:
 def _over_time(source: Source) -> pd.DataFrame:
     """Mean accuracies over seeds: one row a kind of weights, percentile and time."""
     rows = [
-        (run.weights, run.percentile, time, run.ann_accuracy, _snn(run, time))
+        (run.weights, run.percentile, time, _ann(run), _snn(run, time))
         for run in source.simulations
         for time in source.time
     ]
@@ -139,7 +143,7 @@ def pooling(gathered: Gathered) -> pd.DataFrame:
         source = gathered.sources[name]
         percentile, time = gathered.config.paper.chosen, gathered.chosen_time
         runs = [source.simulation(weights, seed, percentile) for seed in source.config.seeds]
-        ann, snn = pd.Series([run.ann_accuracy for run in runs]), pd.Series([_snn(run, time) for run in runs])
+        ann, snn = pd.Series([_ann(run) for run in runs]), pd.Series([_snn(run, time) for run in runs])
         spikes = [run.spikes[:, :time].sum() / run.images for run in runs]
         row = {"weights": weights, "pool": pool, "place": place, "percentile": percentile, "time": time}
         row |= {"ann_mean": ann.mean(), "ann_std": ann.std(), "snn_mean": snn.mean(), "snn_std": snn.std()}
@@ -174,7 +178,7 @@ def latency(gathered: Gathered) -> pd.DataFrame:
 def _latencies(source: Source, weights: Weights, percentile: float, within: float) -> Iterator[float]:
     for seed in source.config.seeds:
         run = source.simulation(weights, seed, percentile)
-        lost = run.ann_accuracy - run.accuracy
+        lost = 100 * (run.ann_correct - run.correct) / run.images
         yield first_lasting(lost <= within + SLACK)
 
 

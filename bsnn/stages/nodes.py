@@ -118,7 +118,7 @@ def _fail(said: str, code: int) -> NoReturn:
     """Raise the first error of ours that a node said."""
     for line in said.splitlines():
         if line.startswith(MARK):
-            raise errors.again(*json.loads(line.removeprefix(MARK)))
+            raise errors.of_name(*json.loads(line.removeprefix(MARK)))
     raise BsnnError(
         f"training on several nodes ended with exit code {code} of srun; what its processes said is in the SLURM job's "
         "own log, under .snakemake/slurm_logs"

@@ -192,7 +192,7 @@ def early_exit(job: stages.Job) -> None:
 
 def _allowed(table: pd.DataFrame, times: list[int]) -> pd.Series:
     """Rows that can be chosen: bounds, and all steps without one; not fewer steps for all images."""
-    return table["bound"].notna() | (table["mean_steps"] == times[-1])
+    return table["bound"].notna() | (table["T"] == times[-1])
 
 
 def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
@@ -223,6 +223,7 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float], 
         reached = {
             "images": images,
             "bound": float("nan") if bound is None else bound,
+            "T": steps,
             "accuracy": [bench.correct(result.predicted[:, step - 1]) for step in steps],
             "ann": bench.ann,
             "mean_steps": [float(result.steps.clamp(max=step).double().mean()) for step in steps],
@@ -236,5 +237,6 @@ def exit_results(job: stages.Job) -> None:
     from bsnn.figures import early_exit as figures
     from bsnn.tables import early_exit as tables
 
-    figures.draw(tables.collect(job.config, job.name, job.paths), job.paths.figures(job.name))
-    tables.write(job.config, job.name, job.paths)
+    table = tables.collect(job.config, job.name, job.paths)
+    figures.draw(table, job.paths.figures(job.name))
+    tables.write(table, job.paths.tables(job.name), identity.early_exits(job.config, job.name))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,28 +21,24 @@ def collect(config: Config, name: str, paths: identity.Paths) -> pd.DataFrame:
     """Rows of every network.
 
     Returns:
-        images (held-out or test), bound on the margin (logit units; NaN: none, all images run for `mean_steps`),
-        accuracy and ann (percent), mean_steps, spikes, operations and nanojoules of an image, chosen (by held-out
-        images), weights, seed.
+        images (held-out or test), bound on the margin (logit units; NaN: none), T (most steps of an image), accuracy
+        and ann (percent), mean_steps, spikes, operations and nanojoules of an image, chosen (by held-out images),
+        weights, seed.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.
     """
     experiment, parts = config.experiments[name], []
     for weights, seed in product(config.weights, config.seeds):
-        path, stands_for = (
-            paths.early_exit(name, weights, seed),
-            identity.early_exit(config, experiment, weights, seed),
-        )
-        table, _ = artifacts.read_table(path, "exit", {}, stands_for)
+        stands_for = identity.early_exit(config, experiment, weights, seed)
+        table, _ = artifacts.read_table(paths.early_exit(name, weights, seed), "exit", {}, stands_for)
         parts.append(table.to_pandas().assign(weights=weights, seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def write(config: Config, name: str, paths: identity.Paths) -> None:
+def write(table: pd.DataFrame, folder: Path, stands_for: Mapping[str, Any]) -> None:
     """Write the table as CSV and Parquet, and note what it stands for."""
-    folder, stands_for, frame = paths.tables(name), identity.early_exits(config, name), collect(config, name, paths)
-    artifacts.write_table(folder / "early_exit.parquet", frame, KIND, stands_for, {})
-    artifacts.write_text(folder / "early_exit.csv", frame.to_csv(index=False, lineterminator="\n"))
+    artifacts.write_table(folder / "early_exit.parquet", table, KIND, stands_for, {})
+    artifacts.write_text(folder / "early_exit.csv", table.to_csv(index=False, lineterminator="\n"))
     settings = {"key": identity.key(stands_for), **stands_for}
     artifacts.write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")

@@ -22,7 +22,7 @@ from bsnn import accounting, artifacts, identity
 from bsnn.analysis import ERRORS
 from bsnn.config import Config, Weights
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
-from bsnn.tables.shards import Shard, Simulation, join
+from bsnn.tables.shards import Shard, join, predictions
 
 logger = logging.getLogger("bsnn")
 
@@ -66,14 +66,13 @@ class Run:
         found = [read(self.path(what, shard), what, stands_for, columns) for shard in shards]
         return [(table, document["extra"]) for table, document in found]
 
-    def simulation(self) -> Simulation:
-        """All shards, checked to make up one test set."""
+    def shards(self) -> list[Shard]:
+        """Predictions and spikes of all shards."""
         parts = zip(self.read("predictions", PREDICTIONS), self.read("spikes", SPIKES), strict=True)
-        shards = [
+        return [
             Shard(self.path("predictions", number), predictions, spikes, {"extra": noted})
             for number, ((predictions, noted), (spikes, _)) in enumerate(parts, 1)
         ]
-        return join(self.weights, self.seed, 0.0, shards, self.steps, self.steps)
 
     def operations(self) -> pd.DataFrame:
         """Long table of costs (accounting.table), mean over all images."""
@@ -113,8 +112,8 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
     """All tables.
 
     Returns:
-        latency: weights, method, T, accuracy, ann (percent), drop and its standard error over images (points),
-            agreement with the ANN's predictions (percent of images), spikes (an image, until T);
+        latency: weights, method, T, accuracy, ann (percent), drop, and drop_se, its standard error over the test
+            images (points), agreement with the ANN's predictions (percent of images), spikes (an image, until T);
         latency_costs: weights, method, T, operations of an image until T, and nanojoules by preset;
         latency_operations: weights, method, T (as simulated), layer, step, quantity, value;
         latency_errors: weights, method, T, layer, and the errors of bsnn.analysis.
@@ -129,7 +128,7 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
     errors = pd.concat([_named(run, run.errors()).rename(columns={"time": "T"}) for run in every], ignore_index=True)
     keys = ["weights", "method", "T"]
     return {
-        "latency": _over_seeds(accuracies, keys),
+        "latency": _latency(accuracies, keys),
         "latency_costs": _over_seeds(costs, keys),
         "latency_operations": _over_seeds(operations, [*keys, "layer", "step", "quantity"]),
         "latency_errors": _over_seeds(errors, [*keys, "layer"]),
@@ -144,21 +143,42 @@ def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return frame.groupby(keys, sort=False).mean().reset_index()
 
 
-def _accuracies(run: Run) -> Iterator[dict[str, object]]:
-    found = run.simulation()
+def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
+    """A row at each time; `lost` is 1 for each image that only the ANN classifies correctly, -1 for the contrary."""
+    shards = run.shards()
+    found = join(run.weights, run.seed, 0.0, shards, run.steps, run.steps)
+    labels, ann, predicted = predictions(shards, run.steps, run.steps)
     for time in run.times:
-        drop, error = found.drop(time)
+        at_time = predicted[:, time - 1]
+        accuracy, reached = (100 * int((classes == labels).sum()) / len(labels) for classes in (at_time, ann))
         yield {
             "weights": run.weights,
             "method": run.method,
             "T": time,
-            "accuracy": found.accuracy[time - 1],
-            "ann": found.ann_accuracy,
-            "drop": drop,
-            "drop_se": error,
-            "agreement": found.agreement(time),
+            "accuracy": accuracy,
+            "ann": reached,
+            "drop": reached - accuracy,
+            "lost": (ann == labels).astype(np.int8) - (at_time == labels).astype(np.int8),
+            "agreement": 100 * int((at_time == ann).sum()) / len(labels),
             "spikes": found.spikes[:, :time].sum() / found.images,
         }
+
+
+def _latency(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Means over seeds, and the standard error of the mean drop over the test images.
+
+    Both networks see the same images, so their difference is surer than either accuracy.
+    """
+    groups = rows.groupby(keys, sort=False)
+    table = groups[["accuracy", "ann", "drop", "agreement", "spikes"]].mean()
+    table.insert(3, "drop_se", groups["lost"].agg(_standard_error))
+    return table.reset_index()
+
+
+def _standard_error(lost: pd.Series) -> float:
+    """Of what the images lose in the mean over seeds, in points; NaN for a single image."""
+    image = np.mean(np.stack(lost.tolist()), axis=0)
+    return 100 * float(np.sqrt(image.var(ddof=1) / len(image))) if len(image) > 1 else float("nan")
 
 
 def _costs(run: Run) -> pd.DataFrame:

@@ -20,8 +20,8 @@ def accuracy(source: Source) -> pd.DataFrame:
             "weights": run.weights,
             "percentile": run.percentile,
             "time": time,
-            "ann": run.ann_accuracy,
-            "snn": run.accuracy[time - 1],
+            "ann": 100 * run.ann_correct / run.images,
+            "snn": 100 * run.correct[time - 1] / run.images,
             "spikes": run.spikes[:, :time].sum() / run.images,
             "spikes_per_neuron": run.spikes[:, :time].sum() / (run.images * run.neurons.sum()),
             "images": run.images,
@@ -52,8 +52,8 @@ def accuracy_over_time(source: Source) -> pd.DataFrame:
                 "weights": run.weights,
                 "seed": run.seed,
                 "percentile": run.percentile,
-                "step": np.arange(1, len(run.accuracy) + 1),
-                "accuracy": run.accuracy,
+                "step": np.arange(1, len(run.correct) + 1),
+                "accuracy": 100 * run.correct / run.images,
             }
         )
         for run in source.simulations

@@ -32,12 +32,12 @@ def delayed(run: Simulation, path: Path) -> Simulation:
         raise ArtifactError(
             f"{path}: does not note the delays of its layers; delete it and make it again: snakemake {path}"
         )
-    spikes = np.stack([_later(row, delay) for row, delay in zip(run.spikes, delays[:-1], strict=True)])
-    return replace(run, predicted=_later(run.predicted, delays[-1]), spikes=spikes)
+    spikes = np.stack([_later(row, delay, 0) for row, delay in zip(run.spikes, delays[:-1], strict=True)])
+    before = int((run.labels == 0).sum())
+    return replace(run, correct=_later(run.correct, delays[-1], before), spikes=spikes)
 
 
-def _later(values: np.ndarray, delay: int) -> np.ndarray:
-    """The same number of steps [..., T], each value `delay` steps later; zeros before."""
-    later = np.zeros_like(values)
-    later[..., delay:] = values[..., : max(0, values.shape[-1] - delay)]
-    return later
+def _later(values: np.ndarray, delay: int, before: int) -> np.ndarray:
+    """The same number of steps, each value `delay` steps later."""
+    kept = values[: max(0, len(values) - delay)]
+    return np.concatenate([np.full(len(values) - len(kept), before, values.dtype), kept])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ class Simulation:
     seed: int
     percentile: float
     labels: np.ndarray  # int64 [N], in the order of the test set
-    ann: np.ndarray  # int16 [N]: classes that the ANN predicts
-    predicted: np.ndarray  # int16 [N, T]: classes that the spiking network predicts at each step
+    ann_correct: int  # images that the ANN classifies correctly
+    correct: np.ndarray  # int64 [T]: images that the spiking network classifies correctly at each step
     layers: tuple[str, ...]  # spiking layers from input to output
     neurons: np.ndarray  # int64 [layers], for one image
     spikes: np.ndarray  # int64 [layers, T], summed over all images
@@ -51,28 +50,6 @@ class Simulation:
         """Mean firing rate of each layer up to T, in spikes per neuron and step: float64 [layers]."""
         steps = self.spikes.shape[1]
         return np.asarray(self.spikes.sum(1) / (self.images * self.neurons * steps))
-
-    @property
-    def ann_accuracy(self) -> float:
-        """Accuracy of the ANN, in percent."""
-        return 100 * int((self.ann == self.labels).sum()) / self.images
-
-    @cached_property
-    def accuracy(self) -> np.ndarray:
-        """Accuracy of the spiking network at each step, in percent: float64 [T]."""
-        return 100 * np.asarray((self.predicted == self.labels[:, None]).sum(0)) / self.images
-
-    def agreement(self, time: int) -> float:
-        """Images that are classified as by the ANN at a step (from 1), rightly or not, in percent."""
-        return 100 * int((self.predicted[:, time - 1] == self.ann).sum()) / self.images
-
-    def drop(self, time: int) -> tuple[float, float]:
-        """Points of accuracy below the ANN at a step (from 1), and their standard error over the test images.
-
-        Both networks see the same images, so their difference is surer than either accuracy.
-        """
-        lost = (self.ann == self.labels).astype(float) - (self.predicted[:, time - 1] == self.labels)
-        return 100 * float(lost.mean()), 100 * float(lost.std() / np.sqrt(self.images))
 
 
 def join(
@@ -92,25 +69,40 @@ def join(
         ArtifactError: when images are missing or appear twice, when a shard's spikes are not of its own images and
             steps, or when shards have different layers.
     """
+    label, ann, predicted = predictions(shards, simulated, steps)
+    layers, neurons = _layers(shards[0])
+    return Simulation(
+        weights,
+        seed,
+        percentile,
+        labels=label,
+        ann_correct=int((ann == label).sum()),
+        correct=(predicted == label[:, None]).sum(0, dtype=np.int64),
+        layers=layers,
+        neurons=neurons,
+        spikes=np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0),
+        documents=tuple(shard.document for shard in shards),
+    )
+
+
+def predictions(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all test images, in order: labels [N], classes that the ANN predicts [N], and the spiking network [N, T].
+
+    Args:
+        shards: all shards of the test set, in any order.
+        simulated: steps that each shard must hold.
+        steps: steps T to keep, at most `simulated`.
+
+    Raises:
+        ArtifactError: when images are missing or appear twice, or a shard holds other steps.
+    """
     image, label, ann = (
         np.concatenate([shard.predictions[name].to_numpy() for shard in shards]) for name in ("image", "label", "ann")
     )
     _complete(image, shards)
     order = np.argsort(image)
     predicted = np.concatenate([_predicted(shard, simulated)[:, :steps] for shard in shards])
-    layers, neurons = _layers(shards[0])
-    return Simulation(
-        weights,
-        seed,
-        percentile,
-        labels=label[order],
-        ann=ann[order],
-        predicted=predicted[order],
-        layers=layers,
-        neurons=neurons,
-        spikes=np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0),
-        documents=tuple(shard.document for shard in shards),
-    )
+    return label[order], ann[order], predicted[order]
 
 
 def _again(shard: Shard) -> str:

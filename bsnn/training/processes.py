@@ -48,7 +48,7 @@ def run(
         if not mark:
             raise
         name, _, message = ours.partition(": ")
-        raise errors.again(name, message.strip()) from error
+        raise errors.of_name(name, message.strip()) from error
     return found
 
 

@@ -127,7 +127,8 @@ rule exit_results:
     output:
         settings="results/{experiment}/tables/early_exit.json",
         table="results/{experiment}/tables/early_exit.csv",
-        figure="results/{experiment}/figures/early_exit.svg",
+        steps="results/{experiment}/figures/early_exit.svg",
+        operations="results/{experiment}/figures/early_exit_operations.svg",
     log:
         "logs/exit/{experiment}.results.log",
     benchmark:
