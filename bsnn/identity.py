@@ -28,7 +28,7 @@ VERSION = {
     "results": 2,  # 2: rates as shares of activations, layer by layer
     "method": 1,
     "latency": 2,  # 2: standard error of the drop, agreement, Pareto front
-    "search": 1,
+    "search": 2,  # 2: begins with all methods of the experiment, and tries the shift
     "exit": 2,  # 2: beside the bounds, fewer steps for all images
     "exits": 1,
     "paper": 1,
@@ -231,7 +231,8 @@ def search(config: Config, experiment: Experiment, weights: Weights, seed: int) 
         "version": VERSION["search"],
         "settings": canonical(settings.search),
         "times": times,
-        **{k: v for k, v in canonical(settings).items() if k == "percentile"},  # where the search begins
+        **{k: v for k, v in canonical(settings).items() if k == "percentile"},
+        "starts": [canonical(settings.method(name)) for name in settings.names_for(weights)],
         "images": settings.images,
         "thresholds": canonical(experiment.thresholds),
         **({"engine": config.compute.engine, "tried": "channels, bursts"} if weights == "full" else {}),

@@ -1,8 +1,10 @@
 """Search for the switches that serve best in T steps: one after the other, on held-out training images alone.
 
-Coordinate descent: each switch in turn takes the value that serves best with all others kept, until a round over all
-switches changes nothing. Combinations that count twice are passed over. What was tried is remembered, so nothing is
-tried twice. More accuracy is better; of equals, more agreement with the ANN's own predictions; of these, fewer spikes.
+Coordinate descent from the best of several methods: each switch in turn takes the value that serves best with all
+others kept, until a round over all switches changes nothing. One start is not enough, since what serves best alone is
+not what serves best together: on CIFAR-100 at T = 16 a descent from the baseline ended below the best combination.
+Combinations that count twice are passed over. What was tried is remembered, so nothing is tried twice. More accuracy is
+better; of equals, more agreement with the ANN's own predictions; of these, fewer spikes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bsnn.config import Method, Weights
+from bsnn.config import Latency, Method, Weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ def values(percentiles: list[float], weights: Weights = "binary") -> list[list[d
     once: dict[str, Any] = {"second_pass": "none"}
     return [
         [*by_percentile, {"threshold": "squared-error", "percentile": None, **once}],
-        [{"initial": fraction} for fraction in (0.0, 0.25, 0.5, 0.75)],
+        [
+            *({"initial": part, "shift": False} for part in (0.0, 0.25, 0.5, 0.75)),
+            {"initial": 0.0, "shift": True, **once},
+        ],
         [{"signed": False}, {"signed": True, **once}],
         [{"correction": "none"}, *({"correction": kind, **once} for kind in ("potential", "channel", "bias"))],
         [once, *({"second_pass": kind, **alone} for kind in ("srp", "cos"))],
@@ -60,14 +65,20 @@ def _neighbours(method: Method, switch: list[dict[str, Any]]) -> Iterator[Method
             continue
 
 
+def starts(settings: Latency, steps: int, weights: Weights) -> list[Method]:
+    """Methods that the search begins with: those of an experiment that the network can have, as they are for T steps."""
+    methods = [settings.method(name) for name in settings.names_for(weights)]
+    return [method.for_time(steps, settings.percentile) for method in methods]
+
+
 def best(
-    evaluate: Callable[[Method], Score], start: Method, switches: list[list[dict[str, Any]]]
+    evaluate: Callable[[Method], Score], starts: list[Method], switches: list[list[dict[str, Any]]]
 ) -> tuple[Method, list[tuple[Method, Score]]]:
     """The best method found, and all that were tried, in order.
 
     Args:
         evaluate: score of a method on held-out images.
-        start: where the search begins.
+        starts: methods that are tried first; the descent begins at the best of them.
         switches: values of each switch, as `values` gives them.
     """
     tried: dict[str, tuple[Method, Score]] = {}
@@ -78,8 +89,8 @@ def best(
             tried[name] = method, evaluate(method)
         return tried[name][1]
 
-    chosen, reached = start, score(start)
-    improved = True
+    chosen = max(starts, key=lambda method: score(method).order)
+    reached, improved = score(chosen), True
     while improved:
         improved = False
         for switch in switches:

@@ -80,6 +80,12 @@ class Method(Section):
         """Percentile of the thresholds for some time steps; `otherwise` where the method names none."""
         return self.percentiles.get(steps, otherwise if self.percentile is None else self.percentile)
 
+    def for_time(self, steps: int, otherwise: float) -> Method:
+        """The same method with its percentile for some time steps alone; `otherwise` where it names none."""
+        if self.threshold != "percentile":
+            return self
+        return self.model_copy(update={"percentile": self.percentile_at(steps, otherwise), "percentiles": {}})
+
     @property
     def calibrated(self) -> bool:
         """Whether something of it is measured on calibration images."""

@@ -129,10 +129,11 @@ def search(job: stages.Job) -> None:
 
     settings, wanted = job.experiment.latency, job.experiment.latency.search
     bench = Bench(job, wanted.images)
-    start, switches = Method(percentile=settings.percentile), rooms.values(wanted.percentiles, job.weights)
+    switches = rooms.values(wanted.percentiles, job.weights)
     rows: list[dict[str, object]] = []
     for steps in [wanted.time or 16] if wanted.drop is None else sorted(settings.time):
-        chosen, tried = rooms.best(partial(bench.score, steps), start, switches)
+        starts = rooms.starts(settings, steps, job.weights)
+        chosen, tried = rooms.best(partial(bench.score, steps), starts, switches)
         reached = next(score for method, score in tried if method == chosen)
         logger.info("T = %d: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
         rows += [_row("tried", steps, method, score, bench.ann) for method, score in tried]
