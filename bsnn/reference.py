@@ -133,10 +133,9 @@ def _latency(name: str, weights: str, folder: Path) -> str:
     )
     images = origin["definition"]["simulation"].get("images")
     seen = "the whole test set" if images is None else f"{images:,} test images"
-    ann = (
-        f"{own['ann'].iloc[0]:.1f} % (a difference from it has a standard error of at most {own['drop_se'].max():.1f})"
-    )
-    note = f"Accuracy in percent, {weights} weights; the ANN itself {ann}; {seen}; `{origin['command']}`"
+    ann = f"{own['ann'].iloc[0]:.1f} %"
+    error = f"differences from it have standard errors of at most {own['drop_se'].max():.1f} points"
+    note = f"Accuracy in percent, {weights} weights; the ANN itself {ann} ({error}); {seen}; `{origin['command']}`"
     return f"{table}\n\n{note}: [{folder}/{name}]({folder}/{name})."
 
 
