@@ -36,6 +36,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = ide
         ArtifactError: a table is damaged, or of other settings.
     """
     config, name, place = results.config, results.name, folder / results.name
+    kept = provenance.collect()  # before the checkout is changed
     frames = {table: results[table] for table in KEPT if table in results.frames}
     paths = identity.Paths(config, root)
     for table, frame in (frames | _methods(config, name, paths)).items():
@@ -48,7 +49,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = ide
         "definition": _definition(config, name),
         "settings": identity.results(config, name),
         "made": results["origins"].to_dict(orient="records"),
-        "kept": provenance.collect(),
+        "kept": kept,
     }
     artifacts.write_text(place / "origin.json", json.dumps(origin, indent=2, default=str) + "\n")
     return place
