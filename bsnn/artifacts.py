@@ -271,7 +271,7 @@ def read_tensors(
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Document of any artifact, read without its content.
+    """Document of any artifact, read without its content; of a CSV file, that of the Parquet file beside it.
 
     Raises:
         ArtifactError: missing, damaged, or not written by bsnn.
@@ -281,6 +281,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if path.suffix == ".csv" and path.with_suffix(".parquet").is_file():
+        path = path.with_suffix(".parquet")
     if not path.is_file():
         raise _missing(path)
     note: str | bytes | None

@@ -29,7 +29,7 @@ VERSION = {
     "method": 1,
     "latency": 2,  # 2: standard error of the drop, agreement, Pareto front
     "search": 2,  # 2: begins with all methods of the experiment, and tries the shift
-    "exit": 2,  # 2: beside the bounds, fewer steps for all images
+    "exit": 3,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method
     "exits": 1,
     "paper": 1,
 }

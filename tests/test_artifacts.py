@@ -31,6 +31,8 @@ def test_table_comes_back_with_its_document(tmp_path: Path) -> None:
     assert (document["identity"], document["version"], document["extra"]) == (IDENTITY, 3, {"images": 7})
     assert {"created", "revision", "hardware", "versions"} <= set(document["provenance"])
     assert artifacts.describe(path) == document
+    path.with_suffix(".csv").write_text("a\n1\n")
+    assert artifacts.describe(path.with_suffix(".csv")) == document
     assert leftovers(path.parent) == []
 
 

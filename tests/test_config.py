@@ -108,6 +108,13 @@ def test_one_value_stands_for_a_list() -> None:
     assert (loaded.percentile, loaded.time, loaded.seeds, loaded.weights) == ([99.5], [50], [3], ["binary"])
 
 
+def test_hints() -> None:
+    with pytest.raises(ConfigError, match=r"digitz.data: Field required; is 'digits' meant\?"):
+        config.load(FILE, changed("experiments.digitz.simulation.time", 20))
+    with pytest.raises(ConfigError, match=r"'99.5,99.9'\); several are written \[a,b\]"):
+        config.load(FILE, changed("percentile", "99.5,99.9"))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "also"),
     [

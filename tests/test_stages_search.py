@@ -1,6 +1,7 @@
 """Search and early exit on a small trained network: chosen on held-out images, reported once on the test set."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_held_out_images_calibrate_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_images_calibrate_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(folder)
     count = len(datasets.load(job().paths.data("tiny")).train)
     held = set(stages_search.held_out(job(), count, 60).tolist())
     assert len(held) == 60
+    with caplog.at_level(logging.WARNING):
+        assert len(stages_search.held_out(job(), count, 1000)) == count - 100
+    assert f"1000 held-out images asked for, {count - 100} do not calibrate" in caplog.text
     assert not held & set(protocols.calibration(job().experiment, count).tolist())
     with pytest.raises(ConfigError, match="none is left"):
         stages_search.held_out(job(), 100, 60)
@@ -113,7 +119,7 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
     monkeypatch.chdir(folder)
     stages_search.early_exit(job())
     table = pd.read_csv(job().paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
-    held, test = (table[table["images"] == images].reset_index(drop=True) for images in ("held-out", "test"))
+    held, test = (table[table["split"] == split].reset_index(drop=True) for split in ("held-out", "test"))
     assert list(held["bound"].iloc[2:]) == list(test["bound"].iloc[2:])
     for part in (held, test):
         assert part["mean_steps"].iloc[:2].tolist() == [8, 2]  # all images, without a bound
@@ -153,13 +159,14 @@ def test_early_exit_of_all_networks_in_one_table_and_its_figures(
     stages_search.exit_results(both)
     table = pd.read_csv("results/tiny/tables/early_exit.csv")
     assert table.groupby("seed").size().tolist() == [len(measured)] * 2
+    assert set(table["method"]) == {"half"}
     assert (table.loc[table["seed"] == 0, "accuracy"].mean() - table.loc[table["seed"] == 1, "accuracy"].mean()) == 1
     for name in ("early_exit", "early_exit_operations"):
         assert Path(f"results/tiny/figures/{name}.svg").stat().st_size > 0
     lines = curve(table, "mean_steps", "mean steps").axes[0].lines
     assert [line.get_label() for line in lines[:6:2]] == ["same steps for all", "early exit", "chosen"]
     assert lines[0].get_xdata().tolist() == lines[1].get_xdata().tolist() == [2, 8]
-    assert len(lines[2].get_xdata()) == (table["bound"].notna() & (table["images"] == "test")).sum() / 2
+    assert len(lines[2].get_xdata()) == (table["bound"].notna() & (table["split"] == "test")).sum() / 2
     assert [len(line.get_xdata()) for line in lines[4:6]] == [1, 1]
     both.paths.early_exit("tiny", "full", 1).unlink()
     with pytest.raises(ArtifactError, match="exit-"):

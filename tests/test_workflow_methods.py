@@ -156,7 +156,7 @@ def test_early_exit_reruns_what_changed(finished: Path, tmp_path: Path) -> None:
     configure(folder, settings(**few))
     run(folder, "early_exit")
     table = pd.read_csv(folder / "results/tiny/tables/early_exit.csv")
-    assert set(table["images"]) == {"held-out", "test"}
+    assert set(table["split"]) == {"held-out", "test"}
     assert (folder / "results/tiny/figures/early_exit.svg").stat().st_size > 0
     assert planned(folder, "early_exit") == {}
     for changes, expected in (

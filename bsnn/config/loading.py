@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -91,7 +92,12 @@ def _message(error: ValidationError, experiments: Mapping[str, Any]) -> str:
         what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             what = f"unknown key; known here: {_known(fault['loc'])}"
+        if isinstance(found, str) and "," in found:
+            shown += "; several are written [a,b]"
         place = tuple(str(part) for part in fault["loc"])
+        if fault["type"] == "missing" and place[0] == "experiments":
+            known = [name for name in experiments if name != place[1]]
+            what += "".join(f"; is '{one}' meant?" for one in get_close_matches(place[1], known, n=1))
         experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 1 else ""
         key = ".".join(place[2:] if experiment else place)
         places.setdefault((key, what + shown), []).append(experiment)

@@ -15,22 +15,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CHOSEN = {"marker": "*", "markersize": 15, "markerfacecolor": "none", "zorder": 4}
+
 
 def curve(table: pd.DataFrame, column: str, label: str) -> Figure:
     """Test accuracy against a column: images that leave at a bound, and all images after fewer steps; a line a seed."""
-    test = table[table["images"] == "test"].sort_values(column)
+    from matplotlib.ticker import StrMethodFormatter
+
+    test = table[table["split"] == "test"].sort_values(column)
     figure, panels = by_weights(test)
     for axis, weights, part in panels:
         without = part["bound"].isna()
         _lines(axis, part[without], column, "same steps for all", color="#999999", marker="s")
         _lines(axis, part[~without], column, "early exit", color=COLOURS[weights], marker="o")
-        _lines(axis, part[part["chosen"]], column, "chosen", color=INK, marker="*", markersize=11, linestyle="none")
+        _lines(axis, part[part["chosen"]], column, "chosen", color=INK, linestyle="none", **CHOSEN)
         axis.axhline(part["ann"].mean(), color=INK, linestyle="--", linewidth=1, zorder=1.5)
-        axis.set_xscale("log")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_xlabel(label)
     figure.axes[0].set_ylabel("test accuracy (%)")
+    figure.axes[0].set_ylim(*_near(test))
     legend(figure, figure.axes[0], "")
     return figure
+
+
+def _near(test: pd.DataFrame) -> tuple[float, float]:
+    """Accuracies around those of early exit; what fewer steps of all images reach may lie below."""
+    shown = [*test.loc[test["bound"].notna(), "accuracy"], *test.loc[test["T"] == test["T"].max(), "accuracy"]]
+    low, high = min(shown), max(*shown, *test["ann"])
+    room = max(high - low, 1) / 4
+    return low - room, high + room
 
 
 def _lines(axis: Axes, part: pd.DataFrame, column: str, label: str, **style: Any) -> None:

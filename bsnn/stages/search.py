@@ -118,6 +118,8 @@ def held_out(job: stages.Job, count: int, wanted: int) -> Tensor:
             f"experiments.{job.name}.activations.images is {used}, and there are {count} training images: none is left "
             "that does not calibrate, to choose by; use fewer"
         )
+    if len(others) < wanted:
+        logger.warning("%d held-out images asked for, %d do not calibrate: all of them are taken", wanted, len(others))
     return others[datasets.evenly(len(others), wanted)]
 
 
@@ -179,7 +181,7 @@ def early_exit(job: stages.Job) -> None:
     method = settings.method(name)
     held, test = Bench(job, settings.early_exit.images), Bench(job, None)
     bounds = _bounds(held, method, times[-1])
-    found, shown = _exits(held, method, times, bounds, "held-out"), _exits(test, method, times, bounds, "test")
+    found, shown = (_exits(bench, method, times, bounds).assign(method=name) for bench in (held, test))
     enough = found[found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss]
     best = enough[_allowed(enough, times)].sort_values("mean_steps", kind="stable")["bound"].iloc[0]
     table = pd.concat([found, shown], ignore_index=True)
@@ -208,7 +210,7 @@ def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
     return sorted({bound for bound in result.margin[:, -1].double().quantile(parts).tolist() if bound > 0})
 
 
-def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float], images: str) -> pd.DataFrame:
+def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float]) -> pd.DataFrame:
     """What is reached, and what it costs an image: all steps, fewer steps for all images, and each bound."""
     import pandas as pd
 
@@ -222,7 +224,7 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float], 
         steps = times[::-1] if bound is None else times[-1:]
         costs = totals.assign(nanojoules_45nm=accounting.energy(totals)).loc[steps, list(COSTS)].reset_index(drop=True)
         reached = {
-            "images": images,
+            "split": "held-out" if bench.held_out else "test",
             "bound": float("nan") if bound is None else bound,
             "T": steps,
             "accuracy": [bench.correct(result.predicted[:, step - 1]) for step in steps],
@@ -230,6 +232,8 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float], 
             "mean_steps": [float(result.steps.clamp(max=step).double().mean()) for step in steps],
         }
         parts.append(pd.DataFrame(reached).join(costs))
+        row = parts[-1].iloc[0]
+        logger.info("%s, bound %g: %.2f %% in %.1f mean steps", *row[["split", "bound", "accuracy", "mean_steps"]])
     return pd.concat(parts, ignore_index=True)
 
 

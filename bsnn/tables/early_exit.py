@@ -21,8 +21,8 @@ def collect(config: Config, name: str, paths: identity.Paths) -> pd.DataFrame:
     """Rows of every network.
 
     Returns:
-        images (held-out or test), bound on the margin (logit units; NaN: none), T (most steps of an image), accuracy
-        and ann (percent), mean_steps, spikes, operations and nanojoules of an image, chosen (by held-out images),
+        split (held-out or test), bound on the margin (logit units; NaN: none), T (most steps of an image), accuracy and
+        ann (percent), mean_steps, spikes, operations and nanojoules of an image, method, chosen (by held-out images),
         weights, seed.
 
     Raises:
