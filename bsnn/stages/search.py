@@ -96,6 +96,7 @@ class Bench:
         result = simulate.run(engine, self.batches(), steps, skipped=methods.skipped(method))
         final = result.predicted[:, -1]
         agreement = 100 * float((final == self.predicted).double().mean())
+        logger.info("T = %d: %.2f %% by %s", steps, self.correct(final), _switches(method))
         return Score(self.correct(final), agreement, float(result.counts.sum()) / len(self.order))
 
 
@@ -137,7 +138,7 @@ def search(job: stages.Job) -> None:
         starts = rooms.starts(settings, steps, job.weights)
         chosen, tried = rooms.best(partial(bench.score, steps), starts, switches)
         reached = next(score for method, score in tried if method == chosen)
-        logger.info("T = %d: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
+        logger.info("T = %d, chosen: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
         rows += [_row("tried", steps, method, score, bench.ann) for method, score in tried]
         if wanted.drop is None or bench.ann - reached.accuracy <= wanted.drop:
             break
