@@ -98,9 +98,9 @@ class Lab:
         ended = (self.folder / "log/jobcomp.log").read_text().count(f"WorkDir={checkout} ")
         rows: list[list[str]] = []
         for _ in range(90):
-            text = self.command(
-                "sacct", "-X", "-n", "-P", "-o", "jobid,state,partition,nodelist,alloctres,comment,workdir"
-            )
+            columns = "jobid,state,partition,nodelist,alloctres,comment,workdir"
+            since = "now-1days"  # else midnight, and jobs that ended before it are not shown
+            text = self.command("sacct", "-X", "-n", "-P", "-S", since, "-o", columns)
             rows = [line.split("|") for line in text.splitlines() if line.endswith(f"|{checkout}")]
             if len(rows) == ended and not any(row[1] in ("PENDING", "RUNNING") for row in rows):
                 break
