@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts, identity, provenance
-from bsnn.config import Config, Weights
+from bsnn.config import Config
 from bsnn.errors import ArtifactError
 from bsnn.tables import Results, latency
+from bsnn.tables.early_exit import of_network
 
 KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_summary", "training")
 FOLDER = Path("results/reference")
@@ -76,18 +77,12 @@ def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.D
     }
     for table, (kind, path, of) in choices.items():
         parts = [
-            _of_network(path(name, *place), kind, of(config, config.experiments[name], *place), *place)
+            of_network(path(name, *place), kind, of(config, config.experiments[name], *place), *place)
             for place in product(config.weights, config.seeds)
             if path(name, *place).exists()
         ]
         found |= {table: pd.concat(parts, ignore_index=True)} if parts else {}
     return found
-
-
-def _of_network(path: Path, kind: str, stands_for: Mapping[str, Any], weights: Weights, seed: int) -> pd.DataFrame:
-    """Table of one network, which must be of these settings, and which network it is."""
-    table, _ = artifacts.read_table(path, kind, {}, stands_for)
-    return table.to_pandas().assign(weights=weights, seed=seed)
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:

@@ -183,20 +183,14 @@ def early_exit(job: stages.Job) -> None:
     held, test = Bench(job, settings.early_exit.images), Bench(job, None)
     bounds = _bounds(held, method, times[-1])
     found, shown = (_exits(bench, method, times, bounds).assign(method=name) for bench in (held, test))
-    enough = found[found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss]
-    best = enough[_allowed(enough, times)].sort_values("mean_steps", kind="stable")["bound"].iloc[0]
-    table = pd.concat([found, shown], ignore_index=True)
-    same = (table["bound"] == best) | (table["bound"].isna() & pd.isna(best))
-    table["chosen"] = same & _allowed(table, times)
+    allowed = found["bound"].notna() | (found["T"] == times[-1])  # not fewer steps for all images
+    enough = found[allowed & (found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss)]
+    place = enough.sort_values("mean_steps", kind="stable").index[0]  # the same bounds stand in the same places of both
+    table = pd.concat([part.assign(chosen=part.index == place) for part in (found, shown)], ignore_index=True)
     path = job.paths.early_exit(job.name, job.weights, job.seed)
     artifacts.write_text(path.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
     stands_for = identity.early_exit(job.config, job.experiment, job.weights, job.seed)
     artifacts.write_table(path, table, "exit", stands_for, {"method": name})
-
-
-def _allowed(table: pd.DataFrame, times: list[int]) -> pd.Series:
-    """Rows that can be chosen: bounds, and all steps without one; not fewer steps for all images."""
-    return table["bound"].notna() | (table["T"] == times[-1])
 
 
 def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts, identity
-from bsnn.config import Config
+from bsnn.config import Config, Weights
 
 KIND = "early-exit-table"
 SETTINGS = "early_exit.json"
@@ -28,12 +28,17 @@ def collect(config: Config, name: str, paths: identity.Paths) -> pd.DataFrame:
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.
     """
-    experiment, parts = config.experiments[name], []
+    parts = []
     for weights, seed in product(config.weights, config.seeds):
-        stands_for = identity.early_exit(config, experiment, weights, seed)
-        table, _ = artifacts.read_table(paths.early_exit(name, weights, seed), "exit", {}, stands_for)
-        parts.append(table.to_pandas().assign(weights=weights, seed=seed))
+        stands_for = identity.early_exit(config, config.experiments[name], weights, seed)
+        parts.append(of_network(paths.early_exit(name, weights, seed), "exit", stands_for, weights, seed))
     return pd.concat(parts, ignore_index=True)
+
+
+def of_network(path: Path, kind: str, stands_for: Mapping[str, Any], weights: Weights, seed: int) -> pd.DataFrame:
+    """Table of one network's early exit or search, which must be of these settings, and which network it is."""
+    table, _ = artifacts.read_table(path, kind, {}, stands_for)
+    return table.to_pandas().assign(weights=weights, seed=seed)
 
 
 def write(table: pd.DataFrame, folder: Path, stands_for: Mapping[str, Any]) -> None:

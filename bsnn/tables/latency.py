@@ -22,7 +22,7 @@ from bsnn import accounting, artifacts, identity
 from bsnn.analysis import ERRORS
 from bsnn.config import Config, Weights
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
-from bsnn.tables.shards import Shard, join, predictions
+from bsnn.tables.shards import Shard, predictions, spikes
 
 logger = logging.getLogger("bsnn")
 
@@ -146,8 +146,8 @@ def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
     """A row at each time; `lost` is 1 for each image that only the ANN classifies correctly, -1 for the contrary."""
     shards = run.shards()
-    found = join(run.weights, run.seed, 0.0, shards, run.steps, run.steps)
     labels, ann, predicted = predictions(shards, run.steps, run.steps)
+    _, _, counts = spikes(shards, run.steps, run.steps)
     for time in run.times:
         at_time = predicted[:, time - 1]
         accuracy, reached = (100 * int((classes == labels).sum()) / len(labels) for classes in (at_time, ann))
@@ -160,7 +160,7 @@ def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
             "drop": reached - accuracy,
             "lost": (ann == labels).astype(np.int8) - (at_time == labels).astype(np.int8),
             "agreement": 100 * int((at_time == ann).sum()) / len(labels),
-            "spikes": found.spikes[:, :time].sum() / found.images,
+            "spikes": counts[:, :time].sum() / len(labels),
         }
 
 

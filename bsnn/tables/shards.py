@@ -70,7 +70,7 @@ def join(
             steps, or when shards have different layers.
     """
     label, ann, predicted = predictions(shards, simulated, steps)
-    layers, neurons = _layers(shards[0])
+    layers, neurons, counts = spikes(shards, simulated, steps)
     return Simulation(
         weights,
         seed,
@@ -80,7 +80,7 @@ def join(
         correct=(predicted == label[:, None]).sum(0, dtype=np.int64),
         layers=layers,
         neurons=neurons,
-        spikes=np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0),
+        spikes=counts,
         documents=tuple(shard.document for shard in shards),
     )
 
@@ -103,6 +103,22 @@ def predictions(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[np
     order = np.argsort(image)
     predicted = np.concatenate([_predicted(shard, simulated)[:, :steps] for shard in shards])
     return label[order], ann[order], predicted[order]
+
+
+def spikes(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Layers from input to output, neurons of each [layers], and spikes of all test images, int64 [layers, T].
+
+    Args:
+        shards: all shards of the test set, in any order.
+        simulated: steps that each shard must hold.
+        steps: steps T to keep, at most `simulated`.
+
+    Raises:
+        ArtifactError: when a shard's spikes are not of its own images and steps, or shards have different layers.
+    """
+    layers, neurons = _layers(shards[0])
+    counts = np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0)
+    return layers, neurons, counts
 
 
 def _again(shard: Shard) -> str:
