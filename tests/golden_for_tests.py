@@ -1,0 +1,166 @@
+"""Keys and paths of config.yaml's experiments as they must stay, and how the recorded ones are written.
+
+    python tests/golden_for_tests.py
+
+writes tests/data/golden_keys.json and tests/data/defaults.json from the current source. Do so when a key is meant to
+change (a stage's version was raised, a recipe in config.yaml was changed), and read the difference before committing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from bsnn import config, identity
+from bsnn.config import conversion, experiment, run, training
+from bsnn.config.values import Section
+from bsnn.paper import plan
+
+FOLDER = Path(__file__).parent / "data"
+KEYS, DEFAULTS = FOLDER / "golden_keys.json", FOLDER / "defaults.json"
+CHANGES: dict[str, Any] = {"seeds": [0, 1], "percentile": [99.0, 99.5, 99.9, 100.0]}
+
+
+def listed() -> Iterator[tuple[str, str, str, str]]:
+    """Every artifact and keyed identity: experiment, kind, coordinates, path (or key, where the path has none)."""
+    loaded = config.load(Path(__file__).parent.parent / "config.yaml", CHANGES)
+    paths = identity.Paths(loaded)
+    for name in loaded.experiments:
+        yield name, "data", "", str(paths.data(name))
+        yield from ((name, *rest) for rest in _plain(loaded, name))
+        for weights, seed in product(loaded.weights, loaded.seeds):
+            place, at = (name, weights, seed), f"{weights} seed={seed}"
+            for kind in ("network", "history", "checkpoints", "activations", "search", "early_exit"):
+                yield name, kind, at, str(getattr(paths, kind)(*place))
+            if weights == "binary":
+                yield name, "summary", at, str(paths.summary(name, seed))
+            yield from ((name, *rest) for rest in _simulated(loaded, paths, place, at))
+
+
+def _plain(loaded: config.Config, name: str) -> Iterator[tuple[str, str, str]]:
+    for kind, of in {"results": identity.results, "latency": identity.latency, "exits": identity.early_exits}.items():
+        yield kind, "key", identity.key(of(loaded, name))
+    for result in plan.results_of(loaded, name):
+        yield "paper", result, identity.key(plan.identity(loaded, name, result))
+    yield "paper", "report", identity.key(plan.report_identity(loaded, name))
+
+
+def _simulated(
+    loaded: config.Config, paths: identity.Paths, place: tuple[str, config.Weights, int], at: str
+) -> Iterator[tuple[str, str, str]]:
+    latency = loaded.experiments[place[0]].latency
+    shards = range(1, loaded.experiments[place[0]].simulation.shards + 1)
+    for percentile in loaded.percentile:
+        yield "thresholds", f"{at} p={percentile}", str(paths.thresholds(*place, percentile))
+        yield "kept_shards", f"{at} p={percentile}", str(paths.tries(*place, percentile))
+        for shard in shards:
+            for kind in ("spikes", "predictions"):
+                yield kind, f"{at} p={percentile} {shard}", str(getattr(paths, kind)(*place, percentile, shard))
+    for method in latency.names_for(place[1]):
+        for steps, shard, kind in product(latency.runs(method), shards, identity.METHOD_FILES):
+            path = paths.method(kind, *place, method, steps, shard)
+            yield f"method_{kind}", f"{at} {method} T={steps} {shard}", str(path)
+
+
+def golden() -> dict[str, dict[str, list[Any]]]:
+    """By experiment and kind: how many paths, a digest over all of them, the first and the last as samples."""
+    lines: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for name, kind, at, path in listed():
+        lines[name, kind].append((at, path))
+    found: dict[str, dict[str, list[Any]]] = {}
+    for (name, kind), own in sorted(lines.items()):
+        digest = hashlib.sha256(json.dumps(sorted(own)).encode()).hexdigest()[:16]
+        found.setdefault(name, {})[kind] = [len(own), digest, *dict.fromkeys((own[0][1], own[-1][1]))]
+    return found
+
+
+# Sections whose settings are left out of identities at their defaults, and the stages whose versions must rise when
+# such a default changes. What lies downstream has these stages in its own identity.
+LEFT_OUT: dict[type[Section], tuple[str, ...]] = {
+    training.Data: ("data",),
+    training.Network: ("train", "binarize"),
+    training.Optimiser: ("train", "binarize"),
+    training.Schedule: ("train", "binarize"),
+    training.Augment: ("train", "binarize"),
+    training.Train: ("train",),
+    training.Binarize: ("binarize",),
+    conversion.Activations: ("activations",),
+    conversion.Thresholds: ("thresholds", "method", "search"),
+    conversion.Simulation: ("simulate", "method", "search"),
+    conversion.Method: ("method", "search"),
+    conversion.Latency: ("search",),
+    conversion.Search: ("search",),
+    conversion.EarlyExit: ("exit",),
+}
+# Fields of these sections that identities name by their value, or that are no part of any.
+BY_VALUE = {
+    (conversion.Simulation, "shards"),
+    *((conversion.Latency, field) for field in ("time", "images", "methods")),
+    (conversion.EarlyExit, "method"),
+}
+# Sections that identities name by their values throughout, or that are no part of any.
+OTHERS = {experiment.Protocol, experiment.Checkpoint, experiment.Imported, experiment.Experiment}
+OTHERS |= {run.Paper, run.Compute, run.Config}
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """By section: the versions of its stages, and the defaults that identities leave out."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, stages in LEFT_OUT.items():
+        fields = {
+            name: _default(field.get_default(call_default_factory=True))
+            for name, field in section.model_fields.items()
+            if not field.is_required() and (section, name) not in BY_VALUE
+        }
+        versions = {stage: identity.VERSION[stage] for stage in stages}
+        found[section.__name__] = {"versions": versions, "defaults": fields}
+    return found
+
+
+def _default(value: object) -> object:
+    """A section within a section stands for itself: only what differs from its own defaults."""
+    return (
+        value.model_dump(mode="json", exclude_defaults=True)
+        if isinstance(value, Section)
+        else to_jsonable_python(value)
+    )
+
+
+def unversioned(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
+    """Changes of defaults that old artifacts would not notice."""
+    found = []
+    for section, old in before.items():
+        new = now.get(section, {"versions": {}, "defaults": {}})
+        stages = [stage for stage, version in old["versions"].items() if new["versions"].get(stage, 0) <= version]
+        for name, value in old["defaults"].items():
+            if stages and new["defaults"].get(name, "(no default)") != value:
+                change = f"{value!r} -> {new['defaults'].get(name, '(no default)')!r}"
+                found.append(f"{section}.{name}: {change}; raise the version of {', '.join(stages)}")
+    return found
+
+
+def write() -> None:
+    """Record the current state, unless it would hide a changed default."""
+    FOLDER.mkdir(exist_ok=True)
+    if DEFAULTS.exists() and (wrong := unversioned(json.loads(DEFAULTS.read_text()), defaults())):
+        sys.exit("\n".join(wrong))
+    DEFAULTS.write_text(json.dumps(defaults(), indent=1) + "\n")
+    kinds = [
+        f" {json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(kind)}: {json.dumps(own[kind])}" for kind in own)
+        + "\n }"
+        for name, own in golden().items()
+    ]
+    KEYS.write_text("{\n" + ",\n".join(kinds) + "\n}\n")  # one line per kind, so that differences can be read
+
+
+if __name__ == "__main__":
+    write()
