@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn import provenance
 from bsnn.errors import ArtifactError
-from bsnn.identity import key
+from bsnn.pipeline.identity import key
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import artifacts, identity, provenance
+from bsnn import artifacts, provenance
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
 

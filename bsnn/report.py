@@ -15,10 +15,11 @@ import jinja2
 import pandas as pd
 import yaml
 
-from bsnn import artifacts, identity, tables
+from bsnn import artifacts, tables
 from bsnn.config import format_percentile
 from bsnn.errors import ArtifactError
 from bsnn.figures import FIGURES
+from bsnn.pipeline import identity
 from bsnn.tables import TABLES, Results
 from bsnn.tables.columns import cells, column
 from bsnn.tables.origins import MACHINE

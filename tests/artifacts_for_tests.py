@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bsnn import artifacts, config, identity
+from bsnn import artifacts, config
+from bsnn.pipeline import identity
 
 NAME = "small"
 RECIPE = {"epochs": 2, "batch_size": 8, "optimiser": {"lr": 0.1}}

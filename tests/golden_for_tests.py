@@ -19,10 +19,11 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from bsnn import config, identity
+from bsnn import config
 from bsnn.config import conversion, experiment, run, training
 from bsnn.config.values import Section
 from bsnn.paper import plan
+from bsnn.pipeline import identity
 
 FOLDER = Path(__file__).parent / "data"
 KEYS, DEFAULTS = FOLDER / "golden_keys.json", FOLDER / "defaults.json"

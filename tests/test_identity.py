@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bsnn import config, identity
+from bsnn import config
+from bsnn.pipeline import identity
 
 FILE = Path(__file__).parent.parent / "config.yaml"
 STAGES = ["data", "train", "binarize", "activations", "thresholds", "simulate", "results"]

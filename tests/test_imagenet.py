@@ -15,8 +15,9 @@ import pytest
 import torch
 from images_for_tests import TRAINING, VALIDATION, WNIDS, imagenet, spoil, validation_name, write_list
 
-from bsnn import artifacts, config, datasets, identity, stages
+from bsnn import artifacts, config, datasets, stages
 from bsnn.errors import DataError
+from bsnn.pipeline import identity
 from bsnn.tables import gather
 from bsnn.tables.origins import origins
 from bsnn.training import train

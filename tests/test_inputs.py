@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import inputs, stages
+from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import inputs
 from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
 

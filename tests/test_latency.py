@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, config, identity
+from bsnn import artifacts, config
 from bsnn.config import merge
 from bsnn.figures.latency import pareto
+from bsnn.pipeline import identity
 from bsnn.tables import latency
 
 ERRORS = dict.fromkeys((*latency.ERRORS, "activation"), 0.5)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from bsnn import config, identity, inventory
+from bsnn import config
 from bsnn.errors import ConfigError
+from bsnn.pipeline import identity, inventory
 
 FILE = Path(__file__).parent.parent / "config.yaml"
 

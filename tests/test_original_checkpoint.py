@@ -13,10 +13,11 @@ from networks_for_tests import images, network_settings, trained
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bsnn import binarize, cli, config, identity
+from bsnn import binarize, cli, config
 from bsnn.errors import ArtifactError
 from bsnn.networks import Trained
 from bsnn.original import checkpoint
+from bsnn.pipeline import identity
 from bsnn.tables import gather
 
 CLASSES = tuple(map(str, range(10)))

@@ -13,10 +13,11 @@ from networks_for_tests import images, trained
 from PIL import Image
 from torchvision import transforms
 
-from bsnn import activations, config, identity, protocols, stages, tables
+from bsnn import activations, config, protocols, stages, tables
 from bsnn.datasets import load, prepare
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ArtifactError, ConfigError
+from bsnn.pipeline import identity
 from bsnn.tables.propagation import delayed
 from bsnn.tables.shards import Simulation
 

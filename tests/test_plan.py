@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import config, identity, plan
+from bsnn import config
 from bsnn.config import merge
 from bsnn.errors import ConfigError
+from bsnn.pipeline import costs, identity
 
 SETTINGS = config.validate(merge(TINY, {"seeds": [0, 1], "experiments": {"tiny": {"simulation": {"shards": 3}}}}))
 
@@ -22,14 +23,14 @@ def benchmark(folder: Path, rule: str, name: str, seconds: float, memory: str) -
 
 
 def counted(root: Path) -> dict[str, tuple[int, int]]:
-    return {stage.rule: (stage.done, stage.to_do) for stage in plan.stages(SETTINGS, root, root / "none")}
+    return {stage.rule: (stage.done, stage.to_do) for stage in costs.stages(SETTINGS, root, root / "none")}
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
     """Two seeds, two kinds of network, two percentiles, three shards."""
     to_do = {"data": 1, "train": 2, "binarize": 2, "activations": 4, "thresholds": 8, "simulate": 24}
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
-    text = plan.to_text(plan.stages(SETTINGS, tmp_path, tmp_path / "none"))
+    text = costs.to_text(costs.stages(SETTINGS, tmp_path, tmp_path / "none"))
     assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
     assert cells(text) == {
         **{("tiny", rule): ["0", str(count), "-", "-", "-", "-"] for rule, count in to_do.items()},
@@ -46,11 +47,11 @@ def cells(text: str) -> dict[tuple[str, str], list[str]]:
 def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
     half, mib = 0.5, 2.0**20
     found = [
-        plan.Stage("a", "data", 1, 0, None, None, None),
-        plan.Stage("a", "train", 1, 2, half, None, 3 * mib),
-        plan.Stage("a", "simulate", 0, 4, None, 12.0, None),
+        costs.Stage("a", "data", 1, 0, None, None, None),
+        costs.Stage("a", "train", 1, 2, half, None, 3 * mib),
+        costs.Stage("a", "simulate", 0, 4, None, 12.0, None),
     ]
-    assert cells(plan.to_text(found)) == {
+    assert cells(costs.to_text(found)) == {
         ("a", "data"): ["1", "0", "-", "-", "0.00", "0.0"],
         ("a", "train"): ["1", "2", "0.500", "-", "1.00", "6.0"],
         ("a", "simulate"): ["0", "4", "-", "12", "-", "-"],
@@ -60,14 +61,14 @@ def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
 
 def test_sum_of_what_was_not_measured_is_no_zero() -> None:
     """Usual after `--until data`: what is done costs nothing more, and what is to do is not known."""
-    done, ahead = plan.Stage("a", "data", 1, 0, 0.5, 1.0, 9.0), plan.Stage("a", "train", 0, 2, None, None, None)
-    assert cells(plan.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
-    assert cells(plan.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
+    done, ahead = costs.Stage("a", "data", 1, 0, 0.5, 1.0, 9.0), costs.Stage("a", "train", 0, 2, None, None, None)
+    assert cells(costs.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
+    assert cells(costs.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
 
 
 def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:
     settings = config.validate(merge(TINY, changes))
-    found = plan.stages(settings, root, root / "none", target)
+    found = costs.stages(settings, root, root / "none", target)
     return {(stage.experiment, stage.rule): stage.to_do for stage in found}
 
 
@@ -98,7 +99,7 @@ def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
 
 def test_unknown_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no target 'papers'.*paper, latency"):
-        plan.stages(SETTINGS, tmp_path, tmp_path, "papers")
+        costs.stages(SETTINGS, tmp_path, tmp_path, "papers")
 
 
 def test_jobs_done_are_those_whose_artifacts_are_all_there(tmp_path: Path) -> None:
@@ -120,12 +121,12 @@ def test_costs(tmp_path: Path) -> None:
     benchmark(measured, "simulate", "tiny/b.tsv", 5400, "NA")
     benchmark(measured, "simulate", "other/c.tsv", 9999, "9999")
     benchmark(measured, "data", "digits-0.safetensors.tsv", 360, "10")
-    stages = {stage.rule: stage for stage in plan.stages(SETTINGS, tmp_path, measured)}
+    stages = {stage.rule: stage for stage in costs.stages(SETTINGS, tmp_path, measured)}
     simulate = stages["simulate"]
     assert (simulate.hours_each, simulate.hours, simulate.memory_mb) == (1.0, 22.0, 900.5)
     assert (simulate.size_each, simulate.size) == (200.0, 4400.0)
     assert stages["data"].hours == pytest.approx(0.1)
     assert stages["train"].hours is None
     benchmark(measured, "search", "tiny/a.tsv", 3600, "NA")
-    search = {stage.rule: stage for stage in plan.stages(SETTINGS, tmp_path, measured, "search")}["find_switches"]
+    search = {stage.rule: stage for stage in costs.stages(SETTINGS, tmp_path, measured, "search")}["find_switches"]
     assert (search.hours, search.memory_mb) == (4.0, None)

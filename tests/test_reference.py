@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from artifacts_for_tests import NAME, settings
 
-from bsnn import artifacts, identity, reference, tables
+from bsnn import artifacts, reference, tables
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity
 
 ROOT = Path(__file__).parent.parent
 

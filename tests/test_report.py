@@ -11,8 +11,9 @@ import artifacts_for_tests as small
 import pytest
 import yaml
 
-from bsnn import config, figures, identity, report, tables
+from bsnn import config, figures, report, tables
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity
 
 
 class Page(HTMLParser):

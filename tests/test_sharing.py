@@ -12,9 +12,10 @@ import pytest
 from test_workflow_faults import contents
 from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, run
 
-from bsnn import artifacts, config, identity, sharing
+from bsnn import artifacts, config
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import exchange, identity
 
 CONFIG = merge(TINY, {"percentile": [99.0]})
 SETTINGS = config.validate(CONFIG)
@@ -32,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def common(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("common")
-    assert len(sharing.share(SETTINGS, folder, finished / "results")) == ARTIFACTS
+    assert len(exchange.share(SETTINGS, folder, finished / "results")) == ARTIFACTS
     return folder
 
 
@@ -51,8 +52,8 @@ def test_second_checkout_trains_nothing(finished: Path, common: Path, tmp_path: 
 
 def test_nothing_is_copied_twice(finished: Path, common: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in common.rglob("*-*.*")}
-    assert sharing.share(SETTINGS, common, finished / "results") == []
-    assert sharing.fetch(SETTINGS, common, finished / "results") == []
+    assert exchange.share(SETTINGS, common, finished / "results") == []
+    assert exchange.fetch(SETTINGS, common, finished / "results") == []
     assert {path: path.stat().st_mtime_ns for path in common.rglob("*-*.*")} == before
 
 
@@ -83,13 +84,13 @@ def test_damaged_artifacts_are_passed_over_and_mended(
     folder = tmp_path / "common"
     shutil.copytree(common, folder)
     damage(folder / which)
-    fetched = sharing.fetch(SETTINGS, folder, tmp_path / "results")
+    fetched = exchange.fetch(SETTINGS, folder, tmp_path / "results")
     assert len(fetched) == ARTIFACTS - 1
     assert which not in fetched
     assert not (tmp_path / "results" / which).exists()
     assert str(folder / which) in caplog.text
-    assert sharing.share(SETTINGS, folder, finished / "results") == [which]
-    assert sharing.fetch(SETTINGS, folder, tmp_path / "results") == [which]
+    assert exchange.share(SETTINGS, folder, finished / "results") == [which]
+    assert exchange.fetch(SETTINGS, folder, tmp_path / "results") == [which]
 
 
 def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Pat
     shutil.copytree(common, folder)
     one, other = (PATHS.thresholds("tiny", kind, 0, 99.0) for kind in ("full", "binary"))
     shutil.copyfile(folder / other, folder / one)
-    assert one not in sharing.fetch(SETTINGS, folder, tmp_path / "results")
+    assert one not in exchange.fetch(SETTINGS, folder, tmp_path / "results")
     assert not (tmp_path / "results" / one).exists()
 
 
@@ -106,7 +107,7 @@ def test_damaged_artifact_is_not_shared(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "results", root)
     flip_a_byte(root / PATHS.network("tiny", "full", 0))
     with pytest.raises(ArtifactError, match="does not match its digest"):
-        sharing.share(SETTINGS, tmp_path / "common", root)
+        exchange.share(SETTINGS, tmp_path / "common", root)
     assert not (tmp_path / "common" / PATHS.network("tiny", "full", 0)).exists()
     assert not list((tmp_path / "common").rglob("*.tmp"))
 
@@ -116,7 +117,7 @@ def test_searches_come_with_their_readable_tables(tmp_path: Path) -> None:
     path = PATHS.search("tiny", "full", 0)
     table = pd.DataFrame({"method": ["a", "b"], "accuracy": [12.5, 0.1]})
     artifacts.write_table(tmp_path / "common" / path, table, "search", identity.search(SETTINGS, experiment, "full", 0))
-    assert sharing.fetch(SETTINGS, tmp_path / "common", tmp_path / "results") == [path]
+    assert exchange.fetch(SETTINGS, tmp_path / "common", tmp_path / "results") == [path]
     text = (tmp_path / "results" / path).with_suffix(".csv").read_text()
     assert text == "method,accuracy\na,12.5\nb,0.1\n"
 
@@ -129,9 +130,9 @@ def test_other_pools_of_an_ablation_are_shared(tmp_path: Path) -> None:
         stands_for = identity.train(settings.experiments[owner], 0)
         artifacts.write_table(tmp_path / "results" / paths.history(owner, "full", 0), table, "history", stands_for)
     expected = sorted(paths.history(owner, "full", 0) for owner in ("tiny", name))
-    assert sharing.share(settings, tmp_path / "common", tmp_path / "results") == expected
+    assert exchange.share(settings, tmp_path / "common", tmp_path / "results") == expected
 
 
 def test_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such folder"):
-        sharing.fetch(SETTINGS, tmp_path / "nowhere", tmp_path / "results")
+        exchange.fetch(SETTINGS, tmp_path / "nowhere", tmp_path / "results")

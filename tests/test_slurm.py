@@ -15,8 +15,8 @@ from slurm_for_tests import Lab, running, site, wait_until
 from test_workflow_faults import contents
 from workflow_for_tests import TINY, checkout, run
 
-from bsnn import sharing
 from bsnn.config import merge, validate
+from bsnn.pipeline import exchange
 
 pytestmark = pytest.mark.slurm
 
@@ -100,9 +100,9 @@ def test_new_percentile_submits_simulations_alone(lab: Lab, submitted: Path) -> 
 
 def test_second_checkout_with_the_common_folder_trains_nothing(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
     """It asks for one percentile more."""
-    sharing.share(validate(FAULTS), tmp_path / "common", undisturbed / "results")
+    exchange.share(validate(FAULTS), tmp_path / "common", undisturbed / "results")
     folder = site(tmp_path / "second", {**FAULTS, "percentile": [98.0, 99.0]}, {})
-    sharing.fetch(validate(FAULTS), tmp_path / "common", folder / "results")
+    exchange.fetch(validate(FAULTS), tmp_path / "common", folder / "results")
     lab.run(folder, "simulations")
     assert [job.rule for job in lab.accounted(folder)] == ["simulations"]
     found, expected = contents(folder), contents(undisturbed)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, datasets, identity, protocols, stages
+from bsnn import artifacts, datasets, protocols, stages
 from bsnn.config import Method, merge, validate
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
+from bsnn.pipeline import identity
 from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
 

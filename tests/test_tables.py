@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsnn import artifacts, config, identity, tables
+from bsnn import artifacts, config, tables
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity
 from bsnn.tables import columns
 from bsnn.tables.shards import Shard, join
 

@@ -21,10 +21,11 @@ from lightning_fabric import Fabric
 from torch.nn import functional as F
 from training_for_tests import CLASSES, COMPUTE, data_set, experiment
 
-from bsnn import binarize, config, identity
+from bsnn import binarize, config
 from bsnn.datasets import Normalise
 from bsnn.errors import BsnnError, ConfigError, Interrupted
 from bsnn.networks import VGG, Trained
+from bsnn.pipeline import identity
 from bsnn.training import checkpoint, recipe, train
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import inventory, stages
+from bsnn import stages
 from bsnn.config import merge, validate
+from bsnn.pipeline import inventory
 from bsnn.stages import Job
 
 SHARDED = {"weights": ["full"], "percentile": [99.0], "experiments": {"tiny": {"simulation": {"shards": 2}}}}

@@ -13,7 +13,7 @@ import pytest
 from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run, snakemake
 
 from bsnn.config import merge, validate
-from bsnn.identity import Paths
+from bsnn.pipeline.identity import Paths
 
 BOTH = {"thresholds": 4, "simulate": 4}
 ONE_KIND = {"thresholds": 2, "simulate": 2}

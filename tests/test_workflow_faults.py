@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file
 from workflow_for_tests import TINY, checkout, configure, environment, planned, run, snakemake
 
-from bsnn import identity
 from bsnn.config import merge, validate
+from bsnn.pipeline import identity
 
 LONGER = {"epochs": 40}
 CONFIG = merge(

@@ -15,7 +15,7 @@ from bsnn import reference
 from bsnn.config import merge, validate
 from bsnn.datasets import evenly
 from bsnn.errors import ArtifactError
-from bsnn.identity import Paths
+from bsnn.pipeline.identity import Paths
 from bsnn.tables import read
 
 METHODS: dict[str, Any] = {

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bsnn import artifacts, inventory, log
+from bsnn import artifacts, log
 from bsnn.cli.options import CONFIG_FILE, Changes, CommonFolder, ConfigFile, Experiment, load
+from bsnn.pipeline import inventory
 
 
 def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
@@ -48,19 +49,19 @@ def clean(
 
 def share(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Copy finished artifacts to a common folder, for other checkouts and users."""
-    from bsnn import sharing
+    from bsnn.pipeline import exchange
 
     with log.job():
-        copied = sharing.share(load(config_file, changes), folder)
+        copied = exchange.share(load(config_file, changes), folder)
         typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts shared in {folder}"]))
 
 
 def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Copy artifacts that are needed and missing here from a common folder, each checked as a whole."""
-    from bsnn import sharing
+    from bsnn.pipeline import exchange
 
     with log.job():
-        copied = sharing.fetch(load(config_file, changes), folder)
+        copied = exchange.fetch(load(config_file, changes), folder)
         typer.echo("\n".join([*map(str, copied), f"{len(copied)} artifacts fetched from {folder}"]))
 
 
@@ -70,7 +71,7 @@ def plan(
     changes: Changes = None,
 ) -> None:
     """Tell what a target has to do: jobs by rule; hours, memory and disk where jobs of their kind were measured."""
-    from bsnn import plan as rooms
+    from bsnn.pipeline import costs as rooms
 
     with log.job():
         typer.echo(rooms.to_text(rooms.stages(load(config_file, changes), target=target)))

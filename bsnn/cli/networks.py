@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from bsnn import config, inputs, log, stages
+from bsnn import config, log, stages
 from bsnn.cli.options import (
     CONFIG_FILE,
     Changes,
@@ -22,6 +22,7 @@ from bsnn.cli.options import (
     load,
     weights_of,
 )
+from bsnn.pipeline import inputs
 
 
 def import_checkpoint(

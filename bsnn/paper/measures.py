@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from bsnn.config import Config, Weights
-from bsnn.identity import Paths
 from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
+from bsnn.pipeline.identity import Paths
 from bsnn.tables.gather import Source
 from bsnn.tables.shards import Simulation
 

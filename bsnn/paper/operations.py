@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from bsnn import accounting, identity, networks_io, spiking
+from bsnn import accounting, networks_io, spiking
 from bsnn.config import Weights
 from bsnn.errors import ArtifactError
 from bsnn.paper.measures import Gathered
+from bsnn.pipeline import identity
 from bsnn.spiking import SpikingNetwork
 from bsnn.tables.shards import Simulation
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bsnn import identity as identities
 from bsnn.config import POOLING, Config, format_percentile, variant_name
 from bsnn.paper import published
+from bsnn.pipeline import identity as identities
 
 SWEPT = ("time", "activity", "operations", "latency")
 RESULTS = ("accuracy", "time", "pooling", "activity", "operations", "latency", "hyperparameters")

@@ -9,11 +9,11 @@ import jinja2
 import pandas as pd
 
 from bsnn import artifacts, report
-from bsnn import identity as identities
 from bsnn.config import Config, format_percentile
-from bsnn.identity import Paths
 from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
+from bsnn.pipeline import identity as identities
+from bsnn.pipeline.identity import Paths
 from bsnn.tables import Results
 from bsnn.tables.columns import column
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from bsnn import artifacts, drawing
-from bsnn import identity as identities
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
-from bsnn.identity import Paths
 from bsnn.paper import plan
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.paper.measures import Gathered
+from bsnn.pipeline import identity as identities
+from bsnn.pipeline.identity import Paths
 from bsnn.tables import Results
 from bsnn.tables.columns import cells, column, pipes
 from bsnn.tables.origins import origins

@@ -1,7 +1,7 @@
 """The stages of the pipeline: read artifacts, call one room, write artifacts. What a rule does, also by hand.
 
 Every function takes a `Job`: the checked configuration, the experiment, and which of its networks is meant. Paths
-follow from it (bsnn.identity.Paths), so a stage is the same whoever starts it.
+follow from it (bsnn.pipeline.identity.Paths), so a stage is the same whoever starts it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bsnn import artifacts, identity, inputs
+from bsnn import artifacts
 from bsnn.config import Checkpoint, Config, Experiment, Weights, check_percentile
 from bsnn.errors import ArtifactError, ConfigError
+from bsnn.pipeline import identity, inputs
 
 if TYPE_CHECKING:
     import pandas as pd

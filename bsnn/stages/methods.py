@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bsnn import artifacts, identity, inputs, stages
+from bsnn import artifacts, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
+from bsnn.pipeline import identity, inputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from bsnn import artifacts, identity, inputs, stages
+from bsnn import artifacts, stages
 from bsnn.config import Method
 from bsnn.errors import ConfigError
+from bsnn.pipeline import identity, inputs
 from bsnn.stages.methods import calibration_images, thetas
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import artifacts, identity
+from bsnn import artifacts
 from bsnn.config import Config, validate
 from bsnn.errors import ArtifactError, ConfigError
+from bsnn.pipeline import identity
 from bsnn.tables import measures
 from bsnn.tables.columns import markdown
 from bsnn.tables.gather import Source

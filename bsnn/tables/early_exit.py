@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import artifacts, identity
+from bsnn import artifacts
 from bsnn.config import Config, Weights
+from bsnn.pipeline import identity
 
 KIND = "early-exit-table"
 SETTINGS = "early_exit.json"

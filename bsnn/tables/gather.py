@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bsnn import artifacts, identity
+from bsnn import artifacts
 from bsnn.config import Config, Weights
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity
 from bsnn.tables.propagation import delayed
 from bsnn.tables.shards import Shard, Simulation, join
 

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bsnn import accounting, artifacts, identity
+from bsnn import accounting, artifacts
 from bsnn.analysis import ERRORS
 from bsnn.config import Config, Weights
+from bsnn.pipeline import identity
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
 from bsnn.tables.shards import Shard, predictions, spikes
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import identity
+from bsnn.pipeline import identity
 from bsnn.tables.gather import Document, Source
 
 COLUMNS = {

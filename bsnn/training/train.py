@@ -19,11 +19,12 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import artifacts, binarize, config, identity, log
+from bsnn import artifacts, binarize, config, log
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
 from bsnn.networks import VGG, Trained, scale_to_unit_variance_
 from bsnn.networks_io import assemble
+from bsnn.pipeline import identity
 from bsnn.training import checkpoint, processes, recipe, stopping
 from bsnn.training.loop import Job, Loop
 

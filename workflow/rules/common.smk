@@ -1,5 +1,5 @@
 # Functions that the rules share: the checked configuration, the paths that carry keys, and the targets.
-# A path's key stands for all settings that its content depends on (bsnn/identity.py). Inputs are `ancient`: whether a
+# A path's key stands for all settings that its content depends on (bsnn/pipeline/identity.py). Inputs are `ancient`: whether a
 # job runs is decided by missing paths alone, never by file times.
 
 import sys
@@ -12,7 +12,8 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from bsnn import config as settings
-from bsnn import identity, relay
+from bsnn import relay
+from bsnn.pipeline import identity
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
 
@@ -46,7 +47,7 @@ def each_try(amount):
 
 
 def where(w):
-    """Experiment, kind of network, seed and percentile that the wildcards name, as bsnn.identity.Paths takes them."""
+    """Experiment, kind of network, seed and percentile that the wildcards name, as bsnn.pipeline.identity.Paths takes them."""
     wildcards = dict(w.items())
     place = [wildcards["experiment"]]
     place += [wildcards["weights"]] if "weights" in wildcards else []

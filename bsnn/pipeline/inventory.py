@@ -9,8 +9,8 @@ from itertools import product
 from pathlib import Path
 
 from bsnn.config import Config, Weights
-from bsnn.identity import KEY_LENGTH, METHOD_FILES, Paths
 from bsnn.paper import plan
+from bsnn.pipeline.identity import KEY_LENGTH, METHOD_FILES, Paths
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 

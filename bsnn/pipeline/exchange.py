@@ -10,10 +10,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from bsnn import artifacts, identity, inventory
+from bsnn import artifacts
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
 from bsnn.paper import plan
+from bsnn.pipeline import identity, inventory
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bsnn import artifacts, identity
+from bsnn import artifacts
+from bsnn.pipeline import identity
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from bsnn import identity
 from bsnn.config import Config
 from bsnn.errors import ConfigError
 from bsnn.paper import plan as paper
+from bsnn.pipeline import identity
 
 BENCHMARKS = Path("logs/benchmarks")  # <rule>/<experiment>/...tsv, of data sets <rule>/<data set>-...tsv
 FOLDERS = {"find_switches": "search", "find_exit": "exit"}  # where it is not the rule's name
