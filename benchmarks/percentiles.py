@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from bsnn import activations, artifacts, config, percentiles, provenance
-from bsnn.networks import VGG, Trained
+from bsnn.networks.vgg import VGG, Trained
 
 FEATURES = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]
 Batches = Callable[[], Iterator[Tensor]]

@@ -22,7 +22,7 @@ from torchvision import transforms
 from bsnn import artifacts, config, provenance
 from bsnn.datasets import DataSet
 from bsnn.datasets.arrays import ArraySplit
-from bsnn.networks import VGG
+from bsnn.networks.vgg import VGG
 from bsnn.training import train
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsnn.errors import BsnnError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.percentiles import FirstPass, Population, SecondPass, Summary, grid
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bsnn.engines.torch_engine import TorchEngine
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 
 ERRORS = ("clipping", "quantisation", "unevenness", "total")

@@ -24,7 +24,7 @@ from torch import Tensor
 from bsnn.engines.base import full_float32, initial_potential
 from bsnn.engines.torch_engine import currents, operand, scan
 from bsnn.errors import ConversionError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, input_current, per_output
 from bsnn.switches import with_bias, with_charge
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bsnn.activations import mode
 from bsnn.errors import ConversionError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.percentiles import Population
 
 

@@ -16,7 +16,7 @@ from bsnn.config import Method
 from bsnn.engines.base import Engine
 from bsnn.engines.second_pass import SecondPassEngine
 from bsnn.errors import ConversionError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.readout import Skipped, delayed, restarted
 from bsnn.spiking import SpikingNetwork, Thresholds
 

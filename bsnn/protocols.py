@@ -16,7 +16,7 @@ from bsnn.config import Experiment
 from bsnn.datasets import Normalise, Split, evenly
 from bsnn.datasets.base import Channels
 from bsnn.datasets.transforms import FixedAugment
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.training.recipe import derived_seed
 
 Use = Literal["calibration", "test"]

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.errors import ConversionError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 
 IMAGE_GRID = 2.0**16
 WEIGHT_GRID = 2.0**20

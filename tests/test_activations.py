@@ -15,7 +15,7 @@ from torch import Tensor
 from bsnn import artifacts
 from bsnn.activations import collect
 from bsnn.errors import BsnnError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.percentiles import grid
 
 

@@ -13,10 +13,11 @@ from networks_for_tests import VGG15, images, network_settings, trained
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from bsnn import artifacts, binarize, config
+from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, BsnnError, ConfigError
-from bsnn.networks import VGG, Trained
-from bsnn.networks_io import pack, unpack
+from bsnn.networks import binary, files
+from bsnn.networks.files import pack, unpack
+from bsnn.networks.vgg import VGG, Trained
 
 IDENTITY = {"stage": "binarize", "version": 1}
 
@@ -25,10 +26,10 @@ def recipe(**changes: object) -> config.Binarize:
     return config.Binarize.model_validate({"epochs": 1, "optimiser": {"lr": 1e-3}, **changes})
 
 
-def binary(seed: int = 0, **changes: object) -> tuple[VGG, list[str]]:
+def binarised(seed: int = 0, **changes: object) -> tuple[VGG, list[str]]:
     torch.manual_seed(seed)
     module = VGG(network_settings(), (3, 8, 8), 10)
-    return module, binarize.prepare(module, recipe(**changes))
+    return module, binary.prepare(module, recipe(**changes))
 
 
 def xnor_gradient(latent: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_gradient_equals_xnor_nets_to_the_last_bit(shape: tuple[int, ...], sprea
     inputs = torch.randn(size, dtype=torch.float64, generator=generator)
     operation = F.conv2d if len(shape) == 4 else F.linear
 
-    operation(inputs, binarize.BinaryWeight()(latent)).square().sum().backward()
+    operation(inputs, binary.BinaryWeight()(latent)).square().sum().backward()
 
     with torch.no_grad():
         axes = tuple(range(1, latent.dim()))
@@ -66,9 +67,9 @@ def test_gradient_equals_xnor_nets_to_the_last_bit(shape: tuple[int, ...], sprea
 
 def test_forward_and_gradient_by_hand() -> None:
     latent = torch.tensor([[0.5, -0.25, 0.0, -0.25], [0.0, 0.0, 0.0, 0.0]], requires_grad=True)
-    weight = binarize.BinaryWeight()(latent)
+    weight = binary.BinaryWeight()(latent)
     assert weight.tolist() == [[0.25, -0.25, 0.25, -0.25], [0.0, 0.0, 0.0, 0.0]]
-    assert binarize.sign(latent.detach()).tolist() == [[1, -1, 1, -1], [1, 1, 1, 1]]
+    assert binary.sign(latent.detach()).tolist() == [[1, -1, 1, -1], [1, 1, 1, 1]]
 
     weight.backward(torch.tensor([[1.0, 2.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
     # alpha 1/4, sum of sign * g = 1 - 2 + 0 - 4 = -5, n = 4; |W| has slope 0 at 0
@@ -77,8 +78,8 @@ def test_forward_and_gradient_by_hand() -> None:
 
 
 def test_projection_centres_over_input_channels_and_clips_in_place() -> None:
-    module, names = binary()
-    latents = binarize.latents(module)
+    module, names = binarised()
+    latents = binary.latents(module)
     assert list(latents) == names == ["conv2", "conv3", "conv4", "fc1"]
     with torch.no_grad():
         latents["fc1"].mul_(20)
@@ -86,7 +87,7 @@ def test_projection_centres_over_input_channels_and_clips_in_place() -> None:
     places = {name: latent.data_ptr() for name, latent in latents.items()}
     full = {name: module.get_parameter(f"{name}.weight").clone() for name in ("conv1", "fc2")}
 
-    binarize.project_(module)
+    binary.project_(module)
 
     for name, latent in latents.items():
         expected = np.clip(before[name] - before[name].mean(axis=1, keepdims=True), -1, 1)
@@ -106,7 +107,7 @@ def test_projection_centres_over_input_channels_and_clips_in_place() -> None:
     ],
 )
 def test_policy(keep: list[str], expected: list[str]) -> None:
-    module, names = binary(keep_full=keep)
+    module, names = binarised(keep_full=keep)
     assert names == expected
     for layer in module.plan:
         values = module.get_submodule(layer.name).weight.detach()
@@ -117,11 +118,11 @@ def test_policy(keep: list[str], expected: list[str]) -> None:
 def test_a_network_without_a_binary_layer_is_refused() -> None:
     module = VGG(network_settings(features=[4], hidden=[]), (3, 8, 8), 10)
     with pytest.raises(ConfigError, match="keep_full"):
-        binarize.prepare(module, recipe())
+        binary.prepare(module, recipe())
 
 
 def test_evaluating_changes_nothing() -> None:
-    module, _ = binary()
+    module, _ = binarised()
     module.eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     first = module(images(1, 4))
@@ -131,9 +132,9 @@ def test_evaluating_changes_nothing() -> None:
 
 
 def test_parts_are_the_forward_weights() -> None:
-    module, names = binary()
-    binarize.project_(module)
-    signs, alphas = binarize.parts(module)
+    module, names = binarised()
+    binary.project_(module)
+    signs, alphas = binary.parts(module)
     for name in names:
         forward = module.get_submodule(name).weight.detach()
         alpha = alphas[name].reshape(-1, *[1] * (forward.dim() - 1))
@@ -150,7 +151,7 @@ def vgg15() -> Trained:
 
 
 def test_summary_of_vgg15_has_the_published_sizes() -> None:
-    table = binarize.summary(vgg15())
+    table = binary.summary(vgg15())
     assert table["layer"].tolist() == [*(f"conv{n}" for n in range(1, 14)), "fc1", "fc2"]
     weights = table["weights_1bit"].sum() + table["weights_32bit"].sum()
     assert round(weights / 1e6, 1) == 17.2
@@ -163,7 +164,7 @@ def test_summary_of_vgg15_has_the_published_sizes() -> None:
 
 
 def test_summary_by_hand() -> None:
-    first, second, *_, last = binarize.summary(trained(0)).to_dict("records")
+    first, second, *_, last = binary.summary(trained(0)).to_dict("records")
     assert first == {
         "layer": "conv1",
         "weights_1bit": 0,
@@ -183,7 +184,7 @@ def test_summary_by_hand() -> None:
         "binary": True,
     }
     assert (last["weights_32bit"], last["macs"]) == (320, 320)
-    assert binarize.summary(trained(0, binary=False))["weights_1bit"].sum() == 0
+    assert binary.summary(trained(0, binary=False))["weights_1bit"].sum() == 0
 
 
 @given(st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=40))
@@ -203,8 +204,8 @@ def test_packing_by_hand() -> None:
 def test_artifact_loads_back_to_the_same_bits(tmp_path, kind: str, keep_full: bool) -> None:
     source = trained(3, binary=kind == "binary", keep_full=keep_full)
     path = tmp_path / "ann.safetensors"
-    binarize.save(path, source, IDENTITY, {"test_accuracy": 0.5})
-    loaded = binarize.load(path, network_settings())
+    files.save(path, source, IDENTITY, {"test_accuracy": 0.5})
+    loaded = files.load(path, network_settings())
 
     batch = images(4, 16)
     with torch.no_grad():
@@ -224,18 +225,18 @@ def test_artifact_loads_back_to_the_same_bits(tmp_path, kind: str, keep_full: bo
 def test_artifact_takes_one_bit_a_binary_weight(tmp_path) -> None:
     source = trained(3)
     path = tmp_path / "ann.safetensors"
-    binarize.save(path, source, IDENTITY, {})
+    files.save(path, source, IDENTITY, {})
     tensors, _ = artifacts.read_tensors(path, "network")
     stored = sum(tensor.nbytes for tensor in tensors.values())
-    table = binarize.summary(source)
+    table = binary.summary(source)
     assert stored == table["memory_bytes"].sum() + table["scale_bytes"].sum()
     assert tensors["conv1.weight"].dtype == tensors["fc2.weight"].dtype == torch.float32
 
 
 def test_loading_draws_no_random_numbers(tmp_path) -> None:
-    binarize.save(tmp_path / "ann.safetensors", trained(3), IDENTITY, {})
+    files.save(tmp_path / "ann.safetensors", trained(3), IDENTITY, {})
     before = torch.get_rng_state()
-    binarize.load(tmp_path / "ann.safetensors", network_settings())
+    files.load(tmp_path / "ann.safetensors", network_settings())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -301,41 +302,41 @@ def _two_sizes(tensors: dict[str, torch.Tensor], extra: dict[str, object]) -> No
 )
 def test_wrong_networks_are_refused(tmp_path, spoil, message: str) -> None:
     path = tmp_path / "ann.safetensors"
-    binarize.save(path, trained(3), IDENTITY, {})
+    files.save(path, trained(3), IDENTITY, {})
     tensors, found = artifacts.read_tensors(path, "network")
     spoil(tensors, found["extra"])
     artifacts.write_tensors(path, tensors, "network", IDENTITY, found["extra"])
     with pytest.raises(ArtifactError, match=message) as caught:
-        binarize.load(path, network_settings())
+        files.load(path, network_settings())
     assert str(path) in str(caught.value)
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path) -> None:
     path = tmp_path / "ann.safetensors"
     with pytest.raises(ArtifactError, match="no such file"):
-        binarize.load(path, network_settings())
+        files.load(path, network_settings())
     save_file({"conv1.weight": torch.zeros(8, 3, 3, 3)}, path)
     with pytest.raises(ArtifactError, match="not written by bsnn"):
-        binarize.load(path, network_settings())
+        files.load(path, network_settings())
     save_file({"x": torch.zeros(1)}, path, metadata={"bsnn": json.dumps({"kind": "images"})})
     with pytest.raises(ArtifactError, match="holds 'images'"):
-        binarize.load(path, network_settings())
-    binarize.save(path, trained(3), IDENTITY, {})
+        files.load(path, network_settings())
+    files.save(path, trained(3), IDENTITY, {})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="damaged"):
-        binarize.load(path, network_settings())
+        files.load(path, network_settings())
 
 
 def test_another_members_settings_are_refused(tmp_path) -> None:
     path = tmp_path / "ann.safetensors"
-    binarize.save(path, trained(3), IDENTITY, {})
+    files.save(path, trained(3), IDENTITY, {})
     with pytest.raises(ArtifactError, match=r"conv1\.weight"):
-        binarize.load(path, network_settings(features=[4, 8, "P", 16, 16, "P"]))
+        files.load(path, network_settings(features=[4, 8, "P", 16, 16, "P"]))
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path) -> None:
     source = trained(3)
     source.module.get_parameter("fc2.weight").data[0, 0] = float("inf")
     with pytest.raises(BsnnError, match=r"fc2\.weight"):
-        binarize.save(tmp_path / "ann.safetensors", source, IDENTITY, {})
+        files.save(tmp_path / "ann.safetensors", source, IDENTITY, {})
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from bsnn import channels
 from bsnn.config import Method
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.spiking import SpikingNetwork, convert
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bsnn import config
 from bsnn.errors import BsnnError
-from bsnn.networks import VGG, plan, scale_to_unit_variance_
+from bsnn.networks.vgg import VGG, plan, scale_to_unit_variance_
 
 
 def test_plan_of_vgg15_on_cifar() -> None:

@@ -13,10 +13,11 @@ from networks_for_tests import images, network_settings, trained
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bsnn import binarize, cli, config
+from bsnn import cli, config
 from bsnn.errors import ArtifactError
-from bsnn.networks import Trained
-from bsnn.original import checkpoint
+from bsnn.networks import original_checkpoint
+from bsnn.networks.binary import summary
+from bsnn.networks.vgg import Trained
 from bsnn.pipeline import identity
 from bsnn.tables import gather
 
@@ -73,7 +74,7 @@ def made(seed: int, binary: bool) -> Reference:
 
 def loaded(path: Path, weights: config.Weights, **changes: object) -> Trained:
     network = network_settings(**changes)
-    return checkpoint.load(path, network, weights, image_size=8, classes=CLASSES, **NORMALISATION)
+    return original_checkpoint.load(path, network, weights, image_size=8, classes=CLASSES, **NORMALISATION)
 
 
 def parallel(reference: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ def test_sign_and_alpha_are_bit_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("binary", [True, False])
 def test_own_network_comes_back_from_an_exported_checkpoint(tmp_path: Path, binary: bool) -> None:
     source = trained(7, binary=binary)
-    checkpoint.save(tmp_path / "model.pth.tar", source)
+    original_checkpoint.save(tmp_path / "model.pth.tar", source)
     network = loaded(tmp_path / "model.pth.tar", "binary" if binary else "full")
     batch = images(8, 5)
     assert torch.equal(network.module(batch), source.module(batch))
@@ -135,7 +136,7 @@ def test_own_network_comes_back_from_an_exported_checkpoint(tmp_path: Path, bina
 def test_exported_names_are_those_of_the_original(tmp_path: Path) -> None:
     """The original wraps `features` in DataParallel and loads strictly."""
     source = trained(9, binary=True)
-    checkpoint.save(tmp_path / "model.pth.tar", source)
+    original_checkpoint.save(tmp_path / "model.pth.tar", source)
     reference = Reference()
     reference.features = nn.DataParallel(reference.features)  # type: ignore[assignment]
     held = torch.load(tmp_path / "model.pth.tar", weights_only=True)["state_dict"]
@@ -149,7 +150,7 @@ def test_exported_names_are_those_of_the_original(tmp_path: Path) -> None:
 
 def test_a_filter_of_zeros_has_alpha_zero() -> None:
     weight = torch.tensor([[0.5, -0.5], [0.0, 0.0]])
-    parts = checkpoint.split(weight)
+    parts = original_checkpoint.split(weight)
     assert parts is not None
     assert parts[0].tolist() == [[1, -1], [1, 1]]
     assert parts[1].tolist() == [0.5, 0.0]
@@ -157,7 +158,7 @@ def test_a_filter_of_zeros_has_alpha_zero() -> None:
 
 @pytest.mark.parametrize("weight", [[[0.5, -0.5000001]], [[0.5, 0.0]], [[1.0, 1.0], [1.0, 2.0]], [[1.0], [2.0]]])
 def test_other_layers_are_not_binary(weight: list[list[float]]) -> None:
-    assert checkpoint.split(torch.tensor(weight)) is None
+    assert original_checkpoint.split(torch.tensor(weight)) is None
 
 
 def holed(reference: nn.Module) -> nn.Module:
@@ -222,7 +223,7 @@ def test_real_weights_are_refused_as_binary(tmp_path: Path) -> None:
     torch.save(made(1, False).state_dict(), tmp_path / "model.pth.tar")
     with pytest.raises(ArtifactError, match="no layer is binary"):
         loaded(tmp_path / "model.pth.tar", "binary")
-    assert not checkpoint.holds_binary(tmp_path / "model.pth.tar")
+    assert not original_checkpoint.holds_binary(tmp_path / "model.pth.tar")
 
 
 SETTINGS = {
@@ -312,5 +313,5 @@ def test_content_counts_for_the_key_and_neither_place_nor_recipe() -> None:
 
 def test_summary_counts_the_binary_layers(tmp_path: Path) -> None:
     torch.save(made(2, True).state_dict(), tmp_path / "model.pth.tar")
-    table = binarize.summary(loaded(tmp_path / "model.pth.tar", "binary"))
+    table = summary(loaded(tmp_path / "model.pth.tar", "binary"))
     assert table["weights_1bit"].tolist() == [0, 8 * 8 * 9, 8 * 16 * 9, 16 * 16 * 9, 64 * 32, 0]

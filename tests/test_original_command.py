@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from bsnn import artifacts, cli, config, stages, tables
+from bsnn.cli import convert
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
-from bsnn.original import checkpoint, command
+from bsnn.networks import original_checkpoint
 from bsnn.training.recipe import derived_seed
 
 # As it stands in the authors' README, which gives no --time.
@@ -78,7 +79,7 @@ def network(binary: bool) -> Vgg:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a checkpoint of each kind and the data, all small."""
     register(monkeypatch, ARCHIVE)
-    monkeypatch.setitem(command.ARCHITECTURES, "vgg15ab", SMALL)
+    monkeypatch.setitem(convert.ARCHITECTURES, "vgg15ab", SMALL)
     monkeypatch.chdir(tmp_path)
     spread(tmp_path / "cifar-100-binary", FILES)
     torch.save({"state_dict": parallel(network(True)), "best_acc": 1.0}, "bin_cifar100.pth.tar")
@@ -203,7 +204,7 @@ def test_plot_is_the_same_whatever_the_users_style_is(tmp_path: Path) -> None:
     accuracy = np.linspace(0, 1, 30)
     for folder, colour in (("plain", "white"), ("own", "red")):
         with matplotlib.rc_context({"axes.facecolor": colour, "savefig.dpi": 50 if colour == "red" else "figure"}):
-            command._plot(accuracy, "title", tmp_path / folder, "vgg15ab_99.9")
+            convert._plot(accuracy, "title", tmp_path / folder, "vgg15ab_99.9")
     one, other = (tmp_path / folder / "vgg15ab_99.9.png" for folder in ("plain", "own"))
     assert one.read_bytes() == other.read_bytes()
     with Image.open(one) as picture:
@@ -234,7 +235,7 @@ def test_same_accuracy_as_the_pipeline_under_protocol_original(model: str) -> No
         "network": SMALL,
         "train": recipe,
         "binarize": recipe,
-        "imported": {weights: {"path": model, "sha256": checkpoint.sha256(model)}},
+        "imported": {weights: {"path": model, "sha256": original_checkpoint.sha256(model)}},
         "activations": {"images": 120},
         "simulation": {"time": 25, "shards": 2},
         "protocol": "original",
@@ -299,10 +300,10 @@ DEFAULTS = {
 
 
 def test_flags_and_defaults_are_those_of_the_original() -> None:
-    parameters = inspect.signature(command.convert).parameters
+    parameters = inspect.signature(convert.convert).parameters
     assert {name: one.default for name, one in parameters.items() if one.default is not one.empty} == DEFAULTS
     assert [name for name, one in parameters.items() if one.default is one.empty] == ["job_dir", "model"]
-    assert [field.name for field in fields(command.Flags)] == list(parameters)
+    assert [field.name for field in fields(convert.Flags)] == list(parameters)
     shown = CliRunner().invoke(cli.app, ["convert", "-h"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     for name in parameters:
         flag = "--eval_size" if name == "eval_size" else f"--{name.replace('_', '-')}"
@@ -323,7 +324,7 @@ def test_flags_and_defaults_are_those_of_the_original() -> None:
 )
 def test_faulty_flags_are_refused(flags: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        command.Flags(Path("out"), Path("full.pth.tar"), **flags)  # type: ignore[arg-type]
+        convert.Flags(Path("out"), Path("full.pth.tar"), **flags)  # type: ignore[arg-type]
 
 
 def test_data_that_is_not_there_is_named() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bsnn import config, spiking
 from bsnn.engines.bindsnet_engine import INPUT, build, label
 from bsnn.errors import EngineError
-from bsnn.networks import plan
+from bsnn.networks.vgg import plan
 from bsnn.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
 from bsnn.spiking import SpikingLayer, SpikingNetwork
 

@@ -13,7 +13,7 @@ from bsnn import activations, analysis, calibrate, channels, engines, methods, s
 from bsnn.config import METHODS, Method
 from bsnn.engines.second_pass import SecondPassEngine
 from bsnn.errors import ConversionError, EngineError
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.readout import delayed, restarted
 from bsnn.spiking import SpikingLayer, SpikingNetwork, convert
 

@@ -21,10 +21,11 @@ from lightning_fabric import Fabric
 from torch.nn import functional as F
 from training_for_tests import CLASSES, COMPUTE, data_set, experiment
 
-from bsnn import binarize, config
+from bsnn import config
 from bsnn.datasets import Normalise
 from bsnn.errors import BsnnError, ConfigError, Interrupted
-from bsnn.networks import VGG, Trained
+from bsnn.networks import binary, files
+from bsnn.networks.vgg import VGG, Trained
 from bsnn.pipeline import identity
 from bsnn.training import checkpoint, recipe, train
 
@@ -77,12 +78,12 @@ def test_the_rate_falls_every_so_many_epochs() -> None:
 
 def test_weight_decay_is_switched_off_and_never_reaches_binary_latents() -> None:
     module = VGG(experiment().network, (3, 8, 8), 4)
-    names = binarize.prepare(module, experiment().binarize)
+    names = binary.prepare(module, experiment().binarize)
     adam = {"name": "adam", "lr": 1e-3, "eps": 1e-3, "weight_decay": 0.1, "weight_decay_epochs": 30}
     found = settings(optimiser=adam)
     optimiser = recipe.optimiser(found, module)
     groups = {group["binary"]: group for group in optimiser.param_groups}
-    assert [id(p) for p in groups[True]["params"]] == [id(p) for p in binarize.latents(module).values()]
+    assert [id(p) for p in groups[True]["params"]] == [id(p) for p in binary.latents(module).values()]
     assert len(groups[False]["params"]) == len(module.plan) - len(names)
     for epoch, decay in ((0, 0.1), (29, 0.1), (30, 0.0)):
         recipe.set_rates(optimiser, found, epoch)
@@ -228,11 +229,11 @@ def test_binary_starts_from_the_full_network(tmp_path, undisturbed: Trained) -> 
 def test_binary_network_is_stored_as_it_was_trained(tmp_path, undisturbed: Trained) -> None:
     """The parametrised network of the last checkpoint, and the artifact read back, hold the same weights."""
     trained, _ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
-    binarize.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
-    loaded = binarize.load(tmp_path / "ann.safetensors", experiment().network)
+    files.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
+    loaded = files.load(tmp_path / "ann.safetensors", experiment().network)
 
     module = VGG(experiment().network, (3, 8, 8), 4).to(memory_format=torch.channels_last)
-    binarize.prepare(module, experiment().binarize)
+    binary.prepare(module, experiment().binarize)
     run = identity.binarize(experiment(), 0)
     optimiser = recipe.optimiser(experiment().binarize, module)
     checkpoint.restore(tmp_path, run, module, optimiser, Fabric(accelerator="cpu", devices=1))

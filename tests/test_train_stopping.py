@@ -21,7 +21,7 @@ from training_for_tests import COMPUTE, data_set, experiment
 
 from bsnn import config
 from bsnn.errors import Interrupted
-from bsnn.networks import VGG, Trained
+from bsnn.networks.vgg import VGG, Trained
 from bsnn.training import checkpoint, loop, position, recipe, stopping, train
 from bsnn.training.position import Position
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bsnn import activations, config, datasets, engines, spiking, thresholds
 from bsnn.config import Weights
 from bsnn.engines.torch_engine import TOLERANCE
-from bsnn.networks import Trained
+from bsnn.networks.vgg import Trained
 from bsnn.readout import Readout
 from bsnn.training import train
 

@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 
 import bsnn
-from bsnn.cli import artifacts, networks, pipeline, settings
+from bsnn.cli import artifacts, convert, networks, pipeline, settings
 from bsnn.errors import BsnnError
-from bsnn.original.command import convert
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +40,7 @@ app.command()(pipeline.report)
 app.command("keep-reference")(artifacts.keep_reference)
 app.command("import-checkpoint")(networks.import_checkpoint)
 app.command("export-checkpoint")(networks.export_checkpoint)
-app.command(context_settings={"help_option_names": ["-h", "--help"]})(convert)
+app.command(context_settings={"help_option_names": ["-h", "--help"]})(convert.convert)
 app.command()(artifacts.describe)
 app.command("list")(artifacts.list_artifacts)
 app.command()(artifacts.clean)

@@ -34,11 +34,11 @@ def import_checkpoint(
     changes: Changes = None,
 ) -> None:
     """Import a checkpoint of the original in place of training, and tell the settings that use it."""
-    from bsnn.original import checkpoint
+    from bsnn.networks import original_checkpoint
 
     with log.job():
         job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
-        imported = {"imported": {weights: {"path": str(file), "sha256": checkpoint.sha256(file)}}}
+        imported = {"imported": {weights: {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         job = stages.Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
         if not job.paths.data(experiment).exists():
@@ -58,11 +58,11 @@ def export_checkpoint(
     changes: Changes = None,
 ) -> None:
     """Export a trained network as a checkpoint that the original's scripts read."""
-    from bsnn.original import checkpoint
+    from bsnn.networks import original_checkpoint
 
     with log.job():
         job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
-        checkpoint.save(file, inputs.network(job))
+        original_checkpoint.save(file, inputs.network(job))
         typer.echo(f"exported: {file}")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from bsnn import accounting, networks_io, spiking
+from bsnn import accounting, spiking
 from bsnn.config import Weights
 from bsnn.errors import ArtifactError
+from bsnn.networks import files
 from bsnn.paper.measures import Gathered
 from bsnn.pipeline import identity
 from bsnn.spiking import SpikingNetwork
@@ -35,7 +36,7 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     thresholds, _ = source.thresholds(weights, seed, percentile)
     path = source.paths.network(source.name, weights, seed)
     stands_for = identity.network(source.experiment, weights, seed)
-    network = spiking.convert(networks_io.load(path, source.experiment.network, stands_for), thresholds)
+    network = spiking.convert(files.load(path, source.experiment.network, stands_for), thresholds)
     totals = accounting.totals(_costs(network, run)).set_index("step").loc[source.time]
     layers = [work for work in accounting.works(network) if work.op != "pool"]
     dense, first = sum(work.dense for work in layers), layers[0].dense

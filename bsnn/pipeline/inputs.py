@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bsnn.datasets import DataSet
-    from bsnn.networks import Trained
+    from bsnn.networks.vgg import Trained
     from bsnn.stages import Job
 
 
@@ -29,11 +29,11 @@ def data_set(job: Job) -> DataSet:
 
 def network(job: Job) -> Trained:
     """The job's trained network, on the CPU."""
-    from bsnn import networks_io
+    from bsnn.networks import files
 
     path = job.paths.network(job.name, job.weights, job.seed)
     stands_for = identity.network(job.experiment, job.weights, job.seed)
-    return networks_io.load(path, job.experiment.network, stands_for)
+    return files.load(path, job.experiment.network, stands_for)
 
 
 def activations(job: Job) -> pa.Table:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bsnn.datasets import DataSet, Split
-    from bsnn.networks import Trained
+    from bsnn.networks.vgg import Trained
 
 logger = logging.getLogger("bsnn")
 DOWNLOADS = Path("data")
@@ -95,7 +95,7 @@ def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
 
 def train(job: Job) -> None:
     """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
-    from bsnn import binarize
+    from bsnn.networks import binary, files
 
     settle(job)
     paths, experiment = job.paths, job.experiment
@@ -104,12 +104,12 @@ def train(job: Job) -> None:
     trained, history = _fitted(job, images) if given is None else _imported(job, images, given)
     stands_for = identity.network(experiment, job.weights, job.seed)
     if job.weights == "binary":
-        summary = binarize.summary(trained)
+        summary = binary.summary(trained)
         artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
     left_out = _left_out(images.train)
     artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for, left_out)
     extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
-    binarize.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
+    files.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
 
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
@@ -150,17 +150,17 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
     """A network from a checkpoint of the original; its history has no epochs."""
     import pyarrow as pa
 
-    from bsnn.original import checkpoint
+    from bsnn.networks import original_checkpoint
     from bsnn.tables.gather import HISTORY
 
-    found = checkpoint.sha256(given.path)
+    found = original_checkpoint.sha256(given.path)
     if found != given.sha256:
         raise ArtifactError(
             f"{given.path}: its SHA-256 is {found}, but experiments.{job.name}.imported.{job.weights} asks for "
             f"{given.sha256}; bring that file back, or change the setting"
         )
     settings, network = job.experiment.data, job.experiment.network
-    trained = checkpoint.load(
+    trained = original_checkpoint.load(
         given.path,
         network,
         job.weights,

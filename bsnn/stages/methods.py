@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bsnn.datasets import Split
-    from bsnn.networks import Trained
+    from bsnn.networks.vgg import Trained
     from bsnn.spiking import SpikingNetwork, Thresholds
 
 logger = logging.getLogger("bsnn")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bsnn.datasets import DataSet
     from bsnn.engines.base import Engine
-    from bsnn.networks import Trained
+    from bsnn.networks.vgg import Trained
     from bsnn.search import Score
     from bsnn.spiking import SpikingNetwork
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from bsnn import binarize, config
+from bsnn import config
 from bsnn.datasets import DataSet, Normalise, augment
 from bsnn.errors import BsnnError
-from bsnn.networks import VGG, Trained
+from bsnn.networks import binary
+from bsnn.networks.vgg import VGG, Trained
 from bsnn.training import recipe
 from bsnn.training.position import Position, Running
 from bsnn.training.stopping import Pauses
@@ -114,7 +115,7 @@ class Loop:
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
         self.optimiser.step()
-        binarize.project_(self.module)
+        binary.project_(self.module)
         correct = (logits.detach().argmax(1) == labels).sum()
         return torch.stack([loss.detach().double() * len(labels), correct.double()])
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bsnn import binarize, config
-from bsnn.networks import VGG
+from bsnn import config
+from bsnn.networks.binary import latents
+from bsnn.networks.vgg import VGG
 
 BINARY_EPS = 1e-8  # eps = 0 would give 0/0 where a gradient is exactly 0
 
@@ -35,9 +36,9 @@ def weight_decay(recipe: config.Train, epoch: int) -> float:
 
 
 def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
-    """Optimiser with two groups: real weights, and binary latents (weight decay 0, eps 1e-8; see bsnn.binarize)."""
+    """Optimiser with two groups: real weights, and binary latents (weight decay 0, eps 1e-8; see networks.binary)."""
     settings = recipe.optimiser
-    binary = list(binarize.latents(module).values())
+    binary = list(latents(module).values())
     groups = _groups(module, binary)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)

@@ -19,11 +19,12 @@ import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
 
-from bsnn import artifacts, binarize, config, log
+from bsnn import artifacts, config, log
 from bsnn.datasets import DataSet, Normalise, evenly
 from bsnn.errors import BsnnError
-from bsnn.networks import VGG, Trained, scale_to_unit_variance_
-from bsnn.networks_io import assemble
+from bsnn.networks import binary
+from bsnn.networks.files import assemble
+from bsnn.networks.vgg import VGG, Trained, scale_to_unit_variance_
 from bsnn.pipeline import identity
 from bsnn.training import checkpoint, processes, recipe, stopping
 from bsnn.training.loop import Job, Loop
@@ -100,7 +101,7 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     """
     with _reproducible(fabric.device):
         module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
-        binarize.project_(module)
+        binary.project_(module)
         optimiser = recipe.optimiser(job.recipe, module)
         network, stepper = fabric.setup(module, optimiser)
         run = identity.network(job.experiment, job.weights, job.seed)
@@ -117,7 +118,7 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
                 if fabric.is_global_zero:
                     save()
                 pauses.restart()
-        signs, alphas = binarize.parts(module)
+        signs, alphas = binary.parts(module)
     names = [layer.name for layer in module.plan if layer.name not in signs]
     full = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in names}
     found = {"parts": [full, dict(signs), dict(alphas)], "history": history}
@@ -148,7 +149,7 @@ def _initial(job: Job) -> VGG:
                 "train it first, or set binarize.from_scratch"
             )
         module.load_state_dict(job.start.module.state_dict())
-    binarize.prepare(module, settings)
+    binary.prepare(module, settings)
     return module
 
 

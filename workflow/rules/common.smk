@@ -1,6 +1,6 @@
 # Functions that the rules share: the checked configuration, the paths that carry keys, and the targets.
-# A path's key stands for all settings that its content depends on (bsnn/pipeline/identity.py). Inputs are `ancient`: whether a
-# job runs is decided by missing paths alone, never by file times.
+# A path's key stands for all settings that its content depends on (bsnn/pipeline/identity.py). Inputs are `ancient`:
+# whether a job runs is decided by missing paths alone, never by file times.
 
 import sys
 from functools import partial
@@ -47,7 +47,7 @@ def each_try(amount):
 
 
 def where(w):
-    """Experiment, kind of network, seed and percentile that the wildcards name, as bsnn.pipeline.identity.Paths takes them."""
+    """Experiment, kind of network, seed and percentile that the wildcards name, as identity.Paths takes them."""
     wildcards = dict(w.items())
     place = [wildcards["experiment"]]
     place += [wildcards["weights"]] if "weights" in wildcards else []

@@ -25,10 +25,9 @@ from torch.nn.utils import parametrize
 
 from bsnn import config
 from bsnn.errors import ConfigError
-from bsnn.networks import VGG, LayerPlan, Trained
-from bsnn.networks_io import load, save
+from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
-__all__ = ["BinaryWeight", "latents", "load", "parts", "prepare", "project_", "save", "scale", "sign", "summary"]
+__all__ = ["BinaryWeight", "latents", "parts", "prepare", "project_", "scale", "sign", "summary"]
 
 
 class _StraightThroughSign(torch.autograd.Function):

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError
-from bsnn.networks import VGG, LayerPlan, Trained
-from bsnn.networks_io import assemble, weight_shape
+from bsnn.networks.files import assemble, weight_shape
+from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, BsnnError
-from bsnn.networks import VGG, LayerPlan, Trained
+from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
 KIND = "network"
 

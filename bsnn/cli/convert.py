@@ -77,9 +77,9 @@ def settings(flags: Flags) -> config.Config:
         ConfigError: a flag's value that no experiment can have.
         ArtifactError: the checkpoint cannot be read.
     """
-    from bsnn.original import checkpoint
+    from bsnn.networks import original_checkpoint
 
-    weights = "binary" if checkpoint.holds_binary(flags.model) else "full"
+    weights = "binary" if original_checkpoint.holds_binary(flags.model) else "full"
     experiment = {
         "data": {
             "name": flags.dataset,
@@ -89,7 +89,7 @@ def settings(flags: Flags) -> config.Config:
         "network": ARCHITECTURES[flags.arch],
         "train": UNUSED,
         "binarize": UNUSED,
-        "imported": {weights: {"path": flags.model, "sha256": checkpoint.sha256(flags.model)}},
+        "imported": {weights: {"path": flags.model, "sha256": original_checkpoint.sha256(flags.model)}},
         "activations": {"images": flags.norm},
         "simulation": {"time": flags.time, "images": None if flags.eval_size == -1 else flags.eval_size},
         "protocol": {"preset": "original", "delayed": not flags.one_step},

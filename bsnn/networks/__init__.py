@@ -1,0 +1,1 @@
+"""Trained networks: the VGG family, binary weights, their files, and checkpoints of the original's code."""

@@ -1,1 +1,0 @@
-"""The original of Lu & Sengupta 2020: its checkpoints (`checkpoint`) and its command line (`command`)."""
