@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bsnn import artifacts, config, datasets, engines, provenance, simulate, spiking, stages
+from bsnn import artifacts, config, datasets, engines, provenance, simulate, stages
+from bsnn.conversion import spiking
 from bsnn.pipeline import inputs
 from bsnn.readout import accuracy
 

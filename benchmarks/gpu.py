@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from engine_checks import MEMBERS, assert_equal, biased, member, reference, run, signed
 from networks_for_tests import VGG15, images, spiking
 
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.engines import engine_class
 from bsnn.engines.base import Block, Engine
 from bsnn.engines.torch_engine import TorchEngine
@@ -38,7 +39,6 @@ from bsnn.engines.triton_engine import TritonEngine
 from bsnn.engines.triton_lowering import Lowered
 from bsnn.engines.triton_tiles import Tile
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingNetwork
 
 
 @dataclass
@@ -157,7 +157,7 @@ def plain(network: SpikingNetwork, device: torch.device) -> Callable[[torch.Tens
     """Step by step in float32, as a reader of the paper would write it: one pass of all layers for each step."""
     import torch.nn.functional as F
 
-    from bsnn.spiking import input_current, per_output, pool_currents
+    from bsnn.conversion.spiking import input_current, per_output, pool_currents
 
     moved = network.to(device)
     weights = [None if layer.weight is None else layer.weight.float() for layer in moved.layers]

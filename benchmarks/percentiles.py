@@ -24,7 +24,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bsnn import activations, artifacts, config, percentiles, provenance
+from bsnn import artifacts, config, provenance
+from bsnn.conversion import activations, percentiles
 from bsnn.networks.vgg import VGG, Trained
 
 FEATURES = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]

@@ -25,8 +25,8 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from networks_for_tests import VGG15, images, spiking
 
+from bsnn.conversion.spiking import SpikingLayer
 from bsnn.engines.integer import IntegerEngine
-from bsnn.spiking import SpikingLayer
 
 PRODUCTS = ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 1024), (4096, 4096, 4096))
 

@@ -28,9 +28,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 First = Literal["once", "every-step"]
 Kind = Literal["effective_macs", "effective_acs", "effective_binary_acs"]

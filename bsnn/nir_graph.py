@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts
+from bsnn.conversion.spiking import WEIGHT_GRID, SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
-from bsnn.spiking import WEIGHT_GRID, SpikingLayer, SpikingNetwork, per_output
 
 if TYPE_CHECKING:
     import nir

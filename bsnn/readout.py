@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingNetwork
 
 GRID_BITS = 24
 _LARGEST_SPIKE = 4  # a sum of four spikes may be read out

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from networks_for_tests import spiking
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
 from bsnn.engines.base import Block, Engine
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current
 
 # all kinds of pool and place, no layer kept full, potentials that start at V/2, and a network without pools
 MEMBERS: dict[str, dict[str, object]] = {

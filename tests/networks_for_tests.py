@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bsnn import config
+from bsnn.conversion.spiking import SpikingNetwork, convert
 from bsnn.networks.vgg import VGG, Trained
-from bsnn.spiking import SpikingNetwork, convert
 
 VGG15 = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]
 

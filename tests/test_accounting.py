@@ -8,10 +8,10 @@ from networks_for_tests import images, spiking
 from torch import Tensor
 
 from bsnn import accounting
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines import create
 from bsnn.errors import ConfigError
 from bsnn.simulate import run
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 
 def tiny() -> SpikingNetwork:

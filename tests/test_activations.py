@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts
-from bsnn.activations import collect
+from bsnn.conversion.activations import collect
+from bsnn.conversion.percentiles import grid
 from bsnn.errors import BsnnError
 from bsnn.networks.vgg import Trained
-from bsnn.percentiles import grid
 
 
 def batches_of(images: Tensor, size: int) -> Callable[[], tuple[Tensor, ...]]:

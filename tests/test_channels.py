@@ -8,12 +8,12 @@ import torch
 from engine_checks import run
 from networks_for_tests import images, thresholds, trained
 
-from bsnn import channels
 from bsnn.config import Method
+from bsnn.conversion import channel_thresholds
+from bsnn.conversion.spiking import SpikingNetwork, convert
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
-from bsnn.spiking import SpikingNetwork, convert
 
 
 def observed(source: Trained, batch: torch.Tensor) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def test_percentile_of_each_channel() -> None:
     whole = thresholds(source, batch)
     expected = observed(source, batch)
     for population in ("all", "positive"):
-        found = channels.thresholds(source, batch.split(5), 99.0, population, whole)
+        found = channel_thresholds.thresholds(source, batch.split(5), 99.0, population, whole)
         assert list(found) == list(expected)
         for name, values in expected.items():
             for value, own in zip(found[name].tolist(), values, strict=True):
@@ -44,7 +44,9 @@ def test_percentile_of_each_channel() -> None:
 def test_silent_channels_take_the_threshold_of_the_layer() -> None:
     source = trained(1, binary=False)
     source.module.get_parameter("conv2.weight")[3] = -1e6  # ReLU before it: never positive
-    found = channels.thresholds(source, [images(1, 4)], 99.9, "all", dict.fromkeys(observed(source, images(1, 4)), 7.0))
+    found = channel_thresholds.thresholds(
+        source, [images(1, 4)], 99.9, "all", dict.fromkeys(observed(source, images(1, 4)), 7.0)
+    )
     assert found["conv2"][3] == 7.0
 
 
@@ -60,7 +62,7 @@ def test_dropout_is_active_with_a_seed_alone() -> None:
         source.module.eval()
     before = torch.random.get_rng_state()
     for seed, expected in ((7, on), (None, off)):
-        found = channels.thresholds(source, [batch], 100.0, "all", whole, dropout_seed=seed)
+        found = channel_thresholds.thresholds(source, [batch], 100.0, "all", whole, dropout_seed=seed)
         for name, values in expected.items():
             maxima = [float(own.max()) or whole[name] for own in values]
             assert found[name].tolist() == maxima, (seed, name)
@@ -71,7 +73,7 @@ def test_dropout_is_active_with_a_seed_alone() -> None:
 
 def test_no_images_are_refused() -> None:
     with pytest.raises(ConversionError, match="calibration images"):
-        channels.thresholds(trained(1, binary=False), [], 99.0, "all", {})
+        channel_thresholds.thresholds(trained(1, binary=False), [], 99.0, "all", {})
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -90,7 +92,7 @@ def test_equal_thresholds_of_all_channels_are_those_of_the_layer(pool: str, plac
 def test_spikes_carry_their_channels_amplitude() -> None:
     """Over many steps every neuron's rate times its own threshold comes to its activation."""
     source, batch = trained(4, binary=False), images(4, 6)
-    maxima = channels.thresholds(source, [batch], 100.0, "all", thresholds(source, batch))
+    maxima = channel_thresholds.thresholds(source, [batch], 100.0, "all", thresholds(source, batch))
     network = convert(source, maxima)
     steps = 600
     engine = TorchEngine(network)
@@ -105,7 +107,7 @@ def test_spikes_carry_their_channels_amplitude() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tensors on two devices need an NVIDIA GPU, and none is here")
 def test_network_on_a_gpu_is_converted_to_the_same() -> None:
     source, batch = trained(1, binary=False), images(1, 4)
-    found = channels.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
+    found = channel_thresholds.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
     expected = convert(source, found)
     source.module.cuda()
     moved = convert(source, found)
@@ -119,7 +121,7 @@ def test_network_on_a_gpu_is_converted_to_the_same() -> None:
 
 def test_binary_weights_cannot_carry_amplitudes() -> None:
     source, batch = trained(1), images(1, 4)
-    found = channels.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
+    found = channel_thresholds.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
     with pytest.raises(ConversionError, match=r"conv2.*one threshold a layer"):
         convert(source, found)
 

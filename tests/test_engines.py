@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bsnn import engines
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.bindsnet_engine import BindsnetEngine
 from bsnn.engines.torch_engine import TOLERANCE, TorchEngine
 from bsnn.errors import EngineError
 from bsnn.readout import Readout
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 CPU = torch.device("cpu")
 EVERY_NETWORK = ("torch", "bindsnet")  # these refuse nothing on a CPU

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from networks_for_tests import VGG15, images, spiking
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.engines import integer, onednn, scan
 from bsnn.engines.base import Block
 from bsnn.engines.integer import IntegerEngine
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingNetwork
 
 STEPS = 12
 

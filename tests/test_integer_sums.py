@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer
 from bsnn.engines import onednn
 from bsnn.engines.scan import Neurons
-from bsnn.spiking import SpikingLayer
 
 
 def signs(*shape: int) -> Tensor:

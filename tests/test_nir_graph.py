@@ -11,9 +11,10 @@ import torch
 from engine_checks import MEMBERS, assert_equal, member, run, signed
 from networks_for_tests import images, spiking
 
-from bsnn import engines, nir_graph, switches
+from bsnn import engines, nir_graph
+from bsnn.conversion import switches
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
-from bsnn.spiking import SpikingNetwork
 
 WITHOUT_MAX = [name for name, settings in MEMBERS.items() if settings.get("pool") != "max"]
 

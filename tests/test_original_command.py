@@ -114,7 +114,7 @@ def seen(file: str, use: str, seed: int) -> Tensor:
 def scaled(source: Vgg, percentile: float, seed: int) -> list[nn.Module]:
     """The original's normalisation: W_l * lambda_(l-1) / lambda_l, over augmented images, dropout on; in float64.
 
-    The one thing taken from this project: image and first weights lie on its grids (bsnn.spiking.input_current).
+    The one thing taken from this project: image and first weights lie on its grids (spiking.input_current).
     """
     source.train()
     heard: dict[int, list[Tensor]] = {}

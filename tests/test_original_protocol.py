@@ -13,7 +13,8 @@ from networks_for_tests import images, trained
 from PIL import Image
 from torchvision import transforms
 
-from bsnn import activations, config, protocols, stages, tables
+from bsnn import config, protocols, stages, tables
+from bsnn.conversion import activations
 from bsnn.datasets import load, prepare
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ArtifactError, ConfigError

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bsnn.errors import BsnnError
-from bsnn.percentiles import (
+from bsnn.conversion.percentiles import (
     CHUNK,
     FirstPass,
     Population,
@@ -24,6 +23,7 @@ from bsnn.percentiles import (
     interpolate,
     order_statistics,
 )
+from bsnn.errors import BsnnError
 
 RNG = np.random.default_rng(7)
 SETS = {

@@ -12,12 +12,13 @@ from bindsnet.network.monitors import Monitor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsnn import config, spiking
+from bsnn import config
+from bsnn.conversion import spiking
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.bindsnet_engine import INPUT, build, label
 from bsnn.errors import EngineError
 from bsnn.networks.vgg import plan
 from bsnn.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 
 def _network(weight: torch.Tensor) -> SpikingNetwork:

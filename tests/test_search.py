@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from bsnn.config import Latency, Method
-from bsnn.search import Score, best, starts, values
+from bsnn.conversion.search import Score, best, starts, values
 
 SWITCHES = values([98.0, 99.0])
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bsnn import simulate
+from bsnn.conversion.spiking import SpikingNetwork, convert
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
 from bsnn.readout import Readout, accuracy
-from bsnn.spiking import SpikingNetwork, convert
 
 STEPS = 12
 

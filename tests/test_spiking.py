@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from engine_checks import MEMBERS, member
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert, input_current, per_output, pool_currents
 from bsnn.errors import ConversionError
-from bsnn.spiking import SpikingLayer, SpikingNetwork, convert, input_current, per_output, pool_currents
 
 
 def _network(**changes: object) -> SpikingNetwork:

@@ -9,13 +9,15 @@ from engine_checks import assert_equal, reference
 from engine_checks import run as blocks
 from networks_for_tests import images, spiking, thresholds, trained
 
-from bsnn import activations, analysis, calibrate, channels, engines, methods, switches
+from bsnn import engines
 from bsnn.config import METHODS, Method
-from bsnn.engines.second_pass import SecondPassEngine
+from bsnn.conversion import activations, channel_thresholds, corrections, errors_by_layer, switches
+from bsnn.conversion import method as conversion
+from bsnn.conversion.second_pass import SecondPassEngine
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
 from bsnn.errors import ConversionError, EngineError
 from bsnn.networks.vgg import Trained
 from bsnn.readout import delayed, restarted
-from bsnn.spiking import SpikingLayer, SpikingNetwork, convert
 
 
 def neuron(threshold: float = 1.0, units: int = 1) -> SpikingNetwork:
@@ -95,11 +97,11 @@ def test_charges_and_currents_add_up() -> None:
     ("kind", "part", "expected"),
     [("potential", "initial", [0.1, 0.25]), ("channel", "initial", [0.175]), ("bias", "bias", [0.175 / 4])],
 )
-def test_corrections_by_hand(kind: calibrate.Correction, part: str, expected: list[float]) -> None:
+def test_corrections_by_hand(kind: corrections.Correction, part: str, expected: list[float]) -> None:
     # in 4 steps, 0.3 and 0.5 send 1 and 2 of the 1.2 and 2.0 wanted; 0.25 and 0.625 send 1 and 2 of 1.0 and 2.5
     pictures = torch.cat([row(0.3, 0.25), row(0.5, 0.625)])
     means = {"conv1": pictures.double().mean(0)}
-    found = calibrate.corrected(neuron(units=2), {"conv1": 1.0}, means, pictures, 4, kind).layers[0]
+    found = corrections.corrected(neuron(units=2), {"conv1": 1.0}, means, pictures, 4, kind).layers[0]
     assert getattr(found, part).flatten().tolist() == pytest.approx(expected)
 
 
@@ -108,8 +110,8 @@ def test_corrections_follow_what_lies_before() -> None:
     source, batch, steps = trained(5), images(6, 24), 8
     theta = thresholds(source, batch)
     plain = switches.with_initial(convert(source, theta), 0.5)
-    means = calibrate.mean_activations(source, batch.split(7))
-    found = calibrate.corrected(plain, theta, means, batch, steps, "potential")
+    means = corrections.mean_activations(source, batch.split(7))
+    found = corrections.corrected(plain, theta, means, batch, steps, "potential")
     for index, layer in enumerate(plain.layers):
         partly = replace(plain, layers=(*found.layers[:index], *plain.layers[index:]))
         engine = engines.create("integer", partly)
@@ -123,11 +125,11 @@ def test_corrections_follow_what_lies_before() -> None:
 
 def test_corrections_need_images_and_what_they_stand_for() -> None:
     with pytest.raises(ConversionError, match="at least one"):
-        calibrate.mean_activations(trained(0), [])
+        corrections.mean_activations(trained(0), [])
     with pytest.raises(ConversionError, match="conv1"):
-        calibrate.corrected(neuron(), {}, {}, row(0.5), 4, "bias")
+        corrections.corrected(neuron(), {}, {}, row(0.5), 4, "bias")
     with pytest.raises(ConversionError, match="calibration images"):
-        methods.convert(trained(0), thresholds(trained(0), images(1, 4)), Method(correction="bias"), 4)
+        conversion.convert(trained(0), thresholds(trained(0), images(1, 4)), Method(correction="bias"), 4)
 
 
 SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.items() if "second_pass" not in switches}
@@ -138,8 +140,8 @@ SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.it
 def test_every_engine_sends_the_same_spikes(name: str, seed: int) -> None:
     source, batch, steps = trained(seed), images(seed + 20, 12), 8
     method = SINGLE[name]
-    theta = methods.lambdas(table_of(source, batch), method, steps, percentile=99.0, population="all")
-    network = methods.convert(source, theta, method, steps, batch)
+    theta = conversion.lambdas(table_of(source, batch), method, steps, percentile=99.0, population="all")
+    network = conversion.convert(source, theta, method, steps, batch)
     assert network.exact
     expected = reference(network, batch, steps)
     assert expected.counts.sum() > 0
@@ -185,15 +187,15 @@ def test_second_pass_goes_on_for_the_images_that_stay() -> None:
 
 
 def test_read_out_of_each_method() -> None:
-    assert methods.skipped(Method()) is None
+    assert conversion.skipped(Method()) is None
     assert [delayed(3)(step) for step in range(1, 10)] == [0, 0, 0, 0, 1, 2, 3, 3, 3]
     assert [restarted(3)(step) for step in range(1, 7)] == [0, 0, 0, 3, 3, 3]
-    assert methods.skipped(Method(delay=2)) == delayed(2)
-    assert methods.skipped(Method(second_pass="cos", first_pass=5)) == restarted(5)
-    engine, reason = methods.engine("auto", spiking(0), Method(second_pass="srp"))
+    assert conversion.skipped(Method(delay=2)) == delayed(2)
+    assert conversion.skipped(Method(second_pass="cos", first_pass=5)) == restarted(5)
+    engine, reason = conversion.engine("auto", spiking(0), Method(second_pass="srp"))
     assert isinstance(engine, SecondPassEngine)
     assert "torch" in reason
-    assert methods.engine("bindsnet", spiking(0), Method())[0].name == "bindsnet"
+    assert conversion.engine("bindsnet", spiking(0), Method())[0].name == "bindsnet"
 
 
 def test_percentile_by_time() -> None:
@@ -201,7 +203,7 @@ def test_percentile_by_time() -> None:
     table, method = table_of(source, batch), Method(percentile=98.0, percentiles={4: 95.0})
 
     def first(steps: int, chosen: Method) -> float:
-        return methods.lambdas(table, chosen, steps, percentile=99.0, population="all")["conv1"]
+        return conversion.lambdas(table, chosen, steps, percentile=99.0, population="all")["conv1"]
 
     rows = table[(table["layer"] == "conv1") & (table["population"] == "all")].set_index("percentile")["value"]
     assert (first(4, method), first(5, method), first(4, Method())) == (rows[95.0], rows[98.0], rows[99.0])
@@ -242,10 +244,10 @@ def test_bursts_and_channels_come_nearer_to_the_network() -> None:
     table = table_of(source, batch)
     gaps = {}
     for name, method in {"baseline": Method(), "burst": Method(burst=15), "channels": Method(channels=True)}.items():
-        whole = methods.lambdas(table, method, 8, percentile=90.0, population="all")
-        theta = channels.thresholds(source, [batch], 90.0, "all", whole) if method.channels else whole
-        network = methods.convert(source, theta, method, 8)
-        found = analysis.errors(source, network, theta, lambda: [batch], [8], 0.0)
+        whole = conversion.lambdas(table, method, 8, percentile=90.0, population="all")
+        theta = channel_thresholds.thresholds(source, [batch], 90.0, "all", whole) if method.channels else whole
+        network = conversion.convert(source, theta, method, 8)
+        found = errors_by_layer.errors(source, network, theta, lambda: [batch], [8], 0.0)
         gaps[name] = float(found["total"].sum())
     assert gaps["burst"] < 0.7 * gaps["baseline"]
     assert gaps["channels"] < 0.95 * gaps["baseline"]

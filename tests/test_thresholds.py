@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from bsnn.conversion.percentiles import grid
+from bsnn.conversion.thresholds import by_squared_error, from_table
 from bsnn.errors import BsnnError
-from bsnn.percentiles import grid
-from bsnn.thresholds import by_squared_error, from_table
 
 VALUES = {  # layer, population: value at 99, 99.9 and 100
     ("conv2", "all"): (0.0, 1.5, 2.0),
@@ -76,7 +76,7 @@ def test_what_gives_no_threshold_is_refused(percentile: float, population: str, 
 
 
 def test_neither_torch_nor_matplotlib_is_needed() -> None:
-    code = "import sys, bsnn.thresholds; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, bsnn.conversion.thresholds; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

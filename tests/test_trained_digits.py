@@ -8,8 +8,9 @@ import torch
 from engine_checks import assert_equal, run
 from torch import Tensor
 
-from bsnn import activations, config, datasets, engines, spiking, thresholds
+from bsnn import config, datasets, engines
 from bsnn.config import Weights
+from bsnn.conversion import activations, spiking, thresholds
 from bsnn.engines.torch_engine import TOLERANCE
 from bsnn.networks.vgg import Trained
 from bsnn.readout import Readout

@@ -14,11 +14,11 @@ import torch
 from engine_checks import MEMBERS, assert_equal, biased, joined, member, reference, run, signed
 from networks_for_tests import images, spiking
 
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.engines.triton_engine import TritonEngine
 from bsnn.engines.triton_tiles import Chip
-from bsnn.spiking import SpikingNetwork
 
 AMPERE = Chip(processors=1, shared=163 * 1024, hopper=False)  # 32 rows
 MANY = Chip(processors=10**6, shared=99 * 1024, hopper=False)  # smallest tiles: 16 rows, 32 columns

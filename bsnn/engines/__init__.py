@@ -13,8 +13,8 @@ from bsnn.errors import EngineError
 if TYPE_CHECKING:
     import torch
 
+    from bsnn.conversion.spiking import SpikingNetwork
     from bsnn.engines.base import Engine
-    from bsnn.spiking import SpikingNetwork
 
 ENGINES: dict[str, str] = {
     "bindsnet": "bsnn.engines.bindsnet_engine:BindsnetEngine",

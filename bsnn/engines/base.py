@@ -15,8 +15,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 from bsnn.errors import EngineError
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 
 
 class Block(NamedTuple):

@@ -14,10 +14,10 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 from bsnn.engines import onednn
 from bsnn.engines.base import Block, Engine, State, initial_potential
 from bsnn.engines.scan import Neurons
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 
 CACHE = 2**21  # bytes of sums at once for one thread
 RECYCLED = 2**25  # bytes of one layer's spikes: larger buffers go back to the system each time, and cost a tenth

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bsnn.spiking import SpikingLayer
+from bsnn.conversion.spiking import SpikingLayer
 
 Sum = Callable[[Tensor], Tensor]  # uint8 [rows, inputs] -> float32 [rows, outputs], both channels last and flat
 

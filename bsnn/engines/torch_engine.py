@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32
-from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
 
 TOLERANCE = 1e-3  # of a layer's spikes, for full-precision networks; binary networks have none
 

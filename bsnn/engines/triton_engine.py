@@ -17,10 +17,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.triton_lowering import Lowered, channels_first, channels_last, lower
 from bsnn.engines.triton_tiles import Chip, Tile, programs, tile_for
-from bsnn.spiking import SpikingLayer, SpikingNetwork, input_current
 
 OLDEST = (8, 0)  # compute capability: asynchronous copies and int8 tensor cores of Ampere
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from bsnn import accounting, spiking
+from bsnn import accounting
 from bsnn.config import Weights
+from bsnn.conversion import spiking
+from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ArtifactError
 from bsnn.networks import files
 from bsnn.paper.measures import Gathered
 from bsnn.pipeline import identity
-from bsnn.spiking import SpikingNetwork
 from bsnn.tables.shards import Simulation
 
 

@@ -174,8 +174,8 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
 
 def activations(job: Job) -> None:
     """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
-    from bsnn import activations as rooms
     from bsnn import protocols
+    from bsnn.conversion import activations as rooms
 
     settle(job)
     experiment, device = job.experiment, _device(job)
@@ -193,7 +193,7 @@ def activations(job: Job) -> None:
 
 def thresholds(job: Job) -> None:
     """Thresholds at one percentile, from the activation table alone."""
-    from bsnn import thresholds as rooms
+    from bsnn.conversion import thresholds as rooms
 
     found = rooms.from_table(inputs.activations(job), job.percentile, job.experiment.thresholds.population)
     stands_for = identity.thresholds(job.experiment, job.weights, job.seed, job.percentile)
@@ -203,7 +203,8 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
-    from bsnn import engines, protocols, readout, simulate, spiking
+    from bsnn import engines, protocols, readout, simulate
+    from bsnn.conversion import spiking
     from bsnn.stages import tries
 
     settle(job)

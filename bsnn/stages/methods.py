@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bsnn.conversion.spiking import SpikingNetwork, Thresholds
     from bsnn.datasets import Split
     from bsnn.networks.vgg import Trained
-    from bsnn.spiking import SpikingNetwork, Thresholds
 
 logger = logging.getLogger("bsnn")
 
@@ -55,7 +55,8 @@ class MethodJob(stages.Job):
 
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
-    from bsnn import accounting, methods, protocols, simulate
+    from bsnn import accounting, protocols, simulate
+    from bsnn.conversion import method as conversion
 
     stages.settle(job)
     experiment, device, compute = job.experiment, stages._device(job), job.config.compute
@@ -64,14 +65,14 @@ def method(job: MethodJob) -> None:
     data = inputs.data_set(job)
     images = calibration_images(job, trained, data.train, device)
     theta = thetas(job, trained, job.switches, job.steps, images)
-    network = methods.convert(trained, theta, job.switches, job.steps, images)
-    engine, reason = methods.engine(compute.engine, network, job.switches, device, compute.memory_mib)
+    network = conversion.convert(trained, theta, job.switches, job.steps, images)
+    engine, reason = conversion.engine(compute.engine, network, job.switches, device, compute.memory_mib)
     logger.info("engine %s on %s: %s", engine.name, device, reason)
     order, noted = stages.simulated(job, len(data.test))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()
-    result = simulate.run(engine, batches(), job.steps, skipped=methods.skipped(job.switches))
+    result = simulate.run(engine, batches(), job.steps, skipped=conversion.skipped(job.switches))
     seconds = time.monotonic() - started
     ann = stages._predictions(trained.module, batches())
     predictions, spikes = simulate.to_tables(result, images=order, labels=data.test.labels[order], ann=ann)
@@ -93,27 +94,30 @@ def _errors(
     job: MethodJob, trained: Trained, network: SpikingNetwork, theta: Thresholds, images: Tensor
 ) -> pd.DataFrame:
     """Errors by layer on calibration images; none for two passes, of which each image has its own network."""
-    from bsnn import analysis
+    from bsnn.conversion import errors_by_layer
 
     two = job.switches.second_pass != "none"
     times = sorted(job.experiment.latency.time) if not job.switches.per_time else [job.steps]
     initial = 0.5 if job.switches.shift else job.switches.initial
     batches = images[:0] if two else images
-    return analysis.errors(trained, network, theta, lambda: batches.split(32) if len(batches) else (), times, initial)
+    return errors_by_layer.errors(
+        trained, network, theta, lambda: batches.split(32) if len(batches) else (), times, initial
+    )
 
 
 def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
     """Thresholds of a method, from the activation table."""
-    from bsnn import methods
+    from bsnn.conversion import method as conversion
 
     settings = job.experiment
     percentile, population = settings.latency.percentile, settings.thresholds.population
-    return methods.lambdas(inputs.activations(job), switches, steps, percentile=percentile, population=population)
+    return conversion.lambdas(inputs.activations(job), switches, steps, percentile=percentile, population=population)
 
 
 def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
     """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
-    from bsnn import channels, protocols
+    from bsnn import protocols
+    from bsnn.conversion import channel_thresholds
 
     whole = lambdas(job, switches, steps)
     if not switches.channels:
@@ -122,7 +126,7 @@ def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, imag
     percentile = switches.percentile_at(steps, settings.latency.percentile)
     dropout = protocols.dropout_seed(settings, job.seed)
     how = (percentile, settings.thresholds.population, whole)
-    return channels.thresholds(trained, images.split(16), *how, dropout_seed=dropout)
+    return channel_thresholds.thresholds(trained, images.split(16), *how, dropout_seed=dropout)
 
 
 def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bsnn.conversion.search import Score
+    from bsnn.conversion.spiking import SpikingNetwork
     from bsnn.datasets import DataSet
     from bsnn.engines.base import Engine
     from bsnn.networks.vgg import Trained
-    from bsnn.search import Score
-    from bsnn.spiking import SpikingNetwork
 
 logger = logging.getLogger("bsnn")
 COSTS = ("spikes", "effective_macs", "effective_acs", "effective_binary_acs", "nanojoules_45nm")
@@ -79,22 +79,23 @@ class Bench:
         """The network as a method converts it for some steps, and its engine."""
         import torch
 
-        from bsnn import methods
+        from bsnn.conversion import method as conversion
 
         compute = self.job.config.compute
         images = self.calibration if method.calibrated else torch.empty(0)
         theta = thetas(self.job, self.trained, method, steps, images)
-        network = methods.convert(self.trained, theta, method, steps, images)
-        engine, _ = methods.engine(compute.engine, network, method, self.device, compute.memory_mib)
+        network = conversion.convert(self.trained, theta, method, steps, images)
+        engine, _ = conversion.engine(compute.engine, network, method, self.device, compute.memory_mib)
         return network, engine
 
     def score(self, steps: int, method: Method) -> Score:
         """What a method reaches in some steps."""
-        from bsnn import methods, simulate
-        from bsnn.search import Score
+        from bsnn import simulate
+        from bsnn.conversion import method as conversion
+        from bsnn.conversion.search import Score
 
         _, engine = self.converted(method, steps)
-        result = simulate.run(engine, self.batches(), steps, skipped=methods.skipped(method))
+        result = simulate.run(engine, self.batches(), steps, skipped=conversion.skipped(method))
         final = result.predicted[:, -1]
         agreement = 100 * float((final == self.predicted).double().mean())
         logger.info("T = %d: %.2f %% by %s", steps, self.correct(final), _switches(method))
@@ -129,7 +130,7 @@ def search(job: stages.Job) -> None:
     """Search for the best switches; the one that is chosen sees the test set, once."""
     import pandas as pd
 
-    from bsnn import search as rooms
+    from bsnn.conversion import search as rooms
 
     settings, wanted = job.experiment.latency, job.experiment.latency.search
     bench = Bench(job, wanted.images)
@@ -198,10 +199,11 @@ def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
     """Bounds that images reach at the end, from few to nearly all."""
     import torch
 
-    from bsnn import methods, simulate
+    from bsnn import simulate
+    from bsnn.conversion import method as conversion
 
     _, engine = bench.converted(method, steps)
-    result = simulate.run(engine, bench.batches(), steps, skipped=methods.skipped(method))
+    result = simulate.run(engine, bench.batches(), steps, skipped=conversion.skipped(method))
     parts = torch.tensor([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9], dtype=torch.float64)
     return sorted({bound for bound in result.margin[:, -1].double().quantile(parts).tolist() if bound > 0})
 
@@ -210,10 +212,11 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float]) 
     """What is reached, and what it costs an image: all steps, fewer steps for all images, and each bound."""
     import pandas as pd
 
-    from bsnn import accounting, methods, simulate
+    from bsnn import accounting, simulate
+    from bsnn.conversion import method as conversion
 
     network, engine = bench.converted(method, times[-1])
-    skipped, parts = methods.skipped(method), []
+    skipped, parts = conversion.skipped(method), []
     for bound in (None, *bounds):
         result = simulate.run(engine, bench.batches(), times[-1], early_exit=bound, skipped=skipped)
         totals = accounting.totals(accounting.table(network, result.counts, result.images)).set_index("step")

@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow as pa
 
 from bsnn import accounting, artifacts
-from bsnn.analysis import ERRORS
 from bsnn.config import Config, Weights
+from bsnn.conversion.errors_by_layer import ERRORS
 from bsnn.pipeline import identity
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
 from bsnn.tables.shards import Shard, predictions, spikes
@@ -117,7 +117,7 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
             images (points), agreement with the ANN's predictions (percent of images), spikes (an image, until T);
         latency_costs: weights, method, T, operations of an image until T, and nanojoules by preset;
         latency_operations: weights, method, T (as simulated), layer, step, quantity, value;
-        latency_errors: weights, method, T, layer, and the errors of bsnn.analysis.
+        latency_errors: weights, method, T, layer, and the errors of bsnn.conversion.errors_by_layer.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.

@@ -3,7 +3,7 @@
 For a neuron with ANN activation a, threshold theta, and N spikes (with their sign) in T steps, in units of activations:
 - clipping: what lies above the threshold, a - min(a, theta), which no number of spikes carries;
 - quantisation: |Q(a) - min(a, theta)|, with Q(a) the activation that T even inputs would make it send
-  (bsnn.thresholds.by_squared_error has the formula);
+  (bsnn.conversion.thresholds.by_squared_error has the formula);
 - unevenness: |N - N'| theta / T, with N' what it would have sent, had the very same input come evenly. The identity of
   the soft reset (sum of input = v(T) - v(0) + V N) gives it without another simulation:
   N' = clip(N + floor(v(T) / V), 0, T);
@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.networks.vgg import Trained
-from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 
 ERRORS = ("clipping", "quantisation", "unevenness", "total")
 

@@ -23,7 +23,7 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
     """Threshold of each layer: lambda is the percentile of its activations, and theta = lambda (threshold form).
 
     Args:
-        table: of `bsnn.activations.collect`, or read back from its artifact.
+        table: of `bsnn.conversion.activations.collect`, or read back from its artifact.
         percentile: one that the table holds: three decimals from 90 to 100, one below.
         population: "all" (zeros included, as Lu & Sengupta 2020) or "positive".
 
@@ -82,7 +82,7 @@ def by_squared_error(table: pa.Table | pd.DataFrame, steps: int, initial: float)
     (by trapezoids); no image is needed. After Li et al. 2021 ("A free lunch from ANN", ICML; floor, on batches).
 
     Args:
-        table: of `bsnn.activations.collect`, or read back from its artifact.
+        table: of `bsnn.conversion.activations.collect`, or read back from its artifact.
         steps: time steps T that the thresholds are for.
         initial: potential before the first step, as a fraction of the threshold (0: floor; 0.5: round).
 

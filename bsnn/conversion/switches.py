@@ -2,10 +2,9 @@
 
 All are training-free and safe for binary weights: they change what is added element by element in float32 (initial
 potentials, biases, the sign of spikes), never a weight, so sums stay integers and every engine gives equal spikes.
-Thresholds of their own (percentile, squared error) are chosen before conversion (bsnn.thresholds); corrections measured
-on calibration images are in bsnn.calibrate; second passes, which need potentials of each image, in
-bsnn.engines.second_pass; the delayed read-out is in bsnn.readout. V is a neuron's threshold in units of its summed
-input.
+Thresholds of their own (percentile, squared error) are chosen before conversion (`thresholds`); corrections measured
+on calibration images are in `corrections`; second passes, which need potentials of each image, in `second_pass`; the
+delayed read-out is in bsnn.readout. V is a neuron's threshold in units of its summed input.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.errors import ConversionError
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 
 def each_neuron(network: SpikingNetwork, change: Callable[[SpikingLayer], SpikingLayer]) -> SpikingNetwork:

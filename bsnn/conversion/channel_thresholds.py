@@ -2,7 +2,7 @@
 
 A percentile of each convolution channel's (each linear unit's) activations in place of one of the whole layer's, after
 Bu et al. 2025 (CVPR). The amplitude of a spike then differs between channels and is multiplied into the next layer's
-weights, which binary weights of +-1 cannot carry (bsnn.spiking refuses them).
+weights, which binary weights of +-1 cannot carry (bsnn.conversion.spiking refuses them).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.activations import mode
+from bsnn.conversion.activations import mode
+from bsnn.conversion.percentiles import Population
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
-from bsnn.percentiles import Population
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def thresholds(
         percentile: of each channel's activations (NumPy's linear definition, as float64).
         population: "all" values, or "positive" ones.
         whole: threshold of each whole layer; channels whose percentile is no positive number take it.
-        dropout_seed: with one, dropout is active, as in bsnn.activations.
+        dropout_seed: with one, dropout is active, as in bsnn.conversion.activations.
 
     Returns:
         float64 [channels or units], by layer name, on the CPU.

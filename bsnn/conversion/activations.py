@@ -1,6 +1,6 @@
 """Percentiles of every layer's activations over calibration images: two forward passes, whatever the number of images.
 
-One table answers every percentile on the grid (bsnn.percentiles.grid) for all values, zeros included, and for the
+One table answers every percentile on the grid (percentiles.grid) for all values, zeros included, and for the
 positive ones alone; a new percentile never touches an image again.
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bsnn.conversion.percentiles import FirstPass, Population, SecondPass, Summary, grid
 from bsnn.errors import BsnnError
 from bsnn.networks.vgg import Trained
-from bsnn.percentiles import FirstPass, Population, SecondPass, Summary, grid
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 

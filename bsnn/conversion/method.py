@@ -11,14 +11,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bsnn import calibrate, engines, spiking, switches, thresholds
+from bsnn import engines
 from bsnn.config import Method
+from bsnn.conversion import corrections, spiking, switches, thresholds
+from bsnn.conversion.second_pass import SecondPassEngine
+from bsnn.conversion.spiking import SpikingNetwork, Thresholds
 from bsnn.engines.base import Engine
-from bsnn.engines.second_pass import SecondPassEngine
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
 from bsnn.readout import Skipped, delayed, restarted
-from bsnn.spiking import SpikingNetwork, Thresholds
 
 
 def lambdas(
@@ -27,7 +28,7 @@ def lambdas(
     """Threshold of each layer, from the activation table.
 
     Args:
-        table: of `bsnn.activations.collect`, or read back.
+        table: of `bsnn.conversion.activations.collect`, or read back.
         method: its switches.
         steps: time steps T that the network will run for.
         percentile: for methods that name none.
@@ -47,7 +48,7 @@ def convert(
 
     Args:
         trained: full-precision or binary, on the device of the images.
-        theta: of `lambdas`, or of bsnn.channels.
+        theta: of `lambdas`, or of bsnn.conversion.channel_thresholds.
         method: its switches.
         steps: time steps T that the network will run for.
         images: calibration images, float32 [N, channels, height, width], normalised; needed for corrections only.
@@ -66,8 +67,8 @@ def convert(
         return network
     if images is None:
         raise ConversionError(f"correction '{method.correction}' is measured on calibration images, and none are given")
-    means = calibrate.mean_activations(trained, images.split(100))
-    return calibrate.corrected(network.to(images.device), theta, means, images, steps, method.correction).to("cpu")
+    means = corrections.mean_activations(trained, images.split(100))
+    return corrections.corrected(network.to(images.device), theta, means, images, steps, method.correction).to("cpu")
 
 
 def engine(

@@ -21,12 +21,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, input_current, per_output
+from bsnn.conversion.switches import with_bias, with_charge
 from bsnn.engines.base import full_float32, initial_potential
 from bsnn.engines.torch_engine import currents, operand, scan
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
-from bsnn.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, input_current, per_output
-from bsnn.switches import with_bias, with_charge
 
 Correction = Literal["potential", "channel", "bias"]
 _TOGETHER = 16  # images simulated at once
