@@ -15,10 +15,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bsnn import artifacts, config, datasets, engines, provenance, simulate, stages
+from bsnn import artifacts, config, datasets, engines, provenance, stages
 from bsnn.conversion import spiking
 from bsnn.pipeline import inputs
-from bsnn.readout import accuracy
+from bsnn.simulation import run as simulation
+from bsnn.simulation.readout import accuracy
 
 
 def options() -> argparse.Namespace:
@@ -48,7 +49,7 @@ def main() -> None:
         seconds = []
         for _ in range(args.repeats):
             begin = time.perf_counter()
-            result = simulate.run(engine, batches, job.experiment.simulation.time, early_exit=bound)
+            result = simulation.run(engine, batches, job.experiment.simulation.time, early_exit=bound)
             seconds.append(time.perf_counter() - begin)
         percent = 100 * float(accuracy(result.predicted, test.labels)[-1])
         steps = float(result.steps.double().mean())

@@ -7,11 +7,11 @@ from engine_checks import MEMBERS, member, signed
 from networks_for_tests import images, spiking
 from torch import Tensor
 
-from bsnn import accounting
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines import create
 from bsnn.errors import ConfigError
-from bsnn.simulate import run
+from bsnn.simulation import accounting
+from bsnn.simulation.run import run
 
 
 def tiny() -> SpikingNetwork:

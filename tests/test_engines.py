@@ -24,7 +24,7 @@ from bsnn.engines.base import Block
 from bsnn.engines.bindsnet_engine import BindsnetEngine
 from bsnn.engines.torch_engine import TOLERANCE, TorchEngine
 from bsnn.errors import EngineError
-from bsnn.readout import Readout
+from bsnn.simulation.readout import Readout
 
 CPU = torch.device("cpu")
 EVERY_NETWORK = ("torch", "bindsnet")  # these refuse nothing on a CPU

@@ -18,7 +18,7 @@ from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.bindsnet_engine import INPUT, build, label
 from bsnn.errors import EngineError
 from bsnn.networks.vgg import plan
-from bsnn.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
+from bsnn.simulation.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
 
 
 def _network(weight: torch.Tensor) -> SpikingNetwork:
@@ -110,7 +110,7 @@ def test_long_blocks_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     network = _network(torch.randn(5, 20, generator=torch.Generator().manual_seed(1)))
     spikes = torch.randint(0, 2, (9, 4, 20), dtype=torch.int8, generator=torch.Generator().manual_seed(2))
     whole = Readout(network, 4).advance(spikes)
-    monkeypatch.setattr("bsnn.readout._CHUNK_VALUES", 2 * 4 * 20)
+    monkeypatch.setattr("bsnn.simulation.readout._CHUNK_VALUES", 2 * 4 * 20)
     chunked = Readout(network, 4).advance(spikes)
     assert torch.equal(whole.predicted, chunked.predicted)
     assert torch.equal(whole.margin, chunked.margin)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bsnn import simulate
 from bsnn.conversion.spiking import SpikingNetwork, convert
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
-from bsnn.readout import Readout, accuracy
+from bsnn.simulation import run as simulation
+from bsnn.simulation.readout import Readout, accuracy
 
 STEPS = 12
 
@@ -60,7 +60,7 @@ def test_results_do_not_depend_on_batches_or_memory(sizes: list[int], most: int,
     network, images = _network(seed), networks.images(seed, sum(sizes))
     engine = Limited(network)
     engine.most = most
-    result = simulate.run(engine, images.split(sizes), STEPS)
+    result = simulation.run(engine, images.split(sizes), STEPS)
     predicted, margin, counts = _expected(network, images)
     assert torch.equal(result.predicted, predicted)
     assert torch.equal(result.margin, margin)
@@ -71,7 +71,7 @@ def test_results_do_not_depend_on_batches_or_memory(sizes: list[int], most: int,
 
 def test_shapes_types_and_names() -> None:
     network = _network()
-    result = simulate.run(TorchEngine(network), [networks.images(0, 3)], STEPS)
+    result = simulation.run(TorchEngine(network), [networks.images(0, 3)], STEPS)
     assert (result.predicted.shape, result.predicted.dtype) == ((3, STEPS), torch.int16)
     assert (result.margin.shape, result.margin.dtype) == ((3, STEPS), torch.float32)
     assert (result.counts.shape, result.counts.dtype) == ((STEPS, 5), torch.int64)
@@ -82,13 +82,13 @@ def test_shapes_types_and_names() -> None:
 def test_batches_are_split_until_several_steps_fit() -> None:
     engine = Limited(_network())
     engine.most = 32  # 4 images by 8 steps
-    simulate.run(engine, [networks.images(0, 13)], STEPS)
+    simulation.run(engine, [networks.images(0, 13)], STEPS)
     assert engine.started == [4, 4, 4, 1]
     assert engine.advanced == [8, 4] * 3 + [12]
 
 
 def test_no_images() -> None:
-    result = simulate.run(TorchEngine(_network()), [], STEPS)
+    result = simulation.run(TorchEngine(_network()), [], STEPS)
     assert result.predicted.shape == (0, STEPS)
     assert not result.counts.any()
     assert not result.images.any()
@@ -96,8 +96,8 @@ def test_no_images() -> None:
 
 def test_a_smaller_time_is_the_beginning_of_a_larger_one() -> None:
     network, images = _network(), networks.images(1, 5)
-    long = simulate.run(TorchEngine(network), [images], STEPS)
-    short = simulate.run(TorchEngine(network), [images], 5)
+    long = simulation.run(TorchEngine(network), [images], STEPS)
+    short = simulation.run(TorchEngine(network), [images], 5)
     assert torch.equal(long.predicted[:, :5], short.predicted)
     assert torch.equal(long.margin[:, :5], short.margin)
     assert torch.equal(long.counts[:5], short.counts)
@@ -118,7 +118,7 @@ def test_early_exit(seed: int, every: int) -> None:
     predicted, margin, _ = _expected(network, images)
     bound = float(margin[:, 6].median())
     steps = _exit_step(margin, bound, every)
-    result = simulate.run(
+    result = simulation.run(
         TorchEngine(network), images.split([4, 7]), STEPS, early_exit=bound, exit_every=every, total=11
     )
     assert result.steps.tolist() == steps.tolist()
@@ -136,15 +136,15 @@ def test_early_exit_saves_steps() -> None:
     """Once all images have left, nothing more is simulated."""
     engine = Limited(_network())
     images = networks.images(0, 6)
-    result = simulate.run(engine, [images], 400, early_exit=1e-9, exit_every=4)
+    result = simulation.run(engine, [images], 400, early_exit=1e-9, exit_every=4)
     assert sum(engine.advanced) < 400
     assert sum(engine.advanced) == int(result.steps.max())
 
 
 def test_an_unreachable_bound_changes_nothing() -> None:
     network, images = _network(), networks.images(0, 5)
-    plain = simulate.run(TorchEngine(network), [images], STEPS)
-    bounded = simulate.run(TorchEngine(network), [images], STEPS, early_exit=1e9)
+    plain = simulation.run(TorchEngine(network), [images], STEPS)
+    bounded = simulation.run(TorchEngine(network), [images], STEPS, early_exit=1e9)
     assert torch.equal(plain.predicted, bounded.predicted)
     assert torch.equal(plain.counts, bounded.counts)
 
@@ -160,7 +160,7 @@ def test_an_unreachable_bound_changes_nothing() -> None:
 )
 def test_impossible_settings_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        simulate.run(TorchEngine(_network()), [], **{"steps": 5, **changes})  # type: ignore[arg-type]
+        simulation.run(TorchEngine(_network()), [], **{"steps": 5, **changes})  # type: ignore[arg-type]
 
 
 class Scripted(Engine):
@@ -186,10 +186,10 @@ class Scripted(Engine):
         return state, Block(spikes, spikes.sum(2).long()[:, None])
 
 
-def _scripted() -> simulate.Simulation:
+def _scripted() -> simulation.Simulation:
     network = _network()
     two = replace(network, layers=(replace(network.layers[-1], shape=(2,)),), readout=torch.eye(2).double())
-    return simulate.run(Scripted(two), [torch.zeros(2, 3, 8, 8)], 3)
+    return simulation.run(Scripted(two), [torch.zeros(2, 3, 8, 8)], 3)
 
 
 def test_by_hand() -> None:
@@ -202,7 +202,7 @@ def test_by_hand() -> None:
 
 
 def test_tables_by_hand() -> None:
-    predictions, spikes = simulate.to_tables(
+    predictions, spikes = simulation.to_tables(
         _scripted(), images=torch.tensor([7, 9]), labels=torch.tensor([1, 0]), ann=torch.tensor([1, 1])
     )
     assert predictions.to_pydict() == {
@@ -233,9 +233,9 @@ def test_tables_by_hand() -> None:
 
 def test_spikes_table_of_several_layers() -> None:
     network, images = _network(), networks.images(0, 4)
-    result = simulate.run(TorchEngine(network), [images], STEPS)
+    result = simulation.run(TorchEngine(network), [images], STEPS)
     zeros = torch.zeros(4, dtype=torch.int64)
-    _, table = simulate.to_tables(result, images=torch.arange(4), labels=zeros, ann=zeros)
+    _, table = simulation.to_tables(result, images=torch.arange(4), labels=zeros, ann=zeros)
     frame = table.to_pandas().set_index(["layer", "step"])
     counts = checks.reference(network, images, STEPS).counts.sum(2)
     for index, layer in enumerate(network.firing):
@@ -247,7 +247,7 @@ def test_spikes_table_of_several_layers() -> None:
 def test_tables_need_one_label_an_image() -> None:
     two, three = torch.arange(2), torch.arange(3)
     with pytest.raises(ConfigError, match="labels has 3 entries for 2 simulated images"):
-        simulate.to_tables(_scripted(), images=two, labels=three, ann=two)
+        simulation.to_tables(_scripted(), images=two, labels=three, ann=two)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -17,7 +17,7 @@ from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
 from bsnn.errors import ConversionError, EngineError
 from bsnn.networks.vgg import Trained
-from bsnn.readout import delayed, restarted
+from bsnn.simulation.readout import delayed, restarted
 
 
 def neuron(threshold: float = 1.0, units: int = 1) -> SpikingNetwork:

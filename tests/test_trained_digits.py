@@ -13,7 +13,7 @@ from bsnn.config import Weights
 from bsnn.conversion import activations, spiking, thresholds
 from bsnn.engines.torch_engine import TOLERANCE
 from bsnn.networks.vgg import Trained
-from bsnn.readout import Readout
+from bsnn.simulation.readout import Readout
 from bsnn.training import train
 
 STEPS, PERCENTILE = 100, 99.9

@@ -89,7 +89,7 @@ def test_reordered_and_respelled_settings(scratch: Path) -> None:
 def test_touched_and_edited_sources(scratch: Path) -> None:
     for name in (
         "bsnn/training/train.py",
-        "bsnn/simulate.py",
+        "bsnn/simulation/run.py",
         "workflow/scripts/train.py",
         "workflow/rules/simulate.smk",
     ):

@@ -19,7 +19,7 @@ from bsnn.conversion.spiking import SpikingNetwork, Thresholds
 from bsnn.engines.base import Engine
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
-from bsnn.readout import Skipped, delayed, restarted
+from bsnn.simulation.readout import Skipped, delayed, restarted
 
 
 def lambdas(

@@ -7,7 +7,7 @@ spikes of amplitude theta, an integrate-and-fire neuron with soft reset fires wh
 
 so a binary layer keeps weights of +-1, spikes of 0 or 1, and integer sums; alpha lives in a threshold a channel.
 A 2x2 average of currents is kept as their sum with 4 * V_o (a power of two: exact). Layers with real weights use
-alpha = 1. The last layer never spikes: it is read out from summed spikes (see bsnn.readout).
+alpha = 1. The last layer never spikes: it is read out from summed spikes (see bsnn.simulation.readout).
 
 Neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V;  v(0) = initial.
 With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= -V.

@@ -4,7 +4,7 @@ All are training-free and safe for binary weights: they change what is added ele
 potentials, biases, the sign of spikes), never a weight, so sums stay integers and every engine gives equal spikes.
 Thresholds of their own (percentile, squared error) are chosen before conversion (`thresholds`); corrections measured
 on calibration images are in `corrections`; second passes, which need potentials of each image, in `second_pass`; the
-delayed read-out is in bsnn.readout. V is a neuron's threshold in units of its summed input.
+delayed read-out is in bsnn.simulation.readout. V is a neuron's threshold in units of its summed input.
 """
 
 from __future__ import annotations

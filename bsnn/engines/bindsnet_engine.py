@@ -170,7 +170,7 @@ def label(layer: SpikingLayer) -> str:
 def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Network:
     """BindsNET network, fed with the first layer's current [time, N, *shape] at `INPUT`.
 
-    With `run(..., one_step=False)` each connection delays by one step (see bsnn.readout.propagation_delays).
+    With `run(..., one_step=False)` each connection delays by one step (see bsnn.simulation.readout.propagation_delays).
     """
     device = torch.device(device)
     made = Network(learning=False)

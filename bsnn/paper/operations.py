@@ -1,11 +1,10 @@
-"""Operations of the spiking networks over those of their ANNs (bsnn.accounting), from counts of spikes."""
+"""Operations of the spiking networks over those of their ANNs (bsnn.simulation.accounting), from counts of spikes."""
 
 from __future__ import annotations
 
 import pandas as pd
 import torch
 
-from bsnn import accounting
 from bsnn.config import Weights
 from bsnn.conversion import spiking
 from bsnn.conversion.spiking import SpikingNetwork
@@ -13,6 +12,7 @@ from bsnn.errors import ArtifactError
 from bsnn.networks import files
 from bsnn.paper.measures import Gathered
 from bsnn.pipeline import identity
+from bsnn.simulation import accounting
 from bsnn.tables.shards import Simulation
 
 

@@ -203,8 +203,10 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
-    from bsnn import engines, protocols, readout, simulate
+    from bsnn import engines, protocols
     from bsnn.conversion import spiking
+    from bsnn.simulation import readout
+    from bsnn.simulation import run as simulation
     from bsnn.stages import tries
 
     settle(job)
@@ -226,10 +228,10 @@ def simulate(job: Job) -> None:
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
-    result = simulate.run(engine, batches(), experiment.simulation.time, total=len(order))
+    result = simulation.run(engine, batches(), experiment.simulation.time, total=len(order))
     seconds = time.monotonic() - started
     ann = _predictions(trained.module.to(device), batches())
-    predictions, spikes = simulate.to_tables(result, images=order, labels=split.labels[order], ann=ann)
+    predictions, spikes = simulation.to_tables(result, images=order, labels=split.labels[order], ann=ann)
     extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
     extra |= {"delays": readout.propagation_delays(network), **noted, **_left_out(split)}
     for kind, table in {"spikes": spikes, "predictions": predictions}.items():

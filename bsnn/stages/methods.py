@@ -55,8 +55,10 @@ class MethodJob(stages.Job):
 
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
-    from bsnn import accounting, protocols, simulate
+    from bsnn import protocols
     from bsnn.conversion import method as conversion
+    from bsnn.simulation import accounting
+    from bsnn.simulation import run as simulation
 
     stages.settle(job)
     experiment, device, compute = job.experiment, stages._device(job), job.config.compute
@@ -72,10 +74,10 @@ def method(job: MethodJob) -> None:
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()
-    result = simulate.run(engine, batches(), job.steps, skipped=conversion.skipped(job.switches))
+    result = simulation.run(engine, batches(), job.steps, skipped=conversion.skipped(job.switches))
     seconds = time.monotonic() - started
     ann = stages._predictions(trained.module, batches())
-    predictions, spikes = simulate.to_tables(result, images=order, labels=data.test.labels[order], ann=ann)
+    predictions, spikes = simulation.to_tables(result, images=order, labels=data.test.labels[order], ann=ann)
     found = {
         "operations": accounting.table(network, result.counts, result.images),
         "errors": _errors(job, trained, network, theta, images),

@@ -90,12 +90,12 @@ class Bench:
 
     def score(self, steps: int, method: Method) -> Score:
         """What a method reaches in some steps."""
-        from bsnn import simulate
         from bsnn.conversion import method as conversion
         from bsnn.conversion.search import Score
+        from bsnn.simulation import run as simulation
 
         _, engine = self.converted(method, steps)
-        result = simulate.run(engine, self.batches(), steps, skipped=conversion.skipped(method))
+        result = simulation.run(engine, self.batches(), steps, skipped=conversion.skipped(method))
         final = result.predicted[:, -1]
         agreement = 100 * float((final == self.predicted).double().mean())
         logger.info("T = %d: %.2f %% by %s", steps, self.correct(final), _switches(method))
@@ -199,11 +199,11 @@ def _bounds(bench: Bench, method: Method, steps: int) -> list[float]:
     """Bounds that images reach at the end, from few to nearly all."""
     import torch
 
-    from bsnn import simulate
     from bsnn.conversion import method as conversion
+    from bsnn.simulation import run as simulation
 
     _, engine = bench.converted(method, steps)
-    result = simulate.run(engine, bench.batches(), steps, skipped=conversion.skipped(method))
+    result = simulation.run(engine, bench.batches(), steps, skipped=conversion.skipped(method))
     parts = torch.tensor([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9], dtype=torch.float64)
     return sorted({bound for bound in result.margin[:, -1].double().quantile(parts).tolist() if bound > 0})
 
@@ -212,13 +212,14 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float]) 
     """What is reached, and what it costs an image: all steps, fewer steps for all images, and each bound."""
     import pandas as pd
 
-    from bsnn import accounting, simulate
     from bsnn.conversion import method as conversion
+    from bsnn.simulation import accounting
+    from bsnn.simulation import run as simulation
 
     network, engine = bench.converted(method, times[-1])
     skipped, parts = conversion.skipped(method), []
     for bound in (None, *bounds):
-        result = simulate.run(engine, bench.batches(), times[-1], early_exit=bound, skipped=skipped)
+        result = simulation.run(engine, bench.batches(), times[-1], early_exit=bound, skipped=skipped)
         totals = accounting.totals(accounting.table(network, result.counts, result.images)).set_index("step")
         steps = times[::-1] if bound is None else times[-1:]
         costs = totals.assign(nanojoules_45nm=accounting.energy(totals)).loc[steps, list(COSTS)].reset_index(drop=True)

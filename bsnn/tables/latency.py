@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bsnn import accounting, artifacts
+from bsnn import artifacts
 from bsnn.config import Config, Weights
 from bsnn.conversion.errors_by_layer import ERRORS
 from bsnn.pipeline import identity
+from bsnn.simulation import accounting
 from bsnn.tables.gather import PREDICTIONS, SPIKES, read
 from bsnn.tables.shards import Shard, predictions, spikes
 

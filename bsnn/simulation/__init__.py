@@ -1,0 +1,1 @@
+"""Simulation of a spiking network: running an engine over batches, reading out classes, counting operations."""
