@@ -19,9 +19,9 @@ from torch import Tensor
 from workflow_for_tests import TINY
 
 from bsnn import log, stages
+from bsnn.cluster import nodes
 from bsnn.config import merge, validate
 from bsnn.errors import BsnnError, ConfigError
-from bsnn.stages import nodes
 from bsnn.training import checkpoint
 
 SRUN = """#!/bin/sh

@@ -25,7 +25,7 @@ from bsnn.cli import convert
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
 from bsnn.networks import original_checkpoint
-from bsnn.training.recipe import derived_seed
+from bsnn.seeds import derived_seed
 
 # As it stands in the authors' README, which gives no --time.
 SAMPLE = (

@@ -13,9 +13,9 @@ from networks_for_tests import images, trained
 from PIL import Image
 from torchvision import transforms
 
-from bsnn import config, protocols, stages, tables
+from bsnn import config, stages, tables
 from bsnn.conversion import activations
-from bsnn.datasets import load, prepare
+from bsnn.datasets import load, prepare, protocol
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.pipeline import identity
@@ -160,16 +160,16 @@ def test_augmentation_belongs_to_the_image_not_to_the_batch() -> None:
 
 def test_first_images_calibrate() -> None:
     few = {"activations": {"images": 4}}
-    assert protocols.calibration(experiment(**few, protocol={"first_images": True}), 10).tolist() == [0, 1, 2, 3]
-    assert protocols.calibration(experiment(**few), 10).tolist() == [0, 2, 5, 7]
-    assert len(protocols.calibration(experiment(**few, protocol="original"), 3)) == 3
+    assert protocol.calibration(experiment(**few, protocol={"first_images": True}), 10).tolist() == [0, 1, 2, 3]
+    assert protocol.calibration(experiment(**few), 10).tolist() == [0, 2, 5, 7]
+    assert len(protocol.calibration(experiment(**few, protocol="original"), 3)) == 3
 
 
 def test_constants_of_the_original() -> None:
     network = trained(1)
     one = experiment("cifar100", protocol="original")
-    assert protocols.normalisation(one, network) == ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
-    assert protocols.normalisation(experiment("cifar100"), network) == ((0.5,) * 3, (0.25,) * 3)
+    assert protocol.normalisation(one, network) == ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+    assert protocol.normalisation(experiment("cifar100"), network) == ((0.5,) * 3, (0.25,) * 3)
 
 
 def test_dropout_is_active_seeded_and_leaves_no_trace() -> None:

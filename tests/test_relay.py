@@ -10,7 +10,7 @@ import pytest
 CHILD = "import signal, sys; signal.signal(15, lambda *_: sys.exit('told')); print('up', flush=True); signal.pause()"
 FIRST = f"""
 import signal, subprocess, sys
-from bsnn import relay
+from bsnn.cluster import signals
 relay.within_step()
 signal.signal(signal.SIGTERM, lambda *_: print("goes on", flush=True))  # as Snakemake: it waits for its jobs
 command = [sys.executable, "-c", {CHILD!r}]

@@ -10,8 +10,9 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, datasets, protocols, stages
+from bsnn import artifacts, datasets, stages
 from bsnn.config import Method, merge, validate
+from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
 from bsnn.pipeline import identity
@@ -51,7 +52,7 @@ def test_held_out_images_calibrate_nothing(
     with caplog.at_level(logging.WARNING):
         assert len(stages_search.held_out(job(), count, 1000)) == count - 100
     assert f"1000 held-out images asked for, {count - 100} do not calibrate" in caplog.text
-    assert not held & set(protocols.calibration(job().experiment, count).tolist())
+    assert not held & set(protocol.calibration(job().experiment, count).tolist())
     with pytest.raises(ConfigError, match="none is left"):
         stages_search.held_out(job(), 100, 60)
 

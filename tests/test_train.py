@@ -27,6 +27,7 @@ from bsnn.errors import BsnnError, ConfigError, Interrupted
 from bsnn.networks import binary, files
 from bsnn.networks.vgg import VGG, Trained
 from bsnn.pipeline import identity
+from bsnn.seeds import derived_seed
 from bsnn.training import checkpoint, recipe, train
 
 
@@ -93,7 +94,7 @@ def test_weight_decay_is_switched_off_and_never_reaches_binary_latents() -> None
 
 def test_seeds_differ_by_seed_epoch_and_purpose() -> None:
     seeds = {
-        recipe.derived_seed(seed, kind, epoch, purpose, rank)
+        derived_seed(seed, kind, epoch, purpose, rank)
         for seed in (0, 1)
         for kind in ("full", "binary")
         for epoch in (0, 1, 11)
@@ -110,13 +111,13 @@ def test_seeds_differ_by_seed_epoch_and_purpose() -> None:
 def plain(experiment_: config.Experiment, seed: int) -> dict[str, torch.Tensor]:
     """The same training in a few lines of plain torch: SGD with momentum and L2, no augmentation, no dropout."""
     data, found = data_set(), experiment_.train
-    torch.manual_seed(recipe.derived_seed(seed, "full", "initial weights"))
+    torch.manual_seed(derived_seed(seed, "full", "initial weights"))
     module = VGG(experiment_.network, (3, 8, 8), 4)
     velocity = [torch.zeros_like(p) for p in module.parameters()]
     normalise = Normalise(data.mean, data.std)
     for epoch in range(found.epochs):
         rate = 0.02 if epoch < 2 else 0.002
-        generator = torch.Generator().manual_seed(recipe.derived_seed(seed, "full", epoch, "order"))
+        generator = torch.Generator().manual_seed(derived_seed(seed, "full", epoch, "order"))
         order = torch.randperm(len(data.train), generator=generator)
         for batch, labels in data.train.batches(order, found.batch_size, "cpu"):
             loss = F.cross_entropy(module(normalise(batch)), labels)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bsnn import artifacts, config, drawing, log, stages
+from bsnn import artifacts, config, log, stages
 from bsnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -190,13 +190,15 @@ def _plot(accuracy: Any, title: str, folder: Path, name: str) -> None:
     """In matplotlib's own style, as the original's."""
     from matplotlib.figure import Figure
 
-    with drawing.style({}):
+    from bsnn.figures.style import save, style
+
+    with style({}):
         figure = Figure(figsize=(8, 6), layout="constrained")
         axis = figure.subplots()
         axis.plot(range(1, len(accuracy) + 1), accuracy)
         axis.set(xlabel="Timestep", ylabel="Accuracy", title=title)
         axis.grid()
-        drawing.save(figure, folder, name, ("png",))
+        save(figure, folder, name, ("png",))
 
 
 def _note(path: Path, values: list[Any]) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bsnn import drawing, tables
-from bsnn.drawing import INK
+from bsnn import tables
 from bsnn.figures.axes import COLOURS, NAMES, by_percentile, by_weights, layer_axis, legend, marked, row, time_axis
+from bsnn.figures.style import INK, save, style
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def accuracy_over_time(results: Results) -> Figure:
     last = int(frame["step"].max())
     figure, panels = by_weights(frame)
     for axis, weights, part in panels:
-        for style, group in by_percentile(part, frame):
+        for look, group in by_percentile(part, frame):
             seeds = group.pivot(index="step", columns="seed", values="accuracy")
             steps = seeds.index.to_numpy()
-            axis.plot(steps, seeds.mean(axis=1), markevery=marked(last), **style)
+            axis.plot(steps, seeds.mean(axis=1), markevery=marked(last), **look)
             if seeds.shape[1] > 1:
-                axis.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=style["color"], alpha=0.15, lw=0)
+                axis.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=look["color"], alpha=0.15, lw=0)
         _ann_line(axis, results, weights)
         time_axis(axis, last)
     axis = figure.axes[0]
@@ -57,8 +57,8 @@ def spikes_by_layer(results: Results) -> Figure:
     figure, panels = by_weights(frame)
     for axis, _, part in panels:
         layers = list(part["layer"].unique())
-        for style, group in by_percentile(part, frame):
-            axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **style)
+        for look, group in by_percentile(part, frame):
+            axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **look)
         layer_axis(axis, layers)
     figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
     figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
@@ -73,8 +73,8 @@ def rates(results: Results) -> Figure:
     for axis, _, part in panels:
         layers = list(part["layer"].unique())
         axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
-        for style, group in by_percentile(part, frame):
-            axis.plot([layers.index(layer) for layer in group["layer"]], group["ratio"], **style)
+        for look, group in by_percentile(part, frame):
+            axis.plot([layers.index(layer) for layer in group["layer"]], group["ratio"], **look)
         layer_axis(axis, layers)
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[0].set_ylabel("threshold × firing rate / activation")
@@ -147,6 +147,6 @@ def draw(source: Results | str | Path, folder: str | Path) -> None:
         ArtifactError: when the tables cannot be read or the folder not be written.
     """
     results = source if isinstance(source, Results) else tables.read(source)
-    with drawing.style():
+    with style():
         for name, picture in FIGURES.items():
-            drawing.save(picture.draw(results), Path(folder), name)
+            save(picture.draw(results), Path(folder), name)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bsnn import drawing
-from bsnn.drawing import INK
 from bsnn.figures.axes import COLOURS, OPERATIONS, by_weights, legend
+from bsnn.figures.style import INK, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,9 +46,9 @@ def _near(test: pd.DataFrame) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _lines(axis: Axes, part: pd.DataFrame, column: str, label: str, **style: Any) -> None:
+def _lines(axis: Axes, part: pd.DataFrame, column: str, label: str, **look: Any) -> None:
     for number, (_, own) in enumerate(part.groupby("seed")):
-        axis.plot(own[column], own["accuracy"], label="_" if number else label, **style)
+        axis.plot(own[column], own["accuracy"], label="_" if number else label, **look)
 
 
 def draw(table: pd.DataFrame, folder: Path) -> None:
@@ -63,6 +62,6 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
         ArtifactError: when the folder cannot be written.
     """
     costs = table.assign(operations=table[list(OPERATIONS)].sum(axis=1) / 1e6)
-    with drawing.style():
-        drawing.save(curve(costs, "mean_steps", "mean time steps of an image"), folder, "early_exit")
-        drawing.save(curve(costs, "operations", "operations an image (millions)"), folder, "early_exit_operations")
+    with style():
+        save(curve(costs, "mean_steps", "mean time steps of an image"), folder, "early_exit")
+        save(curve(costs, "operations", "operations an image (millions)"), folder, "early_exit_operations")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bsnn import drawing
-from bsnn.drawing import INK
 from bsnn.figures.axes import MARKERS, NAMES, OPERATIONS, by_weights, legend, row
+from bsnn.figures.style import INK, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +40,8 @@ def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
     """Accuracy of each method against a column, a panel for each kind of weights, with the ANN's accuracy."""
     figure, panels = by_weights(frame, height=3.6)
     for axis, _, part in panels:
-        for style, group in _methods(part):
-            axis.plot(group[x], group["accuracy"], **style)
+        for look, group in _methods(part):
+            axis.plot(group[x], group["accuracy"], **look)
         ann = part["ann"].iloc[0]
         axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
         axis.annotate(f"ANN {ann:.2f} %", (0, ann), (3, 3), axis.get_yaxis_transform(), "offset points", fontsize=8)
@@ -140,6 +139,6 @@ def draw(tables: Tables, folder: Path) -> None:
     Raises:
         ArtifactError: when the folder cannot be written.
     """
-    with drawing.style():
+    with style():
         for name, make in FIGURES.items():
-            drawing.save(make(tables), folder, name)
+            save(make(tables), folder, name)

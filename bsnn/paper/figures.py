@@ -8,8 +8,8 @@ import pandas as pd
 
 from bsnn import figures
 from bsnn.config import format_percentile
-from bsnn.drawing import INK
 from bsnn.figures.axes import COLOURS, MARKERS, by_percentile, by_weights, legend, time_axis
+from bsnn.figures.style import INK
 from bsnn.tables import Results
 
 if TYPE_CHECKING:

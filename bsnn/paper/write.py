@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bsnn import artifacts, drawing
+from bsnn import artifacts
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
+from bsnn.figures.style import save, style
 from bsnn.paper import plan
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.paper.measures import Gathered
@@ -107,9 +108,9 @@ def latex(texts: pd.DataFrame, caption: str, label: str) -> str:
 
 def draw(results: Results, result: str, folder: Path) -> None:
     """Draw the figures of a result as SVG and PNG."""
-    with drawing.style():
+    with style():
         for name, picture in CATALOGUE[result].figures.items():
-            drawing.save(picture.draw(results), folder, name)
+            save(picture.draw(results), folder, name)
 
 
 def read(config: Config, name: str, result: str, folder: Path) -> Mapping[str, pd.DataFrame]:

@@ -114,7 +114,7 @@ def train(job: Job) -> None:
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
     """A trained network, and its history."""
-    from bsnn.stages import nodes
+    from bsnn.cluster import nodes
     from bsnn.training import train as training
 
     found = _training(job, images)
@@ -174,18 +174,18 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
 
 def activations(job: Job) -> None:
     """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
-    from bsnn import protocols
     from bsnn.conversion import activations as rooms
+    from bsnn.datasets import protocol
 
     settle(job)
     experiment, device = job.experiment, _device(job)
     trained = inputs.network(job)
     trained.module.to(device)
     split = inputs.data_set(job).train
-    order = protocols.calibration(experiment, len(split))
+    order = protocol.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
-    batches = partial(protocols.batches, experiment, trained, job.seed, "calibration", split, *how)
-    table = rooms.collect(trained, batches, dropout_seed=protocols.dropout_seed(experiment, job.seed))
+    batches = partial(protocol.batches, experiment, trained, job.seed, "calibration", split, *how)
+    table = rooms.collect(trained, batches, dropout_seed=protocol.dropout_seed(experiment, job.seed))
     stands_for = identity.activations(experiment, job.weights, job.seed)
     path = job.paths.activations(job.name, job.weights, job.seed)
     artifacts.write_table(path, table, "activations", stands_for, {"images": len(order), **_left_out(split)})
@@ -203,18 +203,19 @@ def thresholds(job: Job) -> None:
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
-    from bsnn import engines, protocols
+    from bsnn import engines
+    from bsnn.cluster import kept_shards
     from bsnn.conversion import spiking
+    from bsnn.datasets import protocol
     from bsnn.simulation import readout
     from bsnn.simulation import run as simulation
-    from bsnn.stages import tries
 
     settle(job)
     where = (job.name, job.weights, job.seed, job.percentile, job.shard)
     made = {"spikes": job.paths.spikes(*where), "predictions": job.paths.predictions(*where)}
     stands_for = identity.simulate(job.config, job.experiment, job.weights, job.seed, job.percentile)
     kept = job.paths.tries(job.name, job.weights, job.seed, job.percentile)
-    if tries.take(kept, made, stands_for):
+    if kept_shards.take(kept, made, stands_for):
         logger.info("taken from a former try, which finished it: %s (`bsnn clean` removes it)", kept)
         return
     experiment, device, compute = job.experiment, _device(job), job.config.compute
@@ -226,7 +227,7 @@ def simulate(job: Job) -> None:
     split = inputs.data_set(job).test
     order, noted = simulated(job, len(split))
     how = (order, compute.batch_size, device, compute.workers)
-    batches = partial(protocols.batches, experiment, trained, job.seed, "test", split, *how)
+    batches = partial(protocol.batches, experiment, trained, job.seed, "test", split, *how)
     started = time.monotonic()
     result = simulation.run(engine, batches(), experiment.simulation.time, total=len(order))
     seconds = time.monotonic() - started
@@ -236,7 +237,7 @@ def simulate(job: Job) -> None:
     extra |= {"delays": readout.propagation_delays(network), **noted, **_left_out(split)}
     for kind, table in {"spikes": spikes, "predictions": predictions}.items():
         artifacts.write_table(made[kind], table, kind, stands_for, extra)
-    tries.keep(kept, made.values())
+    kept_shards.keep(kept, made.values())
 
 
 def simulated(job: Job, count: int) -> tuple[Tensor, dict[str, int]]:

@@ -55,8 +55,8 @@ class MethodJob(stages.Job):
 
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
-    from bsnn import protocols
     from bsnn.conversion import method as conversion
+    from bsnn.datasets import protocol
     from bsnn.simulation import accounting
     from bsnn.simulation import run as simulation
 
@@ -72,7 +72,7 @@ def method(job: MethodJob) -> None:
     logger.info("engine %s on %s: %s", engine.name, device, reason)
     order, noted = stages.simulated(job, len(data.test))
     how = (order, compute.batch_size, device, compute.workers)
-    batches = partial(protocols.batches, experiment, trained, job.seed, "test", data.test, *how)
+    batches = partial(protocol.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()
     result = simulation.run(engine, batches(), job.steps, skipped=conversion.skipped(job.switches))
     seconds = time.monotonic() - started
@@ -118,15 +118,15 @@ def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
 
 def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
     """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
-    from bsnn import protocols
     from bsnn.conversion import channel_thresholds
+    from bsnn.datasets import protocol
 
     whole = lambdas(job, switches, steps)
     if not switches.channels:
         return whole
     settings = job.experiment
     percentile = switches.percentile_at(steps, settings.latency.percentile)
-    dropout = protocols.dropout_seed(settings, job.seed)
+    dropout = protocol.dropout_seed(settings, job.seed)
     how = (percentile, settings.thresholds.population, whole)
     return channel_thresholds.thresholds(trained, images.split(16), *how, dropout_seed=dropout)
 
@@ -135,12 +135,13 @@ def calibration_images(job: stages.Job, trained: Trained, split: Split, device: 
     """Images that corrections are measured on, evenly from those that the percentiles are of; normalised."""
     import torch
 
-    from bsnn import datasets, protocols
+    from bsnn import datasets
+    from bsnn.datasets import protocol
 
-    order = protocols.calibration(job.experiment, len(split))
+    order = protocol.calibration(job.experiment, len(split))
     order = order[datasets.evenly(len(order), job.experiment.latency.images)]
     how = (order, job.experiment.activations.batch_size, device, job.config.compute.workers)
-    return torch.cat(list(protocols.batches(job.experiment, trained, job.seed, "calibration", split, *how)))
+    return torch.cat(list(protocol.batches(job.experiment, trained, job.seed, "calibration", split, *how)))
 
 
 def tables(job: stages.Job) -> None:

@@ -49,12 +49,12 @@ class Bench:
 
     def batches(self) -> Iterator[Tensor]:
         """The images, normalised."""
-        from bsnn import protocols
+        from bsnn.datasets import protocol
 
         job = self.job
         how = (self.order, job.config.compute.batch_size, self.device, job.config.compute.workers)
-        use: protocols.Use = "calibration" if self.held_out else "test"
-        return protocols.batches(job.experiment, self.trained, job.seed, use, self.split, *how)
+        use: protocol.Use = "calibration" if self.held_out else "test"
+        return protocol.batches(job.experiment, self.trained, job.seed, use, self.split, *how)
 
     @cached_property
     def calibration(self) -> Tensor:
@@ -110,10 +110,11 @@ def held_out(job: stages.Job, count: int, wanted: int) -> Tensor:
     """
     import torch
 
-    from bsnn import datasets, protocols
+    from bsnn import datasets
+    from bsnn.datasets import protocol
 
     left: torch.Tensor = torch.ones(count, dtype=torch.bool)
-    left[protocols.calibration(job.experiment, count)] = False
+    left[protocol.calibration(job.experiment, count)] = False
     others = left.nonzero()[:, 0]
     if not len(others):
         used = job.experiment.activations.images

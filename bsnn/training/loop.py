@@ -1,6 +1,6 @@
 """One process's training loop: epochs of steps, with evaluation on the test images after each.
 
-Every random choice comes from a seed for its purpose and epoch (see bsnn.training.recipe), and what is summed up over
+Every random choice comes from a seed for its purpose and epoch (see bsnn.seeds), and what is summed up over
 an epoch stays on the device: a step never waits for it. Between steps a run may be stopped, and go on from there.
 """
 
@@ -24,7 +24,7 @@ from bsnn.datasets import DataSet, Normalise, augment
 from bsnn.errors import BsnnError
 from bsnn.networks import binary
 from bsnn.networks.vgg import VGG, Trained
-from bsnn.training import recipe
+from bsnn.seeds import derived_seed
 from bsnn.training.position import Position, Running
 from bsnn.training.stopping import Pauses
 
@@ -59,7 +59,7 @@ class Job:
 
     def random(self, *purpose: str | int) -> int:
         """Seed of this network for one purpose."""
-        return recipe.derived_seed(self.seed, self.weights, *purpose)
+        return derived_seed(self.seed, self.weights, *purpose)
 
 
 class Loop:

@@ -6,7 +6,6 @@ from a checkpoint does what an undisturbed one would have done.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -61,12 +60,3 @@ def set_rates(optimiser: torch.optim.Optimizer, recipe: config.Train, epoch: int
         group["lr"] = rate
         group["weight_decay"] = 0.0 if group["binary"] else weight_decay(recipe, epoch)
     return rate
-
-
-def derived_seed(*parts: str | int) -> int:
-    """A seed (63 bits) for one purpose, for example `derived_seed(seed, "binary", epoch, "augment")`.
-
-    Hashed, so that neighbouring seeds, epochs and purposes share no stream of random numbers.
-    """
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

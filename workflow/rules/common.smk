@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from bsnn import config as settings
-from bsnn import relay
+from bsnn.cluster import signals
 from bsnn.pipeline import identity
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
@@ -22,7 +22,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-relay.within_step()
+signals.within_step()
 
 PATHS = identity.Paths(CONFIG)
 THREADS = CONFIG.compute.threads

@@ -17,7 +17,7 @@ from bsnn.datasets import Normalise, Split, evenly
 from bsnn.datasets.base import Channels
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.networks.vgg import Trained
-from bsnn.training.recipe import derived_seed
+from bsnn.seeds import derived_seed
 
 Use = Literal["calibration", "test"]
 PADDING = 4  # of the original's RandomCrop
