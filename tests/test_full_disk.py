@@ -15,23 +15,26 @@ import pytest
 from test_workflow_faults import contents
 from workflow_for_tests import TINY
 
-from bsnn import config, stages
+from bsnn import config
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
-from bsnn.stages import Job
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import results as stages_results
+from bsnn.stages import train as stages_train
 
 SETTINGS = config.validate(merge(TINY, {"percentile": [99.0]}))
 BLOCK = 4096
 STAGES: dict[str, tuple[Callable[[Job], None], config.Weights]] = {
-    "data": (stages.data, "full"),
-    "train": (stages.train, "full"),
-    "binarize": (stages.train, "binary"),
-    "activations": (stages.activations, "binary"),
-    "thresholds": (stages.thresholds, "binary"),
-    "simulate": (stages.simulate, "binary"),
-    "tables": (stages.tables, "full"),
-    "figures": (stages.figures, "full"),
-    "report": (stages.report, "full"),
+    "data": (stages_train.data, "full"),
+    "train": (stages_train.train, "full"),
+    "binarize": (stages_train.train, "binary"),
+    "activations": (stages_convert.activations, "binary"),
+    "thresholds": (stages_convert.thresholds, "binary"),
+    "simulate": (stages_convert.simulate, "binary"),
+    "tables": (stages_results.tables, "full"),
+    "figures": (stages_results.figures, "full"),
+    "report": (stages_results.report, "full"),
 }
 MADE = {  # patterns of what each stage makes, below the results
     "data": ["data/*"],
@@ -58,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("train", folder)
     make("binarize", folder)
     for weights in ("full", "binary"):
-        for stage in (stages.activations, stages.thresholds, stages.simulate):
+        for stage in (stages_convert.activations, stages_convert.thresholds, stages_convert.simulate):
             stage(Job(SETTINGS, "tiny", weights, 0, 99.0, root=folder / "results"))
     for name in ("tables", "figures", "report"):
         make(name, folder)

@@ -15,9 +15,12 @@ import pytest
 import torch
 from images_for_tests import TRAINING, VALIDATION, WNIDS, imagenet, spoil, validation_name, write_list
 
-from bsnn import artifacts, config, datasets, stages
+from bsnn import artifacts, config, datasets
 from bsnn.errors import DataError
 from bsnn.pipeline import identity
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import train as stages_train
 from bsnn.tables import gather
 from bsnn.tables.origins import origins
 from bsnn.training import train
@@ -61,11 +64,11 @@ class Run:
 
 def through_the_stages(chosen: config.Config, root: Path) -> None:
     for shard in range(1, SHARDS + 1):
-        job = stages.Job(chosen, "images", percentile=99.0, shard=shard, root=root)
+        job = Job(chosen, "images", percentile=99.0, shard=shard, root=root)
         if shard == 1:
-            for stage in (stages.data, stages.train, stages.activations, stages.thresholds):
+            for stage in (stages_train.data, stages_train.train, stages_convert.activations, stages_convert.thresholds):
                 stage(job)
-        stages.simulate(job)
+        stages_convert.simulate(job)
 
 
 @pytest.fixture(scope="module")
@@ -144,16 +147,16 @@ def test_a_broken_training_image_stops_the_training(tmp_path: Path) -> None:
     tree = imagenet(tmp_path / "images")
     file = tree / "train" / WNIDS[2] / f"{WNIDS[2]}_3.JPEG"
     file.write_bytes(file.read_bytes()[:-200])
-    job = stages.Job(settings(tree), "images", root=tmp_path / "results")
-    stages.data(job)
+    job = Job(settings(tree), "images", root=tmp_path / "results")
+    stages_train.data(job)
     with pytest.raises(DataError, match=rf"{file.name}: not a whole image .*truncated.*data\.broken: skip"):
-        stages.train(job)
+        stages_train.train(job)
     assert not job.paths.network("images", "full", 0).exists()
 
 
 def test_an_unreadable_file_is_no_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that fails for a moment must not decide which images there are."""
-    job = stages.Job(
+    job = Job(
         settings(imagenet(tmp_path / "images"), broken="skip", compute={"workers": 0}),
         "images",
         root=tmp_path / "results",
@@ -167,7 +170,7 @@ def test_an_unreadable_file_is_no_broken_image(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(DataError, match=rf"{validation_name(1)}.JPEG: cannot be read \(Input/output error\)"):
-        stages.data(job)
+        stages_train.data(job)
     assert not job.paths.data("images").exists()
 
 
@@ -179,15 +182,15 @@ def test_a_class_or_a_split_without_whole_images_is_refused(tmp_path: Path, spli
     for file in (tree / split).rglob("*.JPEG"):
         if split == "val" or file.parent.name == WNIDS[1]:
             file.write_bytes(b"")
-    job = stages.Job(settings(tree, broken="skip"), "images", root=tmp_path / "results")
+    job = Job(settings(tree, broken="skip"), "images", root=tmp_path / "results")
     with pytest.raises(DataError, match=message):
-        stages.data(job)
+        stages_train.data(job)
     assert not job.paths.data("images").exists()
 
 
 def test_skipping_without_broken_files_leaves_all(tmp_path: Path) -> None:
-    job = stages.Job(settings(imagenet(tmp_path / "images"), broken="skip"), "images", root=tmp_path / "results")
-    stages.data(job)
+    job = Job(settings(imagenet(tmp_path / "images"), broken="skip"), "images", root=tmp_path / "results")
+    stages_train.data(job)
     assert artifacts.describe(job.paths.data("images"))["extra"]["left_out"] == {"count": 0, "train": [], "test": []}
     data = datasets.load(job.paths.data("images"))
     assert (len(data.train), len(data.test)) == (len(WNIDS) * TRAINING, len(VALIDATION))
@@ -197,8 +200,8 @@ def test_broken_files_among_chosen_ones_only(tmp_path: Path) -> None:
     """Half of the images, evenly spaced, then the broken ones among them left out."""
     tree = imagenet(tmp_path / "images")
     spoil(tree)
-    job = stages.Job(settings(tree, broken="skip", train_images=12), "images", root=tmp_path / "results")
-    stages.data(job)
+    job = Job(settings(tree, broken="skip", train_images=12), "images", root=tmp_path / "results")
+    stages_train.data(job)
     chosen = [f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in WNIDS for number in range(0, TRAINING, 2)]
     [broken] = artifacts.describe(job.paths.data("images"))["extra"]["left_out"]["train"]
     assert broken == chosen[0]
@@ -217,8 +220,8 @@ def test_defaults_leave_keys_alone(tmp_path: Path) -> None:
 def test_two_processes_train_on_the_same_random_parts(tmp_path: Path) -> None:
     """Without dropout and flips, which each process draws for itself: one network but for the order of sums."""
     tree = imagenet(tmp_path / "images")
-    job = stages.Job(settings(tree), "images", root=tmp_path / "results")
-    stages.data(job)
+    job = Job(settings(tree), "images", root=tmp_path / "results")
+    stages_train.data(job)
     data = datasets.load(job.paths.data("images"))
     plain = job.experiment.model_dump(mode="json")
     plain["network"]["dropout"] = 0.0

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError
 from bsnn.pipeline import inputs
+from bsnn.pipeline.job import Job, MethodJob
+from bsnn.stages import convert as stages_convert
 from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
+from bsnn.stages import train as stages_train
 
 
 def settings(**sections: Any) -> Config:
@@ -22,59 +24,59 @@ def settings(**sections: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> stages.Job:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job whose data, full network, activations and thresholds are there."""
-    job = stages.Job(settings(), "tiny", root=tmp_path_factory.mktemp("stages") / "results")
-    for stage in (stages.data, stages.train, stages.activations, stages.thresholds):
+    job = Job(settings(), "tiny", root=tmp_path_factory.mktemp("stages") / "results")
+    for stage in (stages_train.data, stages_train.train, stages_convert.activations, stages_convert.thresholds):
         stage(job)
     return job
 
 
-def data_of(job: stages.Job) -> Path:
+def data_of(job: Job) -> Path:
     return job.paths.data(job.name)
 
 
-def network_of(job: stages.Job) -> Path:
+def network_of(job: Job) -> Path:
     return job.paths.network(job.name, "full", job.seed)
 
 
-def activations_of(job: stages.Job) -> Path:
+def activations_of(job: Job) -> Path:
     return job.paths.activations(job.name, "full", job.seed)
 
 
-def thresholds_of(job: stages.Job) -> Path:
+def thresholds_of(job: Job) -> Path:
     return job.paths.thresholds(job.name, "full", job.seed, job.percentile)
 
 
 FEWER = {"data": {"test_images": 40}}
 OTHER_PERCENTILES = {"activations": {"images": 80}}
-JOB, METHOD = stages.Job, stages_methods.MethodJob
+JOB, METHOD = Job, MethodJob
 STEPS = {"method": "baseline", "steps": 8}
 
 
 @pytest.mark.parametrize(
     ("stage", "kind", "place", "changes", "wrong"),
     [
-        (stages.train, JOB, {}, FEWER, data_of),
-        (stages.train, JOB, {"weights": "binary", "seed": 1}, {}, network_of),
-        (stages.activations, JOB, {"seed": 1}, {}, network_of),
-        (stages.simulate, JOB, {"seed": 1}, {}, network_of),
+        (stages_train.train, JOB, {}, FEWER, data_of),
+        (stages_train.train, JOB, {"weights": "binary", "seed": 1}, {}, network_of),
+        (stages_convert.activations, JOB, {"seed": 1}, {}, network_of),
+        (stages_convert.simulate, JOB, {"seed": 1}, {}, network_of),
         (stages_methods.method, METHOD, {"seed": 1, **STEPS}, {}, network_of),
         (stages_search.search, JOB, {"seed": 1}, {}, network_of),
         (stages_search.early_exit, JOB, {"seed": 1}, {}, network_of),
-        (stages.thresholds, JOB, {}, OTHER_PERCENTILES, activations_of),
+        (stages_convert.thresholds, JOB, {}, OTHER_PERCENTILES, activations_of),
         (stages_methods.method, METHOD, STEPS, OTHER_PERCENTILES, activations_of),
-        (stages.simulate, JOB, {"percentile": 99.0}, {}, thresholds_of),
+        (stages_convert.simulate, JOB, {"percentile": 99.0}, {}, thresholds_of),
     ],
 )
 def test_artifacts_of_other_settings_are_refused(
-    made: stages.Job,
+    made: Job,
     tmp_path: Path,
     stage: Callable[[Any], None],
-    kind: type[stages.Job],
+    kind: type[Job],
     place: dict[str, Any],
     changes: dict[str, Any],
-    wrong: Callable[[stages.Job], Path],
+    wrong: Callable[[Job], Path],
 ) -> None:
     root = tmp_path / "results"
     shutil.copytree(made.root, root)
@@ -90,7 +92,7 @@ def test_artifacts_of_other_settings_are_refused(
     assert sorted(root.rglob("*")) == before
 
 
-def test_what_its_path_says_is_read(made: stages.Job) -> None:
+def test_what_its_path_says_is_read(made: Job) -> None:
     assert len(inputs.data_set(made).test) == 50
     assert inputs.network(made).input_shape == (3, 8, 8)
     layers = set(inputs.activations(made)["layer"].to_pylist())

@@ -20,12 +20,15 @@ from test_original_checkpoint import binarised, parallel
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bsnn import artifacts, cli, config, stages, tables
+from bsnn import artifacts, cli, config, tables
 from bsnn.cli import convert
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
 from bsnn.networks import original_checkpoint
+from bsnn.pipeline.job import Job
 from bsnn.seeds import derived_seed
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import train as stages_train
 
 # As it stands in the authors' README, which gives no --time.
 SAMPLE = (
@@ -244,10 +247,16 @@ def test_same_accuracy_as_the_pipeline_under_protocol_original(model: str) -> No
     settings = config.validate(
         {**chosen, "compute": {"threads": 1, "batch_size": 33}, "experiments": {"mine": experiment}}
     )
-    job = stages.Job(settings, "mine", weights, 3, 99.5)
-    for stage in (stages.data, stages.train, stages.activations, stages.thresholds, stages.simulate):
+    job = Job(settings, "mine", weights, 3, 99.5)
+    for stage in (
+        stages_train.data,
+        stages_train.train,
+        stages_convert.activations,
+        stages_convert.thresholds,
+        stages_convert.simulate,
+    ):
         stage(job)
-    stages.simulate(stages.Job(settings, "mine", weights, 3, 99.5, 2))
+    stages_convert.simulate(Job(settings, "mine", weights, 3, 99.5, 2))
     table = tables.collect(settings, "mine", job.paths)["accuracy_over_time"]
     found = np.load("out/voltage_accuracy_vgg15ab_99.5.npy")
     assert np.array_equal(found, (table["accuracy"] / 100).to_numpy(np.float32))

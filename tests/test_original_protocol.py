@@ -13,12 +13,15 @@ from networks_for_tests import images, trained
 from PIL import Image
 from torchvision import transforms
 
-from bsnn import config, stages, tables
+from bsnn import config, tables
 from bsnn.conversion import activations
 from bsnn.datasets import load, prepare, protocol
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.pipeline import identity
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import train as stages_train
 from bsnn.tables.propagation import delayed
 from bsnn.tables.shards import Simulation
 
@@ -261,18 +264,18 @@ TINY: dict[str, Any] = {
 
 def whole(settings: config.Config, name: str) -> tables.Results:
     """All stages that are missing, then the tables."""
-    job = stages.Job(settings, name, percentile=99.0)
+    job = Job(settings, name, percentile=99.0)
     shards = settings.experiments[name].simulation.shards
     for path, stage in [
-        (job.paths.data(name), stages.data),
-        (job.paths.network(name, "full", 0), stages.train),
-        (job.paths.activations(name, "full", 0), stages.activations),
-        (job.paths.thresholds(name, "full", 0, 99.0), stages.thresholds),
+        (job.paths.data(name), stages_train.data),
+        (job.paths.network(name, "full", 0), stages_train.train),
+        (job.paths.activations(name, "full", 0), stages_convert.activations),
+        (job.paths.thresholds(name, "full", 0, 99.0), stages_convert.thresholds),
     ]:
         if not path.exists():
             stage(job)
     for shard in range(1, shards + 1):
-        stages.simulate(stages.Job(settings, name, percentile=99.0, shard=shard))
+        stages_convert.simulate(Job(settings, name, percentile=99.0, shard=shard))
     return tables.collect(settings, name, job.paths)
 
 

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
 from bsnn.stages import paper as stages_paper
+from bsnn.stages import train as stages_train
 
 CHANGES: dict[str, Any] = {
     "run": ["tiny", "tiny-original"],
@@ -28,16 +30,16 @@ CHANGES: dict[str, Any] = {
 
 
 def simulated(config: Config, name: str, percentiles: list[float], root: Path) -> None:
-    job = stages.Job(config, name, root=root)
+    job = Job(config, name, root=root)
     if not job.paths.data(name).exists():
-        stages.data(job)
+        stages_train.data(job)
     if not job.paths.network(name, "full", 0).exists():
-        stages.train(job)
-    stages.activations(job)
+        stages_train.train(job)
+    stages_convert.activations(job)
     for percentile in percentiles:
-        job = stages.Job(config, name, percentile=percentile, root=root)
-        stages.thresholds(job)
-        stages.simulate(job)
+        job = Job(config, name, percentile=percentile, root=root)
+        stages_convert.thresholds(job)
+        stages_convert.simulate(job)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, config = folder / "results", validate(merge(TINY, CHANGES))
     for name in ("tiny", "tiny-average-after", "tiny-max-before", "tiny-max-after", "tiny-original"):
         simulated(config, name, plan.sweep(config) if name == "tiny" else [100.0], root)
-    job = stages.Job(config, "tiny", root=root)
+    job = Job(config, "tiny", root=root)
     for result in plan.results_of(config, "tiny"):
         stages_paper.result(job, result)
     stages_paper.report(job)
@@ -65,7 +67,7 @@ def test_protocols_stand_side_by_side(finished: Path) -> None:
 
 
 def test_a_result_that_an_experiment_lacks(finished: Path) -> None:
-    job = stages.Job(validate(merge(TINY, CHANGES)), "tiny-original", root=finished / "results")
+    job = Job(validate(merge(TINY, CHANGES)), "tiny-original", root=finished / "results")
     with pytest.raises(ConfigError, match="has no result 'pooling'"):
         stages_paper.result(job, "pooling")
 

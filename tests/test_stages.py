@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
-from bsnn.stages import methods as stages_methods
+from bsnn.pipeline.job import Job, MethodJob
 
 WILDCARDS = {"experiment": "tiny", "weights": "binary", "seed": "3", "key": "0123456789ab"}
 
@@ -20,17 +19,17 @@ def settings(**sections: Any) -> Config:
 
 def test_a_job_from_the_wildcards_of_a_path() -> None:
     config = settings(simulation={"shards": 2})
-    assert stages.Job.of(config, WILDCARDS) == stages.Job(config, "tiny", "binary", 3)
+    assert Job.of(config, WILDCARDS) == Job(config, "tiny", "binary", 3)
     shard = {"percentile": "99.5", "shard": "2", "shards": "2"}
-    assert stages.Job.of(config, {**WILDCARDS, **shard}) == stages.Job(config, "tiny", "binary", 3, 99.5, 2)
-    assert stages.Job.of(config, {"experiment": "tiny"}) == stages.Job(config, "tiny")
+    assert Job.of(config, {**WILDCARDS, **shard}) == Job(config, "tiny", "binary", 3, 99.5, 2)
+    assert Job.of(config, {"experiment": "tiny"}) == Job(config, "tiny")
     with pytest.raises(ConfigError, match="shard 3 does not exist"):
-        stages.Job.of(config, {**WILDCARDS, "shard": "3"})
+        Job.of(config, {**WILDCARDS, "shard": "3"})
 
 
 def test_a_job_of_a_method_from_the_wildcards_of_a_path() -> None:
     config = settings()
-    found = stages_methods.MethodJob.of(config, {**WILDCARDS, "method": "baseline", "steps": "8", "shard": "1"})
-    assert found == stages_methods.MethodJob(config, "tiny", "binary", 3, method="baseline", steps=8)
+    found = MethodJob.of(config, {**WILDCARDS, "method": "baseline", "steps": "8", "shard": "1"})
+    assert found == MethodJob(config, "tiny", "binary", 3, method="baseline", steps=8)
     with pytest.raises(ConfigError, match="there is no method 'other'"):
-        stages_methods.MethodJob.of(config, {**WILDCARDS, "method": "other", "steps": "8"})
+        MethodJob.of(config, {**WILDCARDS, "method": "other", "steps": "8"})

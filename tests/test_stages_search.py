@@ -10,14 +10,17 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, datasets, stages
+from bsnn import artifacts, datasets
 from bsnn.config import Method, merge, validate
 from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
 from bsnn.pipeline import identity
+from bsnn.pipeline.job import Job, MethodJob
+from bsnn.stages import convert as stages_convert
 from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
+from bsnn.stages import train as stages_train
 
 METHODS = {"half": {"initial": 0.5}, "fitted": {"shift": True}}
 SEARCH = {"time": 4, "images": 60, "percentiles": [98.0, 100.0]}
@@ -25,10 +28,10 @@ EXIT = {"method": "half", "images": 60, "loss": 2.0}
 BURSTS = {"time": [4], "methods": {"bursts": {"burst": 3}}, "early_exit": {"method": "bursts"}}
 
 
-def job(**changes: Any) -> stages.Job:
+def job(**changes: Any) -> Job:
     latency = {"time": [2, 8], "images": 16, "methods": METHODS, "search": SEARCH, "early_exit": EXIT, **changes}
     settings = merge(TINY, {"weights": ["full"], "experiments": {"tiny": {"latency": latency}}})
-    return stages.Job(validate(settings), "tiny")
+    return Job(validate(settings), "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for stage in (stages.data, stages.train, stages.activations):
+        for stage in (stages_train.data, stages_train.train, stages_convert.activations):
             stage(job())
     return place
 
@@ -73,9 +76,9 @@ def test_channels_are_measured_as_the_activations_are(
             }
         },
     }
-    one = stages.Job(validate(merge(TINY, changes)), "tiny")
+    one = Job(validate(merge(TINY, changes)), "tiny")
     assert one.experiment.network.dropout > 0
-    stages.activations(one)
+    stages_convert.activations(one)
     bench = stages_search.Bench(one, None)
     whole = stages_methods.thetas(one, bench.trained, Method(), 8, bench.calibration)
     silent = dict.fromkeys(whole, 0.0)  # would take the layer's, which is to be found
@@ -133,7 +136,7 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
     enough = allowed[allowed["accuracy"] >= allowed["accuracy"].iloc[0] - 2.0]
     assert held.loc[held["chosen"], "mean_steps"].tolist() == [enough["mean_steps"].min()]
     assert test["chosen"].tolist() == held["chosen"].tolist()
-    stages_methods.method(stages_methods.MethodJob(job().config, "tiny", method="half", steps=8))
+    stages_methods.method(MethodJob(job().config, "tiny", method="half", steps=8))
     path = job().paths.method("predictions", "tiny", "full", 0, "half", 8, 1)
     whole = pd.read_parquet(path)
     spikes = pd.read_parquet(job().paths.method("spikes", "tiny", "full", 0, "half", 8, 1))
@@ -152,7 +155,7 @@ def test_early_exit_of_all_networks_in_one_table_and_its_figures(
     first = job(early_exit={**EXIT, "images": 50})
     stages_search.early_exit(first)
     monkeypatch.chdir(tmp_path)
-    both = stages.Job(first.config.model_copy(update={"seeds": [0, 1]}), "tiny")
+    both = Job(first.config.model_copy(update={"seeds": [0, 1]}), "tiny")
     measured, _ = artifacts.read_table(folder / first.paths.early_exit("tiny", "full", 0), "exit", {})
     for seed in (0, 1):
         own = measured.to_pandas().assign(accuracy=lambda frame, seed=seed: frame["accuracy"] - seed)
@@ -186,6 +189,6 @@ def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
     with pytest.raises(ConfigError, match="not both"):
         job(search={"time": 4, "drop": 1.0})
     with pytest.raises(ConfigError, match="there is no method"):
-        stages_methods.MethodJob(job().config, "tiny", method="other", steps=8)
+        MethodJob(job().config, "tiny", method="other", steps=8)
     with pytest.raises(ConfigError, match=r"simulated for \[8\] steps, not 4"):
-        stages_methods.MethodJob(job().config, "tiny", method="half", steps=4)
+        MethodJob(job().config, "tiny", method="half", steps=4)

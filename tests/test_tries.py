@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages
 from bsnn.config import merge, validate
 from bsnn.pipeline import inventory
-from bsnn.stages import Job
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import train as stages_train
 
 SHARDED = {"weights": ["full"], "percentile": [99.0], "experiments": {"tiny": {"simulation": {"shards": 2}}}}
 SETTINGS = validate(merge(TINY, SHARDED))
@@ -20,7 +21,7 @@ SETTINGS = validate(merge(TINY, SHARDED))
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Job:
     job = Job(SETTINGS, "tiny", "full", 0, 99.0, root=tmp_path_factory.mktemp("ready") / "results")
-    for stage in (stages.data, stages.train, stages.activations, stages.thresholds):
+    for stage in (stages_train.data, stages_train.train, stages_convert.activations, stages_convert.thresholds):
         stage(job)
     return job
 
@@ -29,7 +30,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def finished(ready: Job, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     """The files of a shard that was simulated within a SLURM job, and then removed, as Snakemake does."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    stages.simulate(ready)
+    stages_convert.simulate(ready)
     place = ("tiny", "full", 0, 99.0, 1)
     paths = [ready.paths.predictions(*place), ready.paths.spikes(*place)]
     assert all(os.stat(path).st_nlink == 2 for path in paths), "a second name takes no space"
@@ -42,7 +43,7 @@ def finished(ready: Job, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
 def simulated_anew(job: Job, caplog: pytest.LogCaptureFixture) -> bool:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="bsnn"):
-        stages.simulate(job)
+        stages_convert.simulate(job)
     return any(record.message.startswith("engine ") for record in caplog.records)
 
 
@@ -90,7 +91,7 @@ def test_what_is_not_whole_is_made_anew(
 def test_nothing_is_kept_outside_of_slurm(ready: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     second = Job(SETTINGS, "tiny", "full", 0, 99.0, 2, root=ready.root)
-    stages.simulate(second)
+    stages_convert.simulate(second)
     path = ready.paths.predictions("tiny", "full", 0, 99.0, 2)
     assert os.stat(path).st_nlink == 1
 

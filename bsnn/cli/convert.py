@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bsnn import artifacts, config, log, stages
+from bsnn import artifacts, config, log
 from bsnn.errors import ConfigError
+from bsnn.pipeline.job import Job
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import train as stages_train
 
 if TYPE_CHECKING:
     from bsnn.tables.shards import Simulation
@@ -132,9 +135,7 @@ def run(flags: Flags) -> float:
         BsnnError: a flag, the checkpoint or the data cannot be used.
     """
     chosen = settings(flags)
-    job = stages.Job(
-        chosen, NAME, chosen.weights[0], flags.seed, chosen.percentile[0], root=flags.job_dir / "artifacts"
-    )
+    job = Job(chosen, NAME, chosen.weights[0], flags.seed, chosen.percentile[0], root=flags.job_dir / "artifacts")
     for path, stage in _chain(job, flags):
         if path.exists():
             logger.info("%s: there already", path)
@@ -143,29 +144,29 @@ def run(flags: Flags) -> float:
     return _write(flags, job, _simulated(job))
 
 
-def _chain(job: stages.Job, flags: Flags) -> list[tuple[Path, Callable[[stages.Job], None]]]:
+def _chain(job: Job, flags: Flags) -> list[tuple[Path, Callable[[Job], None]]]:
     """Each stage with the file that it makes last."""
     place = (NAME, job.weights, job.seed)
 
-    def data(job: stages.Job) -> None:
-        stages.data(job, downloads=flags.data)
+    def data(job: Job) -> None:
+        stages_train.data(job, downloads=flags.data)
 
     return [
         (job.paths.data(NAME), data),
-        (job.paths.network(*place), stages.train),
-        (job.paths.activations(*place), stages.activations),
-        (job.paths.thresholds(*place, job.percentile), stages.thresholds),
-        (job.paths.predictions(*place, job.percentile, 1), stages.simulate),
+        (job.paths.network(*place), stages_train.train),
+        (job.paths.activations(*place), stages_convert.activations),
+        (job.paths.thresholds(*place, job.percentile), stages_convert.thresholds),
+        (job.paths.predictions(*place, job.percentile, 1), stages_convert.simulate),
     ]
 
 
-def _simulated(job: stages.Job) -> Simulation:
+def _simulated(job: Job) -> Simulation:
     from bsnn.tables.gather import Source
 
     return Source(job.config, NAME, job.paths).simulation(job.weights, job.seed, job.percentile)
 
 
-def _write(flags: Flags, job: stages.Job, found: Simulation) -> float:
+def _write(flags: Flags, job: Job, found: Simulation) -> float:
     """The three results, and the two lines on the terminal."""
     import numpy as np
 

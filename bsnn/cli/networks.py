@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from bsnn import config, log, stages
+from bsnn import config, log
 from bsnn.cli.options import (
     CONFIG_FILE,
     Changes,
@@ -23,6 +23,8 @@ from bsnn.cli.options import (
     weights_of,
 )
 from bsnn.pipeline import inputs
+from bsnn.pipeline.job import Job
+from bsnn.stages import train as stages_train
 
 
 def import_checkpoint(
@@ -37,13 +39,13 @@ def import_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
         imported = {"imported": {weights: {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
-        job = stages.Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
+        job = Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
         if not job.paths.data(experiment).exists():
-            stages.data(job)
-        stages.train(job)
+            stages_train.data(job)
+        stages_train.train(job)
         typer.echo(f"imported: {job.paths.network(experiment, job.weights, seed)}")
         typer.echo(f"the pipeline uses it with these settings, to be added to experiments.{experiment}:")
         typer.echo(yaml.safe_dump(imported, sort_keys=False), nl=False)
@@ -61,7 +63,7 @@ def export_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
         original_checkpoint.save(file, inputs.network(job))
         typer.echo(f"exported: {file}")
 
@@ -81,7 +83,7 @@ def export_nir(
     from bsnn.stages import search as stages_search
 
     with log.job():
-        job = stages.Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
         network, _ = stages_search.Bench(job, None).converted(switches, steps)

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from bsnn import config, log, stages
+from bsnn import config, log
 from bsnn.config import Config, Weights
 from bsnn.errors import ConfigError
+from bsnn.pipeline.job import Job
 
 Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment that the network is of.")]
@@ -59,7 +60,7 @@ def weights_of(text: str) -> Weights:
     raise ConfigError(f"--weights {text}: expected full or binary")
 
 
-def run(stage: Callable[[stages.Job], None], file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
+def run(stage: Callable[[Job], None], file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
     """Run a stage of an experiment, for one of its networks and percentiles."""
     with log.job():
-        stage(stages.Job(load(file, changes), name, **place))
+        stage(Job(load(file, changes), name, **place))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bsnn import log, stages
+from bsnn import log
 from bsnn.cli.options import (
     CONFIG_FILE,
     Changes,
@@ -21,25 +21,29 @@ from bsnn.cli.options import (
     run,
     weights_of,
 )
+from bsnn.pipeline.job import MethodJob
+from bsnn.stages import convert as stages_convert
+from bsnn.stages import results as stages_results
+from bsnn.stages import train as stages_train
 
 
 def data(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Fetch, verify and store the data set."""
-    run(stages.data, config_file, changes, experiment)
+    run(stages_train.data, config_file, changes, experiment)
 
 
 def train(
     experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
 ) -> None:
     """Train the full-precision network."""
-    run(stages.train, config_file, changes, experiment, seed=seed)
+    run(stages_train.train, config_file, changes, experiment, seed=seed)
 
 
 def binarize(
     experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
 ) -> None:
     """Fine-tune the binary network from the full-precision one."""
-    run(stages.train, config_file, changes, experiment, weights="binary", seed=seed)
+    run(stages_train.train, config_file, changes, experiment, weights="binary", seed=seed)
 
 
 def activations(
@@ -50,7 +54,7 @@ def activations(
     changes: Changes = None,
 ) -> None:
     """Collect every percentile of every layer's activations."""
-    run(stages.activations, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run(stages_convert.activations, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
 
 def thresholds(
@@ -63,7 +67,7 @@ def thresholds(
 ) -> None:
     """Read thresholds at one percentile from the activation table."""
     place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile}
-    run(stages.thresholds, config_file, changes, experiment, **place)
+    run(stages_convert.thresholds, config_file, changes, experiment, **place)
 
 
 def simulate(
@@ -77,7 +81,7 @@ def simulate(
 ) -> None:
     """Simulate the spiking network on one shard of the test set."""
     place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile, "shard": shard}
-    run(stages.simulate, config_file, changes, experiment, **place)
+    run(stages_convert.simulate, config_file, changes, experiment, **place)
 
 
 def method(
@@ -96,7 +100,7 @@ def method(
     with log.job():
         loaded = load(config_file, changes)
         kind = weights_of(weights)
-        stages_methods.method(stages_methods.MethodJob(loaded, experiment, kind, seed, 100.0, shard, name, steps))
+        stages_methods.method(MethodJob(loaded, experiment, kind, seed, 100.0, shard, name, steps))
 
 
 def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
@@ -142,14 +146,14 @@ def exit_results(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, 
 
 def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the tables (CSV, Parquet, Markdown)."""
-    run(stages.tables, config_file, changes, experiment)
+    run(stages_results.tables, config_file, changes, experiment)
 
 
 def figures(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Draw the figures (SVG, PNG)."""
-    run(stages.figures, config_file, changes, experiment)
+    run(stages_results.figures, config_file, changes, experiment)
 
 
 def report(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the report (one HTML file)."""
-    run(stages.report, config_file, changes, experiment)
+    run(stages_results.report, config_file, changes, experiment)

@@ -1,4 +1,4 @@
-"""Training on several nodes of a SLURM job: `srun` starts this module on each of them, and each runs its devices.
+"""Training on several nodes of a SLURM job: `srun` starts a module on each of them, and each runs its devices.
 
 All processes together are those of as many devices on one machine. The stage that starts them is one of the job's
 processes; its node is the first, so that its own address and a free port of its own are where they meet. (Where SLURM
@@ -15,13 +15,13 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from bsnn import artifacts, config, errors, log, stages
+from bsnn import artifacts, errors, log
 from bsnn.errors import BsnnError, ConfigError
+from bsnn.pipeline.job import Job
 from bsnn.training import stopping
 
 logger = logging.getLogger("bsnn")
@@ -32,10 +32,14 @@ KEPT = ("SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOB_ID")  # others tell of th
 MARK = "bsnn.errors "  # begins a line in which a node says its error
 
 
-def run(job: stages.Job) -> None:
+def run(job: Job, module: str) -> None:
     """Train on all devices of all nodes of the SLURM job that this process belongs to.
 
     The first process leaves the result beside the checkpoints (`bsnn.training.train.HANDED_OVER`).
+
+    Args:
+        job: the network to train.
+        module: what to start on each node; it is told the file with what to run, and the first node's place.
 
     Raises:
         ConfigError: no SLURM job of so many nodes; devices that are not there.
@@ -45,7 +49,7 @@ def run(job: stages.Job) -> None:
     """
     compute = job.config.compute
     note = job.paths.checkpoints(job.name, job.weights, job.seed) / TO_RUN
-    command = [*_srun(compute.nodes), sys.executable, "-m", __name__, str(note), str(_place(compute.nodes))]
+    command = [*_srun(compute.nodes), sys.executable, "-m", module, str(note), str(_place(compute.nodes))]
     artifacts.write_text(note, json.dumps(_to_run(job)))
     try:
         srun = _start(command)
@@ -57,7 +61,7 @@ def run(job: stages.Job) -> None:
         _fail(said, srun.returncode)
 
 
-def _to_run(job: stages.Job) -> dict[str, object]:
+def _to_run(job: Job) -> dict[str, object]:
     place = {"name": job.name, "weights": job.weights, "seed": job.seed, "root": str(job.root)}
     return {"config": job.config.model_dump(mode="json"), "place": place, "logs": log.files()}
 
@@ -123,27 +127,3 @@ def _fail(said: str, code: int) -> NoReturn:
         f"training on several nodes ended with exit code {code} of srun; what its processes said is in the SLURM job's "
         "own log, under .snakemake/slurm_logs"
     )
-
-
-def main(path: str, first: str) -> None:
-    """What srun starts on each node: the devices of this node.
-
-    Args:
-        path: the file with what to run.
-        first: place among the nodes of the one that counts as the first.
-    """
-    note = json.loads(Path(path).read_text())
-    settings = config.Config.model_validate(note["config"])
-    os.environ["NODE_RANK"] = str((int(os.environ["SLURM_NODEID"]) - int(first)) % settings.compute.nodes)
-    os.environ["MASTER_ADDR"] = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
-    place = note["place"]
-    job = stages.Job(settings, place["name"], place["weights"], place["seed"], root=Path(place["root"]))
-    try:
-        stages.take_part(job, note["logs"])
-    except BsnnError as error:
-        print(MARK + json.dumps([type(error).__name__, str(error)]), flush=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bsnn.datasets import DataSet
     from bsnn.networks.vgg import Trained
-    from bsnn.stages import Job
+    from bsnn.pipeline.job import Job
 
 
 def data_set(job: Job) -> DataSet:

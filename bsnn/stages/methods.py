@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-from bsnn import artifacts, stages
+from bsnn import artifacts
 from bsnn.config import Method
-from bsnn.errors import ConfigError
 from bsnn.pipeline import identity, inputs
+from bsnn.pipeline.job import Job, MethodJob
+from bsnn.stages import common
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,33 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bsnn")
 
 
-@dataclass(frozen=True)
-class MethodJob(stages.Job):
-    """What one job of a method works on."""
-
-    WILDCARDS: ClassVar[Mapping[str, Callable[[str], Any]]] = {**stages.Job.WILDCARDS, "method": str, "steps": int}
-
-    method: str = "baseline"
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        settings = self.experiment.latency
-        settings.method(self.method)
-        if self.method not in settings.names_for(self.weights):
-            raise ConfigError(f"method '{self.method}' is for full-precision networks only, not for binary weights")
-        if self.steps not in settings.runs(self.method):
-            raise ConfigError(
-                f"method '{self.method}' is simulated for {settings.runs(self.method)} steps, not {self.steps}; "
-                f"see experiments.{self.name}.latency.time"
-            )
-
-    @property
-    def switches(self) -> Method:
-        """The method's switches."""
-        return self.experiment.latency.method(self.method)
-
-
 def method(job: MethodJob) -> None:
     """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it."""
     from bsnn.conversion import method as conversion
@@ -60,8 +32,8 @@ def method(job: MethodJob) -> None:
     from bsnn.simulation import accounting
     from bsnn.simulation import run as simulation
 
-    stages.settle(job)
-    experiment, device, compute = job.experiment, stages._device(job), job.config.compute
+    common.settle(job)
+    experiment, device, compute = job.experiment, common.device(job), job.config.compute
     trained = inputs.network(job)
     trained.module.to(device)
     data = inputs.data_set(job)
@@ -70,13 +42,13 @@ def method(job: MethodJob) -> None:
     network = conversion.convert(trained, theta, job.switches, job.steps, images)
     engine, reason = conversion.engine(compute.engine, network, job.switches, device, compute.memory_mib)
     logger.info("engine %s on %s: %s", engine.name, device, reason)
-    order, noted = stages.simulated(job, len(data.test))
+    order, noted = common.simulated(job, len(data.test))
     how = (order, compute.batch_size, device, compute.workers)
     batches = partial(protocol.batches, experiment, trained, job.seed, "test", data.test, *how)
     started = time.monotonic()
     result = simulation.run(engine, batches(), job.steps, skipped=conversion.skipped(job.switches))
     seconds = time.monotonic() - started
-    ann = stages._predictions(trained.module, batches())
+    ann = common.predictions(trained.module, batches())
     predictions, spikes = simulation.to_tables(result, images=order, labels=data.test.labels[order], ann=ann)
     found = {
         "operations": accounting.table(network, result.counts, result.images),
@@ -107,7 +79,7 @@ def _errors(
     )
 
 
-def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
+def lambdas(job: Job, switches: Method, steps: int) -> dict[str, float]:
     """Thresholds of a method, from the activation table."""
     from bsnn.conversion import method as conversion
 
@@ -116,7 +88,7 @@ def lambdas(job: stages.Job, switches: Method, steps: int) -> dict[str, float]:
     return conversion.lambdas(inputs.activations(job), switches, steps, percentile=percentile, population=population)
 
 
-def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
+def thetas(job: Job, trained: Trained, switches: Method, steps: int, images: Tensor) -> Thresholds:
     """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
     from bsnn.conversion import channel_thresholds
     from bsnn.datasets import protocol
@@ -131,7 +103,7 @@ def thetas(job: stages.Job, trained: Trained, switches: Method, steps: int, imag
     return channel_thresholds.thresholds(trained, images.split(16), *how, dropout_seed=dropout)
 
 
-def calibration_images(job: stages.Job, trained: Trained, split: Split, device: torch.device) -> Tensor:
+def calibration_images(job: Job, trained: Trained, split: Split, device: torch.device) -> Tensor:
     """Images that corrections are measured on, evenly from those that the percentiles are of; normalised."""
     import torch
 
@@ -144,14 +116,14 @@ def calibration_images(job: stages.Job, trained: Trained, split: Split, device: 
     return torch.cat(list(protocol.batches(job.experiment, trained, job.seed, "calibration", split, *how)))
 
 
-def tables(job: stages.Job) -> None:
+def tables(job: Job) -> None:
     """Gather all methods of the experiment into tables."""
     from bsnn.tables import latency
 
     latency.write(job.config, job.name, job.paths)
 
 
-def figures(job: stages.Job) -> None:
+def figures(job: Job) -> None:
     """Draw the figures of methods from their tables."""
     from bsnn.figures import latency as figures_latency
     from bsnn.tables import latency

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bsnn import stages
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
+from bsnn.pipeline.job import Job
 
 
-def result(job: stages.Job, which: str) -> None:
+def result(job: Job, which: str) -> None:
     """Tables and figures of one of the paper's results.
 
     Raises:
@@ -21,7 +21,7 @@ def result(job: stages.Job, which: str) -> None:
     write.write(job.config, job.name, which, job.paths)
 
 
-def report(job: stages.Job) -> None:
+def report(job: Job) -> None:
     """Report of all of the paper's results, from what `result` wrote."""
     from bsnn.paper import report as rooms
 

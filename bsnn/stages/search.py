@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from bsnn import artifacts, stages
+from bsnn import artifacts
 from bsnn.config import Method
 from bsnn.errors import ConfigError
 from bsnn.pipeline import identity, inputs
+from bsnn.pipeline.job import Job
+from bsnn.stages import common
 from bsnn.stages.methods import calibration_images, thetas
 
 if TYPE_CHECKING:
@@ -32,11 +34,11 @@ COSTS = ("spikes", "effective_macs", "effective_acs", "effective_binary_acs", "n
 class Bench:
     """One network, and images to try methods on: held-out training images, or the test set."""
 
-    def __init__(self, job: stages.Job, held_out_images: int | None) -> None:
+    def __init__(self, job: Job, held_out_images: int | None) -> None:
         from bsnn import datasets
 
-        stages.settle(job)
-        self.job, self.device = job, stages._device(job)
+        common.settle(job)
+        self.job, self.device = job, common.device(job)
         self.trained: Trained = inputs.network(job)
         self.trained.module.to(self.device)
         self.data: DataSet = inputs.data_set(job)
@@ -64,7 +66,7 @@ class Bench:
     @cached_property
     def predicted(self) -> Tensor:
         """Classes that the ANN predicts, int64 [N]."""
-        return stages._predictions(self.trained.module, self.batches())
+        return common.predictions(self.trained.module, self.batches())
 
     @property
     def ann(self) -> float:
@@ -102,7 +104,7 @@ class Bench:
         return Score(self.correct(final), agreement, float(result.counts.sum()) / len(self.order))
 
 
-def held_out(job: stages.Job, count: int, wanted: int) -> Tensor:
+def held_out(job: Job, count: int, wanted: int) -> Tensor:
     """Training images that calibrate nothing, evenly spaced.
 
     Raises:
@@ -127,7 +129,7 @@ def held_out(job: stages.Job, count: int, wanted: int) -> Tensor:
     return others[datasets.evenly(len(others), wanted)]
 
 
-def search(job: stages.Job) -> None:
+def search(job: Job) -> None:
     """Search for the best switches; the one that is chosen sees the test set, once."""
     import pandas as pd
 
@@ -171,7 +173,7 @@ def _switches(method: Method) -> str:
     return json.dumps(identity.canonical(method))
 
 
-def early_exit(job: stages.Job) -> None:
+def early_exit(job: Job) -> None:
     """Accuracy against mean steps and operations, for bounds on the margin; one is chosen on held-out images.
 
     The bounds are quantiles of the margins of held-out images at the last step. Of those that cost at most
@@ -238,7 +240,7 @@ def _exits(bench: Bench, method: Method, times: list[int], bounds: list[float]) 
     return pd.concat(parts, ignore_index=True)
 
 
-def exit_results(job: stages.Job) -> None:
+def exit_results(job: Job) -> None:
     """Early exit of all networks of the experiment, as one table and its figures."""
     from bsnn.figures import early_exit as figures
     from bsnn.tables import early_exit as tables

@@ -1,9 +1,10 @@
 """Figures of methods of conversion."""
 
-from bsnn import log, stages
+from bsnn import log
 from bsnn.config import validate
+from bsnn.pipeline.job import Job
 from bsnn.stages import methods as stages_methods
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file anew
     with log.job(snakemake.log[0]):
-        stages_methods.figures(stages.Job(validate(snakemake.config), snakemake.wildcards.experiment))
+        stages_methods.figures(Job(validate(snakemake.config), snakemake.wildcards.experiment))

@@ -1,0 +1,111 @@
+"""Stages that make data sets and networks: prepare, train, fine-tune, or import a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bsnn import artifacts
+from bsnn.config import Checkpoint
+from bsnn.errors import ArtifactError
+from bsnn.pipeline import identity, inputs
+from bsnn.stages import common
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bsnn.datasets import DataSet
+    from bsnn.networks.vgg import Trained
+    from bsnn.pipeline.job import Job
+
+DOWNLOADS = Path("data")
+
+
+def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
+    """Prepare and verify the data set; archives are downloaded into a folder of their own."""
+    from bsnn import datasets
+
+    path, workers = job.paths.data(job.name), job.config.compute.workers
+    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=downloads, workers=workers)
+
+
+def train(job: Job) -> None:
+    """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
+    from bsnn.networks import binary, files
+
+    common.settle(job)
+    paths, experiment = job.paths, job.experiment
+    images = inputs.data_set(job)
+    given = experiment.imported.of(job.weights)
+    trained, history = _fitted(job, images) if given is None else _imported(job, images, given)
+    stands_for = identity.network(experiment, job.weights, job.seed)
+    if job.weights == "binary":
+        summary = binary.summary(trained)
+        artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
+    left_out = common.left_out(images.train)
+    artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for, left_out)
+    extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
+    files.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
+
+
+def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
+    """A trained network, and its history."""
+    from bsnn.cluster import nodes
+    from bsnn.training import train as training
+
+    found = _training(job, images)
+    spread = partial(nodes.run, job, "bsnn.stages.node") if job.config.compute.nodes > 1 else None
+    return training.fit(**found, elsewhere=spread)
+
+
+def take_part(job: Job, logs: Sequence[str]) -> None:
+    """Train on this node, as one of several; its messages go to the job's log files."""
+    from bsnn.training import loop
+    from bsnn.training import train as training
+
+    common.settle(job)
+    training.take_part(loop.Job(**_training(job, inputs.data_set(job))), logs)
+
+
+def _training(job: Job, images: DataSet) -> dict[str, Any]:
+    """What a training is told, by the names of bsnn.training.loop.Job."""
+    experiment = job.experiment
+    from_full = job.weights == "binary" and not experiment.binarize.from_scratch
+    return {
+        "experiment": experiment,
+        "weights": job.weights,
+        "seed": job.seed,
+        "data": images,
+        "compute": job.config.compute,
+        "checkpoints": job.paths.checkpoints(job.name, job.weights, job.seed),
+        "start": inputs.network(replace(job, weights="full")) if from_full else None,
+    }
+
+
+def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:
+    """A network from a checkpoint of the original; its history has no epochs."""
+    import pyarrow as pa
+
+    from bsnn.networks import original_checkpoint
+    from bsnn.tables.gather import HISTORY
+
+    found = original_checkpoint.sha256(given.path)
+    if found != given.sha256:
+        raise ArtifactError(
+            f"{given.path}: its SHA-256 is {found}, but experiments.{job.name}.imported.{job.weights} asks for "
+            f"{given.sha256}; bring that file back, or change the setting"
+        )
+    settings, network = job.experiment.data, job.experiment.network
+    trained = original_checkpoint.load(
+        given.path,
+        network,
+        job.weights,
+        image_size=images.image_size,
+        classes=images.classes,
+        mean=settings.mean or images.mean,
+        std=settings.std or images.std,
+    )
+    return trained, pa.schema(list(HISTORY.items())).empty_table().to_pandas()
