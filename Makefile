@@ -47,22 +47,23 @@ test-slurm-short: $(READY)
 	OMP_NUM_THREADS=1 pytest -v -rs -m slurm -k "gpu_jobs or local_run or new_percentile"
 
 lint: $(READY)
-	ruff format --check bsnn tests benchmarks workflow/scripts
-	ruff check bsnn tests benchmarks workflow/scripts
+	ruff format --check bsnn tests benchmarks workflow/scripts .ci
+	ruff check bsnn tests benchmarks workflow/scripts .ci
 	mypy bsnn
+	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 format: $(READY)
-	ruff format bsnn tests benchmarks workflow/scripts
-	ruff check --fix bsnn tests benchmarks workflow/scripts
+	ruff format bsnn tests benchmarks workflow/scripts .ci
+	ruff check --fix bsnn tests benchmarks workflow/scripts .ci
 	snakefmt Snakefile workflow
 
 schema: $(READY)
 	bsnn schema > workflow/schemas/config.schema.json
 
 readme: $(READY)
-	python -c 'from pathlib import Path; from bsnn import reference; p = Path("README.md"); p.write_text(reference.fill(p.read_text()))'
+	python .ci/readme.py
 
 lock: $(READY)
 	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }

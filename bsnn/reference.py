@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,83 +81,3 @@ def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.D
         ]
         found |= {table: pd.concat(parts, ignore_index=True)} if parts else {}
     return found
-
-
-def fill(text: str, folder: Path = FOLDER) -> str:
-    """A page with its tables made anew from the reference results.
-
-    Between `<!-- table: NAME -->` and `<!-- end -->` stands what the function of that name in PAGE_TABLES gives.
-    """
-
-    def made(match: re.Match[str]) -> str:
-        name = match.group(1)
-        return f"<!-- table: {name} -->\n{PAGE_TABLES[name](folder)}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", made, text, flags=re.DOTALL)
-
-
-def _accuracy(name: str, folder: Path) -> str:
-    """SNN accuracy at each reported time, a row for each network and percentile, and where it was measured."""
-    frame = pd.read_csv(folder / name / "accuracy.csv")
-    value = {column: frame[column] for column in ("weights", "percentile")}
-    shown = pd.DataFrame(value).assign(
-        ANN=frame["ann_mean"].map("{:.2f} %".format),
-        T="T = " + frame["time"].astype(str),
-        SNN=frame["snn_mean"].map("{:.2f} %".format),
-    )
-    wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
-    wide = wide[[f"T = {time}" for time in sorted(frame["time"].unique())]].reset_index()
-    wide = wide.sort_values(["weights", "percentile"], ascending=[False, True])
-    origin = json.loads((folder / name / "origin.json").read_text())
-    seeds, images = len(origin["seeds"]), int(frame["images"].iloc[0])
-    note = f"`{origin['command']}`, {images:,} test images, {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{wide.to_markdown(index=False)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
-
-
-def _latency(name: str, weights: str, folder: Path) -> str:
-    """Accuracy of each method at each number of steps, and where it was measured."""
-    frame = pd.read_csv(folder / name / "latency.csv")
-    own = frame[frame["weights"] == weights]
-    shown = own.assign(T="T = " + own["T"].astype(str), accuracy=own["accuracy"].map("{:.1f}".format))
-    wide = shown.pivot(index="method", columns="T", values="accuracy").loc[list(own["method"].unique())]
-    wide = wide[[f"T = {time}" for time in sorted(own["T"].unique())]].reset_index()
-    origin = json.loads((folder / name / "origin.json").read_text())
-    table = wide.to_markdown(
-        index=False, disable_numparse=True, colalign=("left", *["right"] * (len(wide.columns) - 1))
-    )
-    images = origin["definition"]["simulation"].get("images")
-    seen = "the whole test set" if images is None else f"{images:,} test images"
-    ann = f"{own['ann'].iloc[0]:.1f} %"
-    error = f"differences from it have standard errors of at most {own['drop_se'].max():.1f} points"
-    note = f"Accuracy in percent, {weights} weights; the ANN itself {ann} ({error}); {seen}; `{origin['command']}`"
-    return f"{table}\n\n{note}: [{folder}/{name}]({folder}/{name})."
-
-
-def _simulation(folder: Path) -> str:
-    """Speed of the engines and their peers on one machine."""
-    path = folder / "simulation.csv"
-    frame = pd.read_csv(path)
-    first = frame[["network", "batch", "steps"]].eq(frame[["network", "batch", "steps"]].iloc[0]).all(axis=1)
-    one = frame[first]
-    shown = pd.DataFrame(
-        {
-            "": one["engine"],
-            "images x steps / s": one["image_steps_per_second"].map("{:,.0f}".format),
-            "times BindsNET": one["ratio_to_bindsnet"].map("{:.1f}".format),
-            "peak memory (MiB)": one["peak_memory_mib"].map(lambda mib: "" if pd.isna(mib) else f"{mib:,.0f}"),
-        }
-    )
-    row = one.iloc[0]
-    setting = f"{row['network']}, binary weights, {row['batch']} images, {row['steps']} steps"
-    machine = f"{row['cpu']}, {row['cores']} cores, torch {row['torch']}"
-    aligned = ("left", "right", "right", "right")
-    table = shown.to_markdown(index=False, disable_numparse=True, colalign=aligned)
-    return f"{table}\n\n{setting}; {machine}; `make benchmark`: [{path}]({path})."
-
-
-PAGE_TABLES: dict[str, Callable[[Path], str]] = {
-    "digits": partial(_accuracy, "digits"),
-    "latency": partial(_latency, "cifar100-cpu", "binary"),
-    "whole": partial(_latency, "cifar100-cpu-all", "binary"),
-    "simulation": _simulation,
-}

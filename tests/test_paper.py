@@ -37,7 +37,7 @@ def gathered(root: Path, result: str, **changes: Any) -> measures.Gathered:
 
 def test_no_value_without_a_source() -> None:
     """The spiking networks' values were not found: nothing may stand in for them."""
-    document = yaml.safe_load((ROOT / "bsnn/data/published.yaml").read_text())
+    document = yaml.safe_load((ROOT / "bsnn/paper/published.yaml").read_text())
     assert set(document) == {"cifar100", "imagenet"}
     for entry in (entry for found in document.values() for entry in found["accuracy"]):
         assert entry["source"]

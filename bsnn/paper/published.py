@@ -53,7 +53,7 @@ NOTHING = Published(
 
 @cache
 def _all() -> dict[str, Published]:
-    text = (resources.files("bsnn") / "data" / "published.yaml").read_text()
+    text = (resources.files("bsnn.paper") / "published.yaml").read_text()
     return {name: Published.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
 
 
