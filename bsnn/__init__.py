@@ -1,9 +1,8 @@
 """Binary and full-precision networks, converted to spiking networks and simulated exactly.
 
-The modules stand in the direction in which data flows; each imports only from those before it: errors, config,
-identity, provenance, artifacts, datasets, networks, binarize, training, percentiles, activations, thresholds, spiking,
-switches, engines, readout, simulate, calibrate, methods, search, analysis, accounting, nir_graph, tables, drawing,
-figures, report, stages, cli. Large rooms are packages.
+`pipeline` holds the keys and paths of artifacts; `stages` make them, one function each, from `datasets`, `networks`,
+`training`, `conversion`, `engines` and `simulation`; `tables`, `figures`, `report` and `paper` show them; `cli` and the
+workflow start the stages. Each module imports only from those below it: pyproject.toml has the order.
 """
 
 __version__ = "0.1.0"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from test_datasets_cifar import ARCHIVE, FILES, records, register, spread
-from test_original_checkpoint import binarised, parallel
+from test_networks_original_checkpoint import binarised, parallel
 from torch import Tensor, nn
 from typer.testing import CliRunner
 

@@ -170,7 +170,7 @@ def test_batch_that_all_nodes_cannot_share_is_refused() -> None:
 STAGE = """
 import sys
 from pathlib import Path
-from test_nodes import LONG, job_of
+from test_cluster_nodes import LONG, job_of
 from bsnn import log
 from bsnn.pipeline.job import Job
 from bsnn.stages import train as stages_train
