@@ -78,7 +78,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         compute = config.Compute(accelerator="cpu")
-        _, history = train.fit(experiment, "full", 0, data, compute, Path(folder), None)
+        _, history, _ = train.fit(experiment, "full", 0, data, compute, Path(folder), None)
     rates = {
         "plain DataLoader loop": plain(base.network, data, images, args.batch, args.workers, args.epochs),
         "bsnn": float(history["images_per_second"].iloc[-1]),

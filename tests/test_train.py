@@ -142,7 +142,7 @@ def plain_experiment(**changes: object) -> config.Experiment:
 
 
 def test_equals_plain_torch(tmp_path) -> None:
-    trained, _ = train.fit(plain_experiment(), "full", 7, data_set(), COMPUTE, tmp_path, None)
+    trained, *_ = train.fit(plain_experiment(), "full", 7, data_set(), COMPUTE, tmp_path, None)
     expected = plain(plain_experiment(), 7)
     for name, weight in state(trained).items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
@@ -154,9 +154,9 @@ def test_two_devices_share_the_global_batch(tmp_path) -> None:
     The weights are larger than a pipe's buffer (64 KiB), which processes once waited on for ever.
     """
     wide = plain_experiment(network__hidden=[600])
-    one, history = train.fit(wide, "full", 7, data_set(), COMPUTE, tmp_path / "1", None)
+    one, history, _ = train.fit(wide, "full", 7, data_set(), COMPUTE, tmp_path / "1", None)
     two = config.Compute(accelerator="cpu", devices=2)
-    both, history_both = train.fit(wide, "full", 7, data_set(), two, tmp_path / "2", None)
+    both, history_both, _ = train.fit(wide, "full", 7, data_set(), two, tmp_path / "2", None)
     for name, weight in state(both).items():
         torch.testing.assert_close(weight, state(one)[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(history_both["train_loss"], history["train_loss"], rtol=1e-4)
@@ -165,7 +165,7 @@ def test_two_devices_share_the_global_batch(tmp_path) -> None:
 
 def test_learns_and_reports_each_epoch(tmp_path) -> None:
     data = data_set()
-    trained, history = train.fit(experiment(), "full", 0, data, COMPUTE, tmp_path, None)
+    trained, history, _ = train.fit(experiment(), "full", 0, data, COMPUTE, tmp_path, None)
     assert history.columns.tolist() == [
         "epoch",
         "lr",
@@ -188,24 +188,25 @@ def test_learns_and_reports_each_epoch(tmp_path) -> None:
 
 def test_configured_normalisation_comes_before_the_data_sets_own(tmp_path) -> None:
     changed = experiment(data__mean=(0.1, 0.2, 0.3), train__epochs=1)
-    trained, _ = train.fit(changed, "full", 0, data_set(), COMPUTE, tmp_path, None)
+    trained, *_ = train.fit(changed, "full", 0, data_set(), COMPUTE, tmp_path, None)
     assert (trained.mean, trained.std) == ((0.1, 0.2, 0.3), (0.2,) * 3)
 
 
 def test_a_seed_decides_everything(tmp_path, undisturbed: Trained) -> None:
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    again, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path / "again", None)
+    again, *_ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path / "again", None)
     assert torch.equal(torch.get_rng_state(), before), "the caller's generator was used"
     assert not torch.are_deterministic_algorithms_enabled()
     assert same(again, undisturbed)
-    other, _ = train.fit(experiment(), "full", 1, data_set(), COMPUTE, tmp_path / "other", None)
+    other, *_ = train.fit(experiment(), "full", 1, data_set(), COMPUTE, tmp_path / "other", None)
     assert not same(other, undisturbed)
 
 
 def test_bf16_trains(tmp_path) -> None:
-    changed = experiment(train__precision="bf16-mixed")
-    trained, history = train.fit(changed, "full", 0, data_set(), COMPUTE, tmp_path, None)
+    half = config.Compute(accelerator="cpu", precision="bf16-mixed")
+    trained, history, precision = train.fit(experiment(), "full", 0, data_set(), half, tmp_path, None)
+    assert precision == "bf16-mixed"
     assert history["test_accuracy"].iloc[-1] > 0.8
     assert all(weight.dtype == torch.float32 for weight in state(trained).values())
 
@@ -215,7 +216,7 @@ def test_bf16_trains(tmp_path) -> None:
 
 def test_binary_starts_from_the_full_network(tmp_path, undisturbed: Trained) -> None:
     before = {name: weight.clone() for name, weight in state(undisturbed).items()}
-    trained, history = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
+    trained, history, _ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
     assert all(torch.equal(weight, before[name]) for name, weight in state(undisturbed).items())
     assert history["test_accuracy"].iloc[-1] > 0.6
     assert list(trained.signs) == list(trained.alphas) == ["conv2", "conv3", "fc1"]
@@ -229,15 +230,21 @@ def test_binary_starts_from_the_full_network(tmp_path, undisturbed: Trained) -> 
 
 def test_binary_network_is_stored_as_it_was_trained(tmp_path, undisturbed: Trained) -> None:
     """The parametrised network of the last checkpoint, and the artifact read back, hold the same weights."""
+<<<<<<< HEAD
     trained, _ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
     files.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
     loaded = files.load(tmp_path / "ann.safetensors", experiment().network)
+=======
+    trained, *_ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
+    binarize.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
+    loaded = binarize.load(tmp_path / "ann.safetensors", experiment().network)
+>>>>>>> 9c7cbf7 (Training in a form that folds into plain weights; schedules to 0, smoothing, clipping, averages, a teacher; precision follows the machine)
 
     module = VGG(experiment().network, (3, 8, 8), 4).to(memory_format=torch.channels_last)
     binary.prepare(module, experiment().binarize)
     run = identity.binarize(experiment(), 0)
     optimiser = recipe.optimiser(experiment().binarize, module)
-    checkpoint.restore(tmp_path, run, module, optimiser, Fabric(accelerator="cpu", devices=1))
+    checkpoint.restore(tmp_path, run, {"model": module}, optimiser, Fabric(accelerator="cpu", devices=1))
     for layer in module.plan:
         expected = module.get_submodule(layer.name).weight.detach()
         assert torch.equal(loaded.module.get_parameter(f"{layer.name}.weight"), expected)
@@ -247,8 +254,8 @@ def test_binary_from_scratch_needs_no_start(tmp_path, undisturbed: Trained) -> N
     with pytest.raises(BsnnError, match="from_scratch"):
         train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, None)
     scratch = experiment(binarize__from_scratch=True)
-    alone, _ = train.fit(scratch, "binary", 0, data_set(), COMPUTE, tmp_path / "a", None)
-    given, _ = train.fit(scratch, "binary", 0, data_set(), COMPUTE, tmp_path / "b", undisturbed)
+    alone, *_ = train.fit(scratch, "binary", 0, data_set(), COMPUTE, tmp_path / "a", None)
+    given, *_ = train.fit(scratch, "binary", 0, data_set(), COMPUTE, tmp_path / "b", undisturbed)
     assert same(alone, given)
 
 
@@ -289,7 +296,7 @@ def test_killed_run_goes_on_to_the_same_weights(
     assert any(tmp_path.iterdir()), "killed too early"
     assert not (tmp_path / "epoch-000006.safetensors").exists(), "killed too late"
 
-    trained, history = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    trained, history, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert same(trained, undisturbed)
     kept = sorted(path.name for path in tmp_path.iterdir())
@@ -297,9 +304,9 @@ def test_killed_run_goes_on_to_the_same_weights(
 
 
 def test_finished_run_trains_no_more(tmp_path, undisturbed: Trained) -> None:
-    first, history = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    first, history, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("epoch-*")}
-    second, history_again = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    second, history_again, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
     assert same(first, second)
     assert history.equals(history_again)
     assert times == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("epoch-*")}
@@ -311,7 +318,7 @@ def test_damaged_checkpoint_is_named_and_passed_over(
     tmp_path, undisturbed: Trained, caplog, kind: str, broken: int
 ) -> None:
     """The newest one cut short: on from the one before. Both: from the start. The same network either way."""
-    first, _ = train.fit(experiment(), kind, 0, data_set(), COMPUTE, tmp_path, undisturbed)  # type: ignore[arg-type]
+    first, *_ = train.fit(experiment(), kind, 0, data_set(), COMPUTE, tmp_path, undisturbed)  # type: ignore[arg-type]
     newest, previous = sorted(tmp_path.glob("epoch-*"), reverse=True)
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     if broken == 2:
@@ -319,7 +326,7 @@ def test_damaged_checkpoint_is_named_and_passed_over(
         content[-5] ^= 1  # one bit of a weight
         previous.write_bytes(content)
     with caplog.at_level(logging.INFO):
-        again, _ = train.fit(experiment(), kind, 0, data_set(), COMPUTE, tmp_path, undisturbed)  # type: ignore[arg-type]
+        again, *_ = train.fit(experiment(), kind, 0, data_set(), COMPUTE, tmp_path, undisturbed)  # type: ignore[arg-type]
     assert same(first, again)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == broken
@@ -332,7 +339,7 @@ def test_damaged_checkpoint_is_named_and_passed_over(
 def test_checkpoint_of_other_settings_is_passed_over(tmp_path, undisturbed: Trained, caplog) -> None:
     other = experiment(train__epochs=2, train__batch_size=32)
     train.fit(other, "full", 0, data_set(), COMPUTE, tmp_path, None)
-    trained, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    trained, *_ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
     assert "other settings" in caplog.text
     assert same(trained, undisturbed)
 

@@ -30,7 +30,7 @@ TEST_BATCHES = 4
 
 
 def fit(folder: Path, kind: config.Weights = "full", start: Trained | None = None) -> tuple[Trained, list[float]]:
-    trained, history = train.fit(experiment(), kind, 0, data_set(), COMPUTE, folder, start)
+    trained, history, _ = train.fit(experiment(), kind, 0, data_set(), COMPUTE, folder, start)
     return trained, history["train_loss"].tolist()
 
 
@@ -112,7 +112,7 @@ def test_seconds_are_those_of_the_steps(tmp_path: Path, clock: None, at_batch, b
         with pytest.raises(Interrupted):
             fit(tmp_path)
         done = min(batch, STEPS)
-    _, history = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    _, history, _ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
     assert history["seconds"].tolist() == [STEPS] * len(history)
     assert history["images_per_second"].tolist() == [len(data_set().train) / STEPS] * len(history)
 
@@ -188,7 +188,7 @@ if __name__ == "__main__":
     with log.job():
         two = config.Compute(accelerator="cpu", devices=2)
         changed = experiment(train__epochs=60)
-        trained, _ = train.fit(changed, "full", 0, data_set(), two, Path(sys.argv[1]), None)
+        trained, *_ = train.fit(changed, "full", 0, data_set(), two, Path(sys.argv[1]), None)
     import torch
     torch.save(trained.module.state_dict(), sys.argv[2])
 """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from typing import NoReturn
@@ -76,7 +77,9 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         ) from error
 
 
-def _leave_it_to_the_nodes() -> None:
+def _leave_it_to_the_nodes(by: signal.Signals) -> None:
+    if by == signal.SIGINT:  # of a terminal, which SLURM knows nothing of
+        raise KeyboardInterrupt
     logger.info("SIGTERM: waiting for the processes on the nodes, which SLURM tells as well")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from bsnn.config.conversion import Activations, Latency, Simulation, Thresholds
-from bsnn.config.training import Binarize, Data, Network, Train
+from bsnn.config.training import Binarize, Data, Full, Network
 from bsnn.config.values import Name, Section, Weights
 
 
@@ -71,7 +71,7 @@ class Experiment(Section):
     description: str = Field("", description="Source, expected result and cost; shown in the report.")
     data: Data
     network: Network
-    train: Train
+    train: Full
     binarize: Binarize
     imported: Imported = Imported()
     networks_of: Name | None = Field(
@@ -114,6 +114,24 @@ class Experiment(Section):
             f"{word} {', '.join(sorted(names))}" for word, names in changes.items() if names
         )
 
+    def _small_images_fit(self) -> None:
+        """Small images reach the linear layers as one pixel per channel, as whole images do."""
+        for stage, recipe in (("train", self.train), ("binarize", self.binarize)):
+            small = recipe.small_images
+            if small is None:
+                continue
+            where = f"{stage}.small_images"
+            if self.data.image_size % small.size or small.size == self.data.image_size:
+                raise ValueError(f"{where}.size {small.size} must divide data.image_size {self.data.image_size}")
+            if small.size & (small.size - 1) or self.data.image_size != 2**self.network.pools:
+                raise ValueError(
+                    f"{where} needs sizes that are powers of two and pools that reduce whole images to one pixel "
+                    f"(data.image_size {2**self.network.pools} with {self.network.pools} pools): the last pools are "
+                    "left out on small ones"
+                )
+            if small.epochs >= recipe.epochs:
+                raise ValueError(f"{where}.epochs {small.epochs} must be less than {stage}.epochs {recipe.epochs}")
+
     @property
     def _folder(self) -> bool:
         return self.data.name in ("imagenet", "folder")
@@ -129,6 +147,7 @@ class Experiment(Section):
         for stage in ("train", "binarize"):
             if getattr(self, stage).augment.resized_crop and not self._folder:
                 raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        self._small_images_fit()
         if self.binarize.from_scratch and self.network.init == "unit_variance":
             raise ValueError(
                 "network.init unit_variance scales real weights, and binarize.from_scratch starts from binary ones, "

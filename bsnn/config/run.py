@@ -34,6 +34,11 @@ class Compute(Section):
     """How jobs run here. No part of any artifact's identity, but for full-precision networks the engine's name."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device kind, in Fabric's words.")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto",
+        description="Of training, in Fabric's words; `auto` takes bf16-mixed where the device multiplies bfloat16 "
+        "natively, and 32-true elsewhere.",
+    )
     devices: PositiveInt = Field(1, le=64, description="Devices a training job uses, on each node.")
     nodes: PositiveInt = Field(1, description="Nodes of a SLURM cluster a training job uses (docs/cluster.md).")
     engine: Engine = Field("auto", description="Simulation engine; `auto` chooses and says why.")

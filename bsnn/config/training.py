@@ -90,6 +90,7 @@ class Optimiser(Section):
     name: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat = Field(description="Learning rate of the first epoch.")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
+    nesterov: bool = Field(False, description="SGD only: Nesterov's momentum (Sutskever et al. 2013).")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999), description="Adam only."
     )
@@ -99,16 +100,26 @@ class Optimiser(Section):
 
 
 class Schedule(Section):
-    """The learning rate is multiplied by `factor` at each milestone, or every `every` epochs."""
+    """The learning rate over time: multiplied at some epochs, or falling to 0 at the last step."""
 
-    factor: PositiveFloat = 0.1
+    kind: Literal["steps", "linear", "cosine"] = Field(
+        "steps",
+        description="`steps` multiplies by `factor` at each milestone, or every `every` epochs; `linear` falls to 0 "
+        "along a line, `cosine` along half a cosine (Loshchilov & Hutter 2017), both updated at every step.",
+    )
+    warm_up: float = Field(
+        0.0, ge=0, description="Epochs over which the rate first rises linearly from 0 (Goyal et al. 2017)."
+    )
+    factor: PositiveFloat = Field(0.1, description="Of kind `steps`.")
     milestones: list[PositiveInt] = Field(default_factory=list, description="Epochs after which to multiply.")
-    every: PositiveInt | None = Field(None, description="Multiply every so many epochs, in place of milestones.")
+    every: PositiveInt | None = Field(None, description="Multiply every so many epochs, instead of at milestones.")
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Schedule:
+    def _consistent(self) -> Schedule:
         if self.every is not None and self.milestones:
             raise ValueError("give `milestones` or `every`, not both")
+        if self.kind != "steps" and (self.every is not None or self.milestones):
+            raise ValueError(f"`milestones` and `every` belong to kind steps, and kind is {self.kind}")
         return self
 
 
@@ -120,6 +131,20 @@ class Augment(Section):
     resized_crop: bool = Field(False, description="RandomResizedCrop while decoding (folders of images only).")
 
 
+class SmallImages(Section):
+    """The first epochs on smaller images (progressive resizing: Tan & Le 2021), which cost a fraction."""
+
+    size: PositiveInt = Field(description="Height and width in pixels; divides data.image_size.")
+    epochs: PositiveInt = Field(description="So many epochs; the others take whole images.")
+
+
+class Teacher(Section):
+    """Distillation from the trained full-precision network (Hinton et al. 2015)."""
+
+    weight: float = Field(0.5, gt=0, le=1, description="Share of the teacher's loss; the labels' has the rest.")
+    temperature: PositiveFloat = Field(2.0, description="Divides both networks' logits.")
+
+
 class Train(Section):
     """A training recipe."""
 
@@ -128,7 +153,32 @@ class Train(Section):
     optimiser: Optimiser
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric's name of the precision.")
+    form: Literal["plain", "foldable"] = Field(
+        "plain",
+        description="`foldable`: while training, weights are centred and outputs divided by their root mean square "
+        "over the batch, with a gain per channel; it trains nearly as fast as batch norm does, and folds into plain "
+        "weights at the end (docs/training.md).",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Szegedy et al. 2016.")
+    clip_norm: PositiveFloat | None = Field(
+        None, description="Gradients of a larger norm are scaled down to it (Pascanu et al. 2013)."
+    )
+    averaging: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of an exponential moving average of the weights, which is then what is evaluated "
+        "and kept (Polyak & Juditsky 1992).",
+    )
+    small_images: SmallImages | None = None
+
+
+class Full(Train):
+    """Recipe of the full-precision network."""
+
+    rounding: Literal["none", "bfloat16"] = Field(
+        "none", description="Round the finished weights to bfloat16: files of half the size, evaluated as rounded."
+    )
 
 
 class Binarize(Train):
@@ -138,3 +188,10 @@ class Binarize(Train):
         default=["first", "last"], description="Layers that keep their real weights."
     )
     from_scratch: bool = Field(False, description="Start from a fresh network, not from the trained one.")
+    teacher: Teacher | None = None
+
+    @model_validator(mode="after")
+    def _has_its_teacher(self) -> Binarize:
+        if self.from_scratch and self.teacher is not None:
+            raise ValueError("`teacher` is the trained network, and `from_scratch` does without it: drop one of them")
+        return self

@@ -93,7 +93,7 @@ def _chosen(module: VGG, settings: config.Binarize) -> tuple[LayerPlan, ...]:
 
 def latents(module: VGG) -> dict[str, nn.Parameter]:
     """Latent weights of the binary layers, by layer name."""
-    binary = [name for name, child in module.named_children() if parametrize.is_parametrized(child, "weight")]
+    binary = [layer.name for layer in module.plan if parametrize.is_parametrized(module.get_submodule(layer.name))]
     return {name: module.get_parameter(f"{name}.parametrizations.weight.original") for name in binary}
 
 

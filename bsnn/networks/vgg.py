@@ -105,31 +105,42 @@ class VGG(nn.Module):
         """
         x = images
         for layer in self.plan[:-1]:
-            x = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
-            x = _activate(x, layer, observe)
-            if layer.pool is None or layer.name == self._last_convolution:
-                x = self.dropout(x)
+            x = self.activate(layer, self.current(layer, x), observe)
         logits: Tensor = self.get_submodule(self.plan[-1].name)(x.flatten(1))
         return logits
+
+    def current(self, layer: LayerPlan, x: Tensor) -> Tensor:
+        """What the ReLU of a layer gets for the layer's input: the weighted sum, after a pool that comes before it."""
+        x = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
+        return pooled(x, layer) if layer.place == "before" else x
+
+    def activate(self, layer: LayerPlan, x: Tensor, observe: Observer | None = None) -> Tensor:
+        """Input of the next layer: ReLU, the pool if it comes after, dropout; observed where neurons will be."""
+        x = torch.relu(x)
+        if observe is not None:
+            observe(layer.name, x)
+        if layer.pool is not None and layer.place == "after":
+            x = pooled(x, layer)
+            if observe is not None and len(layer.observed) == 2:
+                observe(layer.observed[1], x)
+        dropped: Tensor = self.dropout(x) if layer.pool is None or layer.name == self._last_convolution else x
+        return dropped
 
     @property
     def _last_convolution(self) -> str:
         return [layer.name for layer in self.plan if layer.op == "conv"][-1]
 
 
-def _activate(x: Tensor, layer: LayerPlan, observe: Observer | None) -> Tensor:
-    """Pool and ReLU in the layer's order, observed where neurons will be."""
-    pool = {"average": nn.functional.avg_pool2d, "max": nn.functional.max_pool2d, None: None}[layer.pool]
-    if pool is not None and layer.place == "before":
-        x = pool(x, 2)
-    x = torch.relu(x)
-    if observe is not None:
-        observe(layer.name, x)
-    if pool is not None and layer.place == "after":
-        x = pool(x, 2)
-        if observe is not None and len(layer.observed) == 2:
-            observe(layer.observed[1], x)
-    return x
+def pooled(x: Tensor, layer: LayerPlan) -> Tensor:
+    """A layer's 2x2 pool of [N, channels, height, width], if it has one.
+
+    A single pixel stays as it is: recipes may train on smaller images, which reach that size before the last pools.
+    """
+    if layer.pool is None or x.shape[-1] == 1:
+        return x
+    if layer.pool == "average":
+        return nn.functional.avg_pool2d(x, 2)
+    return nn.functional.max_pool2d(x, 2)
 
 
 def _initialise(weight: Tensor, init: str, conv: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn.config import Augment, Experiment, Optimiser, Schedule, Train, Weights, format_percentile
+from bsnn.config import Augment, Binarize, Experiment, Optimiser, Schedule, Train, Weights, format_percentile
 from bsnn.paper import plan, published
 from bsnn.paper.measures import Gathered
 
@@ -44,16 +44,37 @@ def _row(
 
 def _optimiser(settings: Optimiser) -> str:
     if settings.name == "sgd":
-        return f"SGD, momentum {settings.momentum:g}"
+        return f"SGD, {'Nesterov ' if settings.nesterov else ''}momentum {settings.momentum:g}"
     return "Adam" + ("" if settings.betas == (0.9, 0.999) else ", betas {:g}, {:g}".format(*settings.betas))
 
 
 def _schedule(settings: Schedule) -> str:
+    begin = f"warm-up over {settings.warm_up:g} epochs; " if settings.warm_up else ""
+    if settings.kind != "steps":
+        return f"{begin}{settings.kind} to 0"
     if settings.every is not None:
-        return f"× {settings.factor:g} every {settings.every} epochs"
+        return f"{begin}× {settings.factor:g} every {settings.every} epochs"
     if not settings.milestones:
-        return "constant"
-    return f"× {settings.factor:g} after epochs {', '.join(map(str, settings.milestones))}"
+        return f"{begin}constant"
+    return f"{begin}× {settings.factor:g} after epochs {', '.join(map(str, settings.milestones))}"
+
+
+def _form(recipe: Train) -> str:
+    """How the network is trained, beyond the cross-entropy's gradient."""
+    teacher = recipe.teacher if isinstance(recipe, Binarize) else None
+    parts = {
+        "centred weights, outputs divided by their root mean square, folded": recipe.form == "foldable",
+        f"label smoothing {recipe.label_smoothing:g}": recipe.label_smoothing > 0,
+        f"gradients clipped to {recipe.clip_norm or 0:g}": recipe.clip_norm is not None,
+        f"averaged weights, decay {recipe.averaging or 0:g}": recipe.averaging is not None,
+        f"teacher, share {teacher.weight if teacher else 0:g}": teacher is not None,
+    }
+    return "; ".join(text for text, used in parts.items() if used) or "plain"
+
+
+def _images(recipe: Train) -> str:
+    small = recipe.small_images
+    return "whole" if small is None else f"{small.size} x {small.size} in the first {small.epochs} epochs"
 
 
 def _decay(settings: Optimiser) -> str:
@@ -97,9 +118,10 @@ RECIPE: dict[str, Callable[[Experiment, Train, Weights], str]] = {
     "schedule": lambda _, recipe, __: _schedule(recipe.schedule),
     "weight decay": lambda _, recipe, __: _decay(recipe.optimiser),
     "augmentation": lambda _, recipe, __: _augment(recipe.augment),
+    "training": lambda _, recipe, __: _form(recipe),
+    "image size": lambda _, recipe, __: _images(recipe),
     "start": lambda experiment, _, weights: _start(experiment, weights),
     "initialisation": lambda experiment, _, weights: _init(experiment, weights),
-    "precision": lambda _, recipe, __: recipe.precision,
     "dropout": lambda experiment, _, __: f"{experiment.network.dropout:g}",
     "binarised layers": lambda experiment, _, weights: _binarised(experiment, weights),
     "source": lambda *_: "this run's settings",

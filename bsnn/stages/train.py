@@ -40,19 +40,20 @@ def train(job: Job) -> None:
     paths, experiment = job.paths, job.experiment
     images = inputs.data_set(job)
     given = experiment.imported.of(job.weights)
-    trained, history = _fitted(job, images) if given is None else _imported(job, images, given)
+    trained, history, *precision = _fitted(job, images) if given is None else _imported(job, images, given)
     stands_for = identity.network(experiment, job.weights, job.seed)
     if job.weights == "binary":
         summary = binary.summary(trained)
         artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
     left_out = common.left_out(images.train)
     artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for, left_out)
-    extra = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
+    extra: dict[str, Any] = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
+    extra |= {"precision": precision[0]} if precision else {}
     files.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
 
 
-def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame]:
-    """A trained network, and its history."""
+def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame, str]:
+    """A trained network, its history, and the precision in training."""
     from bsnn.cluster import nodes
     from bsnn.training import train as training
 

@@ -56,7 +56,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 def save(
     folder: Path,
     identity: Mapping[str, Any],
-    module: nn.Module,
+    networks: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
     position: Position | None = None,
@@ -65,10 +65,20 @@ def save(
 
     The last two are kept, and the last of an epoch's end.
 
+    Args:
+        folder: of the checkpoints.
+        identity: of the network that is trained.
+        networks: what is trained, by name: `model`, and `averaged` where there is an average.
+        optimiser: its state is kept, its rates are not: they follow from the recipe.
+        history: one row for each finished epoch.
+        position: within the next one; None at its beginning.
+
     Raises:
         ArtifactError: the file cannot be written.
     """
-    tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors = {
+        f"{which}/{name}": tensor for which, module in networks.items() for name, tensor in module.state_dict().items()
+    }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items() if value is not None}
     name, extra = f"epoch-{len(history):06d}", cast(dict[str, Any], {"history": history})
@@ -84,9 +94,15 @@ def save(
 
 
 def restore(
-    folder: Path, identity: Mapping[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer, fabric: Fabric
+    folder: Path,
+    identity: Mapping[str, Any],
+    networks: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    fabric: Fabric,
 ) -> tuple[list[dict[str, float]], Position | None]:
-    """Put a network and its optimiser back to the newest sound checkpoint that these processes can go on from.
+    """Put networks (see `save`) and their optimiser back to the newest sound checkpoint.
+
+    Sound is one of the same run that these processes can go on from.
 
     Without one, nothing is changed and the history is empty. A damaged or foreign checkpoint is named in a warning.
 
@@ -106,7 +122,8 @@ def restore(
         if position is not None and not position.suits(fabric):
             logger.warning("checkpoint passed over: %s is within an epoch of other, or of more or fewer, devices", path)
             continue
-        module.load_state_dict(_under("model/", tensors))
+        for which, module in networks.items():
+            module.load_state_dict(_under(f"{which}/", tensors))
         _restore_optimiser(optimiser, _under("optimiser/", tensors))
         history: list[dict[str, float]] = found["extra"]["history"]
         steps = "" if position is None else f" and {position.steps} steps of the next"

@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from bsnn import config, errors, log
 from bsnn.errors import ConfigError
 from bsnn.training import stopping
+from bsnn.training.precision import choose
 
 Found = dict[str, Any] | None
 
@@ -27,8 +28,8 @@ def run(
 
     Args:
         function: what each process does; it can be pickled.
-        recipe: batch and precision.
-        compute: devices.
+        recipe: its batch.
+        compute: devices and precision.
         logs: the job's log files, to which the first of several processes writes its messages.
 
     Returns:
@@ -52,6 +53,11 @@ def run(
     return found
 
 
+def precision(fabric: Fabric) -> str:
+    """Precision of these processes, in Fabric's words."""
+    return str(fabric.strategy.precision.precision)
+
+
 def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
     """Fabric on the devices asked for: one process each."""
     found = torch.cuda.device_count()
@@ -67,12 +73,13 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
             f"{compute.nodes} * {compute.devices}"
         )
     alone = compute.processes == 1
+    device = torch.device("cuda" if cuda else "cpu")
     return Fabric(
-        accelerator="cuda" if cuda else "cpu",
+        accelerator=device.type,
         devices=compute.devices,
         num_nodes=compute.nodes,
         strategy="auto" if alone else "ddp_spawn",
-        precision=recipe.precision,
+        precision=choose(compute, device),
         plugins=None if alone else [LightningEnvironment()],
     )
 

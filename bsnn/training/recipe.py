@@ -1,11 +1,12 @@
-"""A training recipe as pure functions of the epoch, its optimiser, and the seeds of every random choice.
+"""A training recipe as pure functions of the time, its optimiser, and the seeds of every random choice.
 
-Nothing here remembers: rates and seeds follow from the recipe and the epoch's number, so that a run which goes on
-from a checkpoint does what an undisturbed one would have done.
+Time is counted in epochs, from 0 at the first step. Nothing here remembers: rates and seeds follow from it, so that a
+run which goes on from a checkpoint does what an undisturbed one would have done.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,20 +19,27 @@ from bsnn.networks.vgg import VGG
 BINARY_EPS = 1e-8  # eps = 0 would give 0/0 where a gradient is exactly 0
 
 
-def learning_rate(recipe: config.Train, epoch: int) -> float:
-    """Learning rate of an epoch (the first is 0)."""
+def learning_rate(recipe: config.Train, time: float) -> float:
+    """Learning rate at a time, in epochs: the first epoch is 0 to 1, its whole steps share the rate of time 0."""
     schedule = recipe.schedule
-    if schedule.every is not None:
-        cuts = epoch // schedule.every
-    else:
-        cuts = sum(milestone <= epoch for milestone in schedule.milestones)
-    return float(recipe.optimiser.lr * schedule.factor**cuts)
+    rising = min(1.0, time / schedule.warm_up) if schedule.warm_up else 1.0
+    return float(recipe.optimiser.lr * rising * _falling(schedule, time, recipe.epochs))
 
 
-def weight_decay(recipe: config.Train, epoch: int) -> float:
-    """L2 penalty of an epoch (the first is 0) on weights that are not binary latents."""
+def _falling(schedule: config.Schedule, time: float, epochs: int) -> float:
+    """Share of the highest rate, warm-up left out."""
+    if schedule.kind == "steps":
+        if schedule.every is not None:
+            return schedule.factor ** (time // schedule.every)
+        return schedule.factor ** sum(milestone <= time for milestone in schedule.milestones)
+    done = max(0.0, time - schedule.warm_up) / (epochs - schedule.warm_up)
+    return 1 - done if schedule.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def weight_decay(recipe: config.Train, time: float) -> float:
+    """L2 penalty at a time, in epochs, on weights that are not binary latents."""
     last = recipe.optimiser.weight_decay_epochs
-    return 0.0 if last is not None and epoch >= last else recipe.optimiser.weight_decay
+    return 0.0 if last is not None and time >= last else recipe.optimiser.weight_decay
 
 
 def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
@@ -40,7 +48,9 @@ def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
     binary = list(latents(module).values())
     groups = _groups(module, binary)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+        return torch.optim.SGD(
+            groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
+        )
     for group in groups:
         group["eps"] = BINARY_EPS if group["binary"] else settings.eps
     return torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas, fused=True)
@@ -53,10 +63,10 @@ def _groups(module: nn.Module, binary: list[nn.Parameter]) -> list[dict[str, Any
     return [group for group in groups if group["params"]]
 
 
-def set_rates(optimiser: torch.optim.Optimizer, recipe: config.Train, epoch: int) -> float:
-    """Set an epoch's learning rate and weight decay; gives the learning rate."""
-    rate = learning_rate(recipe, epoch)
+def set_rates(optimiser: torch.optim.Optimizer, recipe: config.Train, time: float) -> float:
+    """Set the learning rate and weight decay of a time, in epochs; gives the learning rate."""
+    rate = learning_rate(recipe, time)
     for group in optimiser.param_groups:
         group["lr"] = rate
-        group["weight_decay"] = 0.0 if group["binary"] else weight_decay(recipe, epoch)
+        group["weight_decay"] = 0.0 if group["binary"] else weight_decay(recipe, time)
     return rate

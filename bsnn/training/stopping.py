@@ -1,7 +1,8 @@
-"""Stopping within an epoch: on SIGTERM, which SLURM sends some time before it kills, with a checkpoint to go on from.
+"""Stopping within an epoch, on SIGTERM or SIGINT, with a checkpoint to go on from.
 
-SLURM's signal comes at a walltime limit, a preemption, `scancel`, and with `--signal=TERM@SECONDS` earlier. Every so
-many minutes a checkpoint is written without it: a dying machine gives no signal.
+SLURM sends SIGTERM some time before it kills: at a walltime limit, a preemption, `scancel`, and with
+`--signal=TERM@SECONDS` earlier. A terminal sends SIGINT on Ctrl-C. Every so many minutes a checkpoint is written
+without either: a dying machine gives no signal.
 """
 
 from __future__ import annotations
@@ -24,26 +25,28 @@ from bsnn.training.position import Position, Running
 logger = logging.getLogger(__name__)
 
 SECONDS = 15 * 60.0  # between checkpoints
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE = 10  # of several processes every so many looks: to agree, they wait for each other and for their devices
 
 
 @contextmanager
-def on_signal(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` on SIGTERM, in place of ending at once.
+def on_signal(act: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `act` on SIGTERM and SIGINT, instead of ending at once.
 
     Signals belong to the main thread: in another one nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: act())
+    before = {number: signal.signal(number, lambda found, _: act(signal.Signals(found))) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def tell_children() -> None:
+def tell_children(_: signal.Signals) -> None:
     """Send SIGTERM on to the processes that this one started; it goes on itself, to wait for them."""
     for child in multiprocessing.active_children():
         child.terminate()
@@ -60,12 +63,13 @@ class Pauses:
     def __init__(self, fabric: Fabric, write: Callable[[Position], Path]) -> None:
         self.fabric, self.write = fabric, write
         self.asked = False
+        self.by = signal.SIGTERM
         self.looks = 0
         self.restart()
 
-    def ask(self) -> None:
-        """Stop after the step at hand."""
-        self.asked = True
+    def ask(self, by: signal.Signals) -> None:
+        """Stop after the step at hand, since a signal came."""
+        self.asked, self.by = True, by
 
     def restart(self) -> None:
         """A checkpoint was written just now."""
@@ -91,8 +95,8 @@ class Pauses:
         self.fabric.barrier()  # who leaves first takes the others along
         if stop:
             raise Interrupted(
-                f"stopped by SIGTERM after {position.steps} steps of the epoch; the checkpoint is written, and the "
-                "same command goes on from there"
+                f"stopped by {self.by.name} after {position.steps} steps of the epoch; the checkpoint is written, and "
+                "the same command goes on from there"
             )
 
     def _agreed(self, *wishes: bool) -> list[bool]:

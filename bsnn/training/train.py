@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
 import torch.utils.deterministic
 from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsnn import artifacts, config, log
 from bsnn.datasets import DataSet, Normalise, evenly
@@ -26,13 +28,22 @@ from bsnn.networks import binary
 from bsnn.networks.files import assemble
 from bsnn.networks.vgg import VGG, Trained, scale_to_unit_variance_
 from bsnn.pipeline import identity
-from bsnn.training import checkpoint, processes, recipe, stopping
-from bsnn.training.loop import Job, Loop
+from bsnn.training import checkpoint, folding, processes, recipe, stopping
+from bsnn.training.folding import FoldableVGG
+from bsnn.training.loop import Job, Loop, State
 
 logger = logging.getLogger(__name__)
 
 HANDED_OVER = "result.pt"  # beside the checkpoints
 INITIAL_IMAGES = 128  # for an initialisation that looks at images
+
+
+class Fitted(NamedTuple):
+    """What a training gives."""
+
+    trained: Trained  # after the last epoch, on the CPU
+    history: pd.DataFrame  # one row per epoch, see `fit`
+    precision: str  # that steps were computed in, in Fabric's words
 
 
 def fit(
@@ -45,7 +56,7 @@ def fit(
     start: Trained | None,
     *,
     elsewhere: Callable[[], None] | None = None,
-) -> tuple[Trained, pd.DataFrame]:
+) -> Fitted:
     """Train a network, or go on where a killed run stopped.
 
     Args:
@@ -59,14 +70,15 @@ def fit(
         elsewhere: with several nodes, has them all `take_part`, in place of the devices of this machine.
 
     Returns:
-        The network after the last epoch, on the CPU, and one row an epoch: epoch (from 1), lr, train_loss,
-        train_accuracy and test_accuracy (0..1), seconds of the training part, images_per_second.
+        The network, its precision in training, and its history with columns epoch (from 1), lr (at the middle of the
+        epoch), train_loss, train_accuracy and test_accuracy (0..1, on images of the size that the epoch trained on),
+        seconds of the training part, images_per_second.
 
     Raises:
         ConfigError: devices or nodes that are not there, or that the batch cannot be spread over.
         BsnnError: the loss is no longer finite; or binary weights without a network to start from.
         ArtifactError: a checkpoint cannot be written.
-        Interrupted: SIGTERM came; a checkpoint of the step at hand is written.
+        Interrupted: SIGTERM or SIGINT came; a checkpoint of the step at hand is written.
     """
     job = Job(experiment, weights, seed, data, compute, checkpoints, start)
     with checkpoint.exclusive(checkpoints):
@@ -74,7 +86,8 @@ def fit(
         found = found or torch.load(checkpoints / HANDED_OVER, weights_only=True)
     shape = (3, data.image_size, data.image_size)
     trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
-    return trained, pd.DataFrame(found["history"]).astype({"epoch": "int64"})
+    history = pd.DataFrame(found["history"]).astype({"epoch": "int64"})
+    return Fitted(trained, history, found["precision"])
 
 
 def take_part(job: Job, logs: Sequence[str]) -> processes.Found:
@@ -100,28 +113,28 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     larger than a pipe's buffer would wait for ever.
     """
     with _reproducible(fabric.device):
-        module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
-        binary.project_(module)
-        optimiser = recipe.optimiser(job.recipe, module)
-        network, stepper = fabric.setup(module, optimiser)
+        state = _state(fabric, job)
         run = identity.network(job.experiment, job.weights, job.seed)
-        history, position = checkpoint.restore(job.checkpoints, run, module, optimiser, fabric)
+        networks = {"model": state.module} | ({} if state.averaged is None else {"averaged": state.averaged})
+        history, position = checkpoint.restore(job.checkpoints, run, networks, state.optimiser, fabric)
         checkpoint.require_same(job.checkpoints, fabric, len(history), position)
-        save = partial(checkpoint.save, job.checkpoints, run, module, optimiser, history)
+        save = partial(checkpoint.save, job.checkpoints, run, networks, state.optimiser, history)
         pauses = stopping.Pauses(fabric, save)
-        loop = Loop(fabric, job, module, network, stepper, pauses)
+        loop = Loop(fabric, job, state, pauses)
         with stopping.on_signal(pauses.ask):
             for epoch in range(len(history), job.recipe.epochs):
-                rate = recipe.set_rates(optimiser, job.recipe, epoch)
-                history.append(loop.epoch(epoch, rate, position))
+                history.append(loop.epoch(epoch, position))
                 position = None
                 if fabric.is_global_zero:
                     save()
                 pauses.restart()
-        signs, alphas = binary.parts(module)
-    names = [layer.name for layer in module.plan if layer.name not in signs]
-    full = {name: module.get_parameter(f"{name}.weight").detach().cpu() for name in names}
-    found = {"parts": [full, dict(signs), dict(alphas)], "history": history}
+        trained = job.stored(state.result)
+    full = {layer.name: trained.weight(layer.name)[0] for layer in trained.plan if layer.name not in trained.signs}
+    found = {
+        "parts": [full, dict(trained.signs), dict(trained.alphas)],
+        "history": history,
+        "precision": processes.precision(fabric),
+    }
     if fabric.world_size == 1:
         return found
     if fabric.is_global_zero:
@@ -131,15 +144,25 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     return None
 
 
+def _state(fabric: Fabric, job: Job) -> State:
+    """Network and optimiser on the device, before the first step."""
+    module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
+    binary.project_(module)
+    averaged = None
+    if job.recipe.averaging is not None:
+        averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(job.recipe.averaging), use_buffers=True)
+    optimiser = recipe.optimiser(job.recipe, module)
+    return State(module, averaged, optimiser, *fabric.setup(module, optimiser))
+
+
 def _initial(job: Job) -> VGG:
     """The network before the first step: fresh, or with the trained weights; latents of binary layers included."""
     torch.manual_seed(job.random("initial weights"))
-    module = VGG(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
+    family = FoldableVGG if job.recipe.form == "foldable" else VGG
+    module = family(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
     if job.weights == "full":
         if job.experiment.network.init == "unit_variance":
-            order = evenly(len(job.data.train), INITIAL_IMAGES)
-            images, _ = next(iter(job.data.train.batches(order, INITIAL_IMAGES, torch.device("cpu"), 0)))
-            scale_to_unit_variance_(module, Normalise(*job.normalisation)(images))
+            scale_to_unit_variance_(module, _some_images(job))
         return module
     settings = job.experiment.binarize
     if not settings.from_scratch:
@@ -148,9 +171,19 @@ def _initial(job: Job) -> VGG:
                 "a binary network starts from the trained full-precision one, and none was given; "
                 "train it first, or set binarize.from_scratch"
             )
-        module.load_state_dict(job.start.module.state_dict())
+        if isinstance(module, FoldableVGG):
+            folding.begin_from_(module, job.start, _some_images(job))
+        else:
+            module.load_state_dict(job.start.module.state_dict())
     binary.prepare(module, settings)
     return module
+
+
+def _some_images(job: Job) -> Tensor:
+    """Training images, evenly spaced, for a start that looks at images: normalised [N, 3, height, width]."""
+    order = evenly(len(job.data.train), INITIAL_IMAGES)
+    images, _ = next(iter(job.data.train.batches(order, INITIAL_IMAGES, torch.device("cpu"), 0)))
+    return Normalise(*job.normalisation)(images)
 
 
 @contextmanager
