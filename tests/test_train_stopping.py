@@ -47,12 +47,12 @@ def at_batch(monkeypatch):
     def arrange(number: int, act) -> None:
         seen = 0
 
-        def _input(self: loop.Loop, batch: Tensor) -> Tensor:
+        def _input(self: loop.Loop, batch: Tensor, epoch: int) -> Tensor:
             nonlocal seen
             seen += 1
             if seen == number:
                 act()
-            return given(self, batch)
+            return given(self, batch, epoch)
 
         monkeypatch.setattr(loop.Loop, "_input", _input)
 
@@ -61,6 +61,15 @@ def at_batch(monkeypatch):
 
 def ask() -> None:
     signal.raise_signal(signal.SIGTERM)
+
+
+def test_ctrl_c_keeps_the_step_as_well(tmp_path: Path, at_batch, undisturbed: Trained) -> None:  # noqa: F811
+    at_batch(3, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted, match=r"stopped by SIGINT after 3 steps.*the same command goes on"):
+        fit(tmp_path)
+    assert within(tmp_path) == ["epoch-000000.step-000000003.safetensors"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert same(fit(tmp_path)[0], undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +103,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     given = loop.Loop._input
 
-    def _input(self: loop.Loop, batch: Tensor) -> Tensor:
+    def _input(self: loop.Loop, batch: Tensor, epoch: int) -> Tensor:
         nonlocal now
-        now += 1 if self.module.training else 100
-        return given(self, batch)
+        now += 1 if torch.is_grad_enabled() else 100
+        return given(self, batch, epoch)
 
     monkeypatch.setattr(loop.Loop, "_input", _input)
     monkeypatch.setattr(position, "time", SimpleNamespace(perf_counter=lambda: now))
@@ -169,10 +178,13 @@ def test_position_of_other_devices_is_passed_over(tmp_path: Path, caplog) -> Non
     optimiser = recipe.optimiser(experiment().train, module)
     two = Position(3, 1.0, "cpu", {"total": torch.zeros(2, 2)})
     first = {"epoch": 1.0}
-    checkpoint.save(tmp_path, {}, module, optimiser, [first])
-    checkpoint.save(tmp_path, {}, module, optimiser, [first], replace(two, steps=2))
-    path = checkpoint.save(tmp_path, {}, module, optimiser, [first], two)  # however many were written since
-    assert checkpoint.restore(tmp_path, {}, module, optimiser, Fabric(accelerator="cpu", devices=1)) == ([first], None)
+    checkpoint.save(tmp_path, {}, {"model": module}, optimiser, [first])
+    checkpoint.save(tmp_path, {}, {"model": module}, optimiser, [first], replace(two, steps=2))
+    path = checkpoint.save(tmp_path, {}, {"model": module}, optimiser, [first], two)  # however many were written since
+    assert checkpoint.restore(tmp_path, {}, {"model": module}, optimiser, Fabric(accelerator="cpu", devices=1)) == (
+        [first],
+        None,
+    )
     assert f"{path} is within an epoch of other" in caplog.text
     other = Position(3, 1.0, "cuda", {"total": torch.zeros(1, 2)})
     assert not other.suits(Fabric(accelerator="cpu", devices=1))

@@ -180,5 +180,5 @@ def schema() -> str:
 
 def _loosen_sections(definitions: dict[str, Any]) -> None:
     """An experiment that extends another may give a part of a section: nothing is required for an editor."""
-    for name in ("Data", "Network", "Optimiser", "Train", "Binarize", "Simulation"):
+    for name in ("Data", "Network", "Optimiser", "SmallImages", "Full", "Binarize", "Simulation"):
         definitions[name].pop("required", None)
