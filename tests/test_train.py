@@ -230,15 +230,9 @@ def test_binary_starts_from_the_full_network(tmp_path, undisturbed: Trained) -> 
 
 def test_binary_network_is_stored_as_it_was_trained(tmp_path, undisturbed: Trained) -> None:
     """The parametrised network of the last checkpoint, and the artifact read back, hold the same weights."""
-<<<<<<< HEAD
-    trained, _ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
+    trained, *_ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
     files.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
     loaded = files.load(tmp_path / "ann.safetensors", experiment().network)
-=======
-    trained, *_ = train.fit(experiment(), "binary", 0, data_set(), COMPUTE, tmp_path, undisturbed)
-    binarize.save(tmp_path / "ann.safetensors", trained, {"version": 1}, {})
-    loaded = binarize.load(tmp_path / "ann.safetensors", experiment().network)
->>>>>>> 9c7cbf7 (Training in a form that folds into plain weights; schedules to 0, smoothing, clipping, averages, a teacher; precision follows the machine)
 
     module = VGG(experiment().network, (3, 8, 8), 4).to(memory_format=torch.channels_last)
     binary.prepare(module, experiment().binarize)
