@@ -47,16 +47,16 @@ test-slurm-short: $(READY)
 	OMP_NUM_THREADS=1 pytest -v -rs -m slurm -k "gpu_jobs or local_run or new_percentile"
 
 lint: $(READY)
-	ruff format --check bsnn tests benchmarks workflow/scripts .ci
-	ruff check bsnn tests benchmarks workflow/scripts .ci
+	ruff format --check bsnn tests benchmarks examples workflow/scripts .ci
+	ruff check bsnn tests benchmarks examples workflow/scripts .ci
 	mypy bsnn
 	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 format: $(READY)
-	ruff format bsnn tests benchmarks workflow/scripts .ci
-	ruff check --fix bsnn tests benchmarks workflow/scripts .ci
+	ruff format bsnn tests benchmarks examples workflow/scripts .ci
+	ruff check --fix bsnn tests benchmarks examples workflow/scripts .ci
 	snakefmt Snakefile workflow
 
 schema: $(READY)

@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts, provenance
-from bsnn.config import Config
+from bsnn.config import Config, Experiment
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import identity
+from bsnn.networks import files, shipped
+from bsnn.networks.original_checkpoint import sha256
+from bsnn.pipeline import identity, inputs
+from bsnn.pipeline.job import Job
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
 
@@ -54,10 +57,52 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = ide
     return place
 
 
+def keep_network(job: Job, folder: Path = FOLDER) -> Path:
+    """Copy a trained network to the reference folder, with its card beside it; returns its path there.
+
+    Args:
+        job: the network's configuration, experiment, kind and seed.
+        folder: the reference folder.
+
+    Raises:
+        ArtifactError: the network or its history is missing or damaged, of other settings, or was imported.
+    """
+    experiment, place = job.experiment, (job.name, job.weights, job.seed)
+    if experiment.imported.of(job.weights) is not None:
+        raise ArtifactError(f"{job.name}: its {job.weights} network was imported; keep it under the one it is from")
+    path, of = job.paths.network(*place), identity.network(experiment, job.weights, job.seed)
+    _, found = artifacts.read_tensors(path, files.KIND, of)
+    history, _ = artifacts.read_table(job.paths.history(*place), "history", {"seconds": "double"}, of)
+    recipe = experiment.train if job.weights == "full" else experiment.binarize
+    made = found["provenance"]
+    card = shipped.Card(
+        experiment=job.name,
+        weights=job.weights,
+        seed=job.seed,
+        test_accuracy=found["extra"]["test_accuracy"],
+        test_images=len(inputs.data_set(job).test),
+        epochs=len(history),
+        hours=round(sum(history["seconds"].to_pylist()) / 3600, 2),
+        precision=found["extra"]["precision"],
+        sha256=sha256(path),
+        bytes=path.stat().st_size,
+        data={**_data(experiment), "licence": shipped.LICENCES.get(experiment.data.name, "unknown: ask its owner")},
+        network=identity.canonical(experiment.network),
+        recipe=identity.canonical(recipe),
+        **{name: made[name] for name in ("hardware", "versions", "revision", "created")},
+    )
+    return shipped.keep(card, path, folder)
+
+
+def _data(experiment: Experiment) -> dict[str, Any]:
+    """Settings of the data set, except where it lies."""
+    settings = identity.canonical(experiment.data)
+    return {name: value for name, value in settings.items() if name not in ("path", "labels")}
+
+
 def _definition(config: Config, name: str) -> dict[str, Any]:
     """The experiment's settings, but for where its data lie."""
-    found = identity.canonical(config.experiments[name])
-    return found | {"data": {key: value for key, value in found["data"].items() if key not in ("path", "labels")}}
+    return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
 
 
 def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:

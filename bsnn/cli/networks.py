@@ -14,6 +14,7 @@ from bsnn.cli.options import (
     Changes,
     CheckpointFile,
     ConfigFile,
+    Experiment,
     ExperimentOption,
     Kind,
     MethodName,
@@ -25,6 +26,37 @@ from bsnn.cli.options import (
 from bsnn.pipeline import inputs
 from bsnn.pipeline.job import Job
 from bsnn.stages import train as stages_train
+
+
+def networks(
+    folder: Annotated[Path | None, typer.Option(help="Reference folder; the repository's own without it.")] = None,
+) -> None:
+    """List the trained networks that come with the repository, each with what its card says."""
+    from bsnn.networks import shipped
+
+    with log.job():
+        for card in shipped.cards(folder or shipped.FOLDER):
+            size, accuracy = card.bytes / 1e6, 100 * card.test_accuracy
+            typer.echo(
+                f"{card.experiment:20}  {card.weights:6}  seed {card.seed}  {accuracy:6.2f} % of {card.test_images:,} "
+                f"test images  {card.epochs} epochs, {card.hours:g} hours on {card.hardware['cpu']}  {size:.1f} MB  "
+                f"{shipped.path(card.experiment, card.weights, folder or shipped.FOLDER)}"
+            )
+
+
+def keep_network(
+    experiment: Experiment,
+    weights: Kind = "full",
+    seed: Seed = 0,
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Copy a trained network to results/reference/EXPERIMENT/networks/, with a card that says what it is."""
+    from bsnn import reference
+
+    with log.job():
+        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        typer.echo(f"kept: {reference.keep_network(job)}")
 
 
 def import_checkpoint(

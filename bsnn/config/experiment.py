@@ -46,9 +46,12 @@ QUIRKS = tuple(name for name in Protocol.model_fields if name != "preset")
 
 
 class Checkpoint(Section):
-    """A checkpoint of the original, known by its content."""
+    """A trained network in a file, known by its content."""
 
-    path: Path = Field(description="The file (.pth.tar), read when the network is imported.")
+    path: Path = Field(
+        description="A checkpoint of the original (.pth.tar), or a network of this project (.safetensors); read when "
+        "the network is imported."
+    )
     sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; `bsnn import-checkpoint` tells it."
     )

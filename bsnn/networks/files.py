@@ -1,8 +1,9 @@
 """Trained networks on disk: one artifact format for full-precision and binary ones.
 
-A full layer is stored as float32 `<layer>.weight`; a binary one as `<layer>.sign`, one bit a weight (NumPy's packbits
-of the row-major signs, 1 for +1), and float32 `<layer>.alpha`. Sign and alpha are stored as the training's forward
-pass computed them and never recomputed, so a network loads back to the same bits.
+A full layer is stored as float32 `<layer>.weight`, or as bfloat16 where that loses nothing; a binary one as
+`<layer>.sign`, one bit per weight (NumPy's packbits of the row-major signs, 1 for +1), and float32 `<layer>.alpha`.
+Sign and alpha are stored as the training's forward pass computed them and never recomputed, so a network loads back to
+the same bits.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def save(
     for layer in trained.plan:
         weight, alpha = trained.weight(layer.name)
         if alpha is None:
-            tensors[f"{layer.name}.weight"] = weight
+            tensors[f"{layer.name}.weight"] = _smallest(weight)
         else:
             tensors[f"{layer.name}.sign"] = pack(weight)
             tensors[f"{layer.name}.alpha"] = alpha
@@ -105,6 +106,12 @@ def save(
         "std": trained.std,
     }
     artifacts.write_tensors(path, tensors, KIND, identity, {**(extra or {}), **note})
+
+
+def _smallest(weight: Tensor) -> Tensor:
+    """Weights in bfloat16 where that holds every one of them exactly, as it does after rounding; else as they are."""
+    half = weight.bfloat16()
+    return half if torch.equal(half.float(), weight) else weight
 
 
 def load(path: str | Path, network: config.Network, stands_for: Mapping[str, Any] | None = None) -> Trained:
@@ -136,7 +143,9 @@ def load(path: str | Path, network: config.Network, stands_for: Mapping[str, Any
     for layer in plan:
         shape = weight_shape(layer)
         if f"{layer.name}.weight" in tensors:
-            weights[layer.name] = _checked(path, tensors, f"{layer.name}.weight", shape, torch.float32)
+            weights[layer.name] = _checked(
+                path, tensors, f"{layer.name}.weight", shape, torch.float32, torch.bfloat16
+            ).float()
         else:
             size = (-(-layer.weights // 8),)
             signs[layer.name] = unpack(_checked(path, tensors, f"{layer.name}.sign", size, torch.uint8), shape)
@@ -157,11 +166,12 @@ def _check_names(path: str | Path, tensors: Mapping[str, Tensor], plan: tuple[La
 
 
 def _checked(
-    path: str | Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
+    path: str | Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], *dtypes: torch.dtype
 ) -> Tensor:
     tensor = tensors[name]
-    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
-        raise _refused(path, f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}")
+    if tensor.dtype not in dtypes or tuple(tensor.shape) != shape:
+        wanted = " or ".join(map(str, dtypes))
+        raise _refused(path, f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted} {shape}")
     if not bool(torch.isfinite(tensor).all()):
         raise _refused(path, f"{name} holds NaN or infinity")
     if name.endswith(".alpha") and bool((tensor < 0).any()):

@@ -87,11 +87,13 @@ def _training(job: Job, images: DataSet) -> dict[str, Any]:
 
 
 def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:
-    """A network from a checkpoint of the original; its history has no epochs."""
+    """A network from a file; its history has no epochs."""
     import pyarrow as pa
 
     from bsnn.networks import original_checkpoint
     from bsnn.tables.gather import HISTORY
+
+    empty = pa.schema(list(HISTORY.items())).empty_table().to_pandas()
 
     found = original_checkpoint.sha256(given.path)
     if found != given.sha256:
@@ -100,6 +102,8 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
             f"{given.sha256}; bring that file back, or change the setting"
         )
     settings, network = job.experiment.data, job.experiment.network
+    if given.path.suffix == ".safetensors":
+        return _ours(job, images, given.path), empty
     trained = original_checkpoint.load(
         given.path,
         network,
@@ -109,4 +113,30 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
         mean=settings.mean or images.mean,
         std=settings.std or images.std,
     )
-    return trained, pa.schema(list(HISTORY.items())).empty_table().to_pandas()
+    return trained, empty
+
+
+def _ours(job: Job, images: DataSet, path: Path) -> Trained:
+    """A network of this project's format, which must suit the experiment's data.
+
+    Raises:
+        ArtifactError: it is of other data, of the other kind, or of another network than the settings describe.
+    """
+    from bsnn.networks import files
+
+    trained, settings = files.load(path, job.experiment.network), job.experiment.data
+    kind = "binary" if trained.signs else "full"
+    asked = {
+        "kind": (kind, job.weights),
+        "input shape": (trained.input_shape, (3, images.image_size, images.image_size)),
+        "classes": (trained.classes, images.classes),
+        "mean": (trained.mean, tuple(settings.mean or images.mean)),
+        "std": (trained.std, tuple(settings.std or images.std)),
+    }
+    for what, (found, wanted) in asked.items():
+        if found != wanted:
+            raise ArtifactError(
+                f"{path}: its {what} is {found}, but experiments.{job.name} has {wanted}; change the settings, or "
+                f"give experiments.{job.name}.imported.{job.weights} another file"
+            )
+    return trained

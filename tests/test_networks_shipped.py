@@ -1,0 +1,191 @@
+"""Networks that come with the repository: kept with a card, listed, loaded, imported, and read by plain PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bsnn import config, reference
+from bsnn.cli import app
+from bsnn.errors import ArtifactError
+from bsnn.networks import files, shipped
+from bsnn.pipeline.job import Job
+from bsnn.stages import train as stages
+
+NAME = "tiny"
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def settings(**changes: Any) -> config.Config:
+    recipe = {"epochs": 1, "batch_size": 64, "optimiser": {"lr": 0.01}, "form": "foldable"}
+    experiment = {
+        "data": {"name": "digits", "image_size": 8, "train_images": 200, "test_images": 60},
+        "network": {"features": [4, 6, "P", 8, "P"], "hidden": [10], "dropout": 0.0},
+        "train": {**recipe, "rounding": "bfloat16"},
+        "binarize": recipe,
+        "simulation": {"time": 4},
+        **changes,
+    }
+    raw = {"run": [NAME], "percentile": 99.0, "time": 4, "compute": {"accelerator": "cpu", "threads": 1}}
+    return config.validate({**raw, "experiments": {NAME: experiment}})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, dict[str, Path]]:
+    """The folder of results, and the kept networks by kind."""
+    root = tmp_path_factory.mktemp("results")
+    kept = {}
+    for weights in ("full", "binary"):
+        job = Job(settings(), NAME, weights=weights, root=root)  # type: ignore[arg-type]
+        if weights == "full":
+            stages.data(job)
+        stages.train(job)
+        kept[weights] = reference.keep_network(job, root / "reference")
+    return root, kept
+
+
+@pytest.mark.parametrize("weights", ["full", "binary"])
+def test_card_says_what_the_network_is(made, weights: config.Weights) -> None:
+    root, kept = made
+    assert kept[weights] == root / "reference" / NAME / "networks" / f"{weights}.safetensors"
+    [card] = [card for card in shipped.cards(root / "reference") if card.weights == weights]
+    assert (card.experiment, card.seed, card.test_images, card.epochs) == (NAME, 0, 60, 1)
+    assert card.precision in ("32-true", "bf16-mixed")
+    assert card.bytes == kept[weights].stat().st_size
+    assert card.network["features"] == [4, 6, "P", 8, "P"]
+    assert "CC BY 4.0" in card.data["licence"]
+    assert "path" not in card.data
+    assert card.hardware["cpu"]
+
+
+@pytest.mark.parametrize("weights", ["full", "binary"])
+def test_loads_as_it_was_trained(made, weights: config.Weights) -> None:
+    root, _ = made
+    job = Job(settings(), NAME, weights=weights, root=root)
+    trained = shipped.load(NAME, weights, root / "reference")
+    original = files.load(job.paths.network(NAME, weights, 0), job.experiment.network)
+    assert all(torch.equal(w, original.module.state_dict()[name]) for name, w in trained.module.state_dict().items())
+    assert bool(trained.signs) == (weights == "binary")
+
+
+def test_rounded_weights_take_two_bytes(made) -> None:
+    root, kept = made
+    weights = sum(layer.weights for layer in shipped.load(NAME, "full", root / "reference").plan)
+    notes = 6000
+    assert 2 * weights < kept["full"].stat().st_size < 2 * weights + notes
+
+
+def test_file_of_another_content_is_refused(made, tmp_path: Path) -> None:
+    root, kept = made
+    place = shipped.path(NAME, "binary", tmp_path)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(kept["full"].read_bytes())
+    place.with_suffix(".json").write_text(kept["binary"].with_suffix(".json").read_text())
+    with pytest.raises(ArtifactError, match=r"its SHA-256 is not that of its card; bring the file back"):
+        shipped.load(NAME, "binary", tmp_path)
+    with pytest.raises(
+        ArtifactError, match=r"no shipped network 'other' with full weights; there are: tiny \(binary\)"
+    ):
+        shipped.load("other", "full", tmp_path)
+    place.with_suffix(".json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"is no network's card.*bring it back"):
+        shipped.cards(tmp_path)
+    assert root.exists()
+
+
+def imported(file: Path, weights: config.Weights) -> config.Config:
+    digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
+    return settings(imported={weights: {"path": str(file), "sha256": digest}})
+
+
+def test_experiment_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatch) -> None:
+    """No training; the same weights, under another key."""
+    root, kept = made
+    job = Job(imported(kept["binary"], "binary"), NAME, weights="binary", root=tmp_path)
+    stages.data(job)
+    monkeypatch.setattr("bsnn.training.train.fit", None)
+    stages.train(job)
+    path = job.paths.network(NAME, "binary", 0)
+    assert path.name != Job(settings(), NAME, root=root).paths.network(NAME, "binary", 0).name
+    trained = files.load(path, job.experiment.network)
+    before = shipped.load(NAME, "binary", root / "reference")
+    assert all(torch.equal(w, before.module.state_dict()[name]) for name, w in trained.module.state_dict().items())
+    with pytest.raises(ArtifactError, match="was imported; keep it under the one it is from"):
+        reference.keep_network(job, tmp_path / "reference")
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "message"),
+    [
+        ("full", {}, r"its kind is binary, but experiments\.tiny has full"),
+        ("binary", {"data": {"name": "digits", "image_size": 8, "mean": [0.5] * 3}}, r"its mean is \(0\.\d+.*\(0\.5,"),
+        ("binary", {"network": {"features": [4, 7, "P", 8, "P"], "hidden": [10]}}, r"conv2\.sign"),
+    ],
+)
+def test_network_that_does_not_suit_is_refused(
+    made, tmp_path: Path, weights: config.Weights, changes: dict[str, Any], message: str
+) -> None:
+    _, kept = made
+    given = {weights: {"path": str(kept["binary"]), "sha256": shipped.sha256(kept["binary"])}}
+    job = Job(settings(imported=given, **changes), NAME, weights=weights, root=tmp_path)
+    stages.data(job)
+    with pytest.raises(ArtifactError, match=message):
+        stages.train(job)
+    assert not job.paths.network(NAME, weights, 0).exists()
+
+
+def test_command_lists_them(made) -> None:
+    root, _ = made
+    result = CliRunner().invoke(app, ["networks", "--folder", str(root / "reference")])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert [line.split()[:2] for line in lines] == [[NAME, "binary"], [NAME, "full"]]
+    assert all("of 60 test images" in line for line in lines)
+
+
+# ---- plain PyTorch
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModuleType:
+    """examples/evaluate_shipped.py."""
+    found = importlib.util.spec_from_file_location("plain", REPOSITORY / "examples" / "evaluate_shipped.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("weights", ["full", "binary"])
+def test_plain_pytorch_reads_the_format(made, plain: ModuleType, weights: config.Weights) -> None:
+    root, kept = made
+    trained = shipped.load(NAME, weights, root / "reference")
+    module, mean, std = plain.network(kept[weights])
+    images = torch.randn(5, *trained.input_shape)
+    torch.testing.assert_close(module(images), trained.module(images), rtol=1e-4, atol=1e-5)
+    assert (tuple(mean.tolist()), tuple(std.tolist())) == (
+        pytest.approx(trained.mean),
+        pytest.approx(trained.std),
+    )
+
+
+@pytest.mark.parametrize("card", shipped.cards(), ids=lambda card: f"{card.experiment}-{card.weights}")
+def test_shipped_networks_load_and_suit_their_experiments(card: shipped.Card, plain: ModuleType) -> None:
+    trained = shipped.load(card.experiment, card.weights)
+    file = shipped.path(card.experiment, card.weights)
+    module, *_ = plain.network(file)
+    images = torch.randn(2, *trained.input_shape)
+    torch.testing.assert_close(module(images), trained.module(images), rtol=1e-3, atol=1e-3)
+    loaded = config.load(REPOSITORY / "config.yaml")
+    given = loaded.experiments[f"{card.experiment}-pretrained"].imported.of(card.weights)
+    assert given is not None
+    assert given.sha256 == card.sha256
+    assert (REPOSITORY / given.path).resolve() == file
