@@ -20,6 +20,7 @@ ENGINES: dict[str, str] = {
     "bindsnet": "bsnn.engines.bindsnet_engine:BindsnetEngine",
     "torch": "bsnn.engines.torch_engine:TorchEngine",
     "integer": "bsnn.engines.integer:IntegerEngine",
+    "packed": "bsnn.engines.packed:PackedEngine",
     "triton": "bsnn.engines.triton_engine:TritonEngine",
 }
 """Where each engine lies, as module:class. On CUDA `auto` prefers triton, on a CPU integer, and takes torch else."""

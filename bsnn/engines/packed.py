@@ -1,0 +1,237 @@
+"""Engine `packed`: binary networks on a CPU, with a bit for each spike and each weight.
+
+Each image goes through a block of time steps layer by layer, in one thread; only bits, one a neuron and step, go on to
+the next layer. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of Python, so
+images are spread over threads that sleep while they wait. Where fewer images than threads are left, the threads share
+the rows or channels of each layer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsnn.engines import packed_kernels as kernels
+from bsnn.engines.base import Block, Engine, State
+from bsnn.engines.packed_kernels import BLOCK, Shape, Work
+from bsnn.engines.packed_layers import Stage, channels_first, channels_last, stages
+from bsnn.engines.packed_spikes import code_tables, pairs
+from bsnn.engines.packed_vectors import TABLE
+from bsnn.spiking import SpikingNetwork, input_current
+
+TOGETHER = 2**24  # bytes of state that are worth holding at once
+RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
+MOST_INPUTS = 2**15 - 1  # spikes that may reach a neuron at once: sums have 16 bits
+
+
+class PackedEngine(Engine):
+    """Fastest on a CPU; its sums use the byte shuffles of AVX-512, AVX2, SSSE3 or NEON."""
+
+    name: ClassVar[str] = "packed"
+
+    def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
+        super().__init__(network, device, memory_mib)
+        self._stages = stages(self.network)
+        self._threads = torch.get_num_threads()
+        self._tables, self._pairs = _aligned(code_tables()), pairs()
+
+    @classmethod
+    def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
+        """Takes networks of binary weights after the first layer whose layers all send spikes."""
+        if device.type != "cpu":
+            return "it runs on a CPU only"
+        if not network.exact:
+            return "a layer after the first has real weights, or bursts (engine 'torch' takes it)"
+        return _unfit(network)
+
+    def together(self, images: int) -> int:
+        """As many images as keep the threads busy, and the state small."""
+        return min(images, max(2 * self._threads, TOGETHER // self._state))
+
+    def block(self, images: int) -> int:
+        """Steps whose spikes fit beside the state and the threads' memory; more than `RECYCLED` does not pay."""
+        largest = max(stage.bits for stage in self._stages)
+        work = sum(array.nbytes for array in self._work(1))
+        step = 2 * self._threads * largest
+        step += images * (self.network.layers[-1].neurons + 8 * len(self.network.firing))
+        return max(1, min(RECYCLED // largest, (self.memory - self._state * images - self._threads * work) // step))
+
+    @torch.no_grad()
+    def start(self, images: Tensor) -> State:
+        """Constant current, initial potentials, and for signed layers the spikes sent so far, all channels last."""
+        first = self._stages[0]
+        current = torch.empty(len(images), first.places)
+        for some, out in zip(images.split(4), current.split(4), strict=True):
+            out.copy_(channels_last(input_current(self.network, some), first.channels))
+        firing = self._firing
+        return State(
+            current=current,
+            potential=[cast(Tensor, stage.initial).repeat(len(images), 1) for stage in firing],
+            sent=[torch.zeros(len(images), stage.places if stage.layer.signed else 0) for stage in firing],
+        )
+
+    @torch.no_grad()
+    def advance(self, state: State, steps: int) -> tuple[State, Block]:
+        """Advance by `steps` time steps, one image in each thread."""
+        images = len(cast(Tensor, state.tensors["current"]))
+        run = _Run(self, state, steps)
+        threads = min(self._threads, images) if images % self._threads == 0 else self._threads
+        alone = images - images % threads
+        works = deque(self._work(steps) for _ in range(threads))
+
+        def whole(image: int) -> None:
+            work = works.pop()
+            run.image(image, [work])
+            works.append(work)
+
+        self._each(whole, range(alone))
+        for image in range(alone, images):
+            run.image(image, list(works))
+        state.steps += steps
+        return state, Block(torch.from_numpy(run.spikes), torch.from_numpy(run.counts))
+
+    def _each(self, function: Callable[[Any], None], items: Iterable[Any]) -> None:
+        """Call a function for each item, in all threads."""
+        items = list(items)
+        if self._threads == 1 or len(items) <= 1:
+            for item in items:
+                function(item)
+        else:
+            list(self._pool.map(function, items))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="packed")
+
+    @property
+    def _firing(self) -> list[Stage]:
+        return [stage for stage in self._stages if stage.layer.fires]
+
+    @property
+    def _state(self) -> int:
+        """Bytes of the state of one image."""
+        return 4 * (self._stages[0].places + sum(stage.places * (1 + stage.layer.signed) for stage in self._firing))
+
+    def _work(self, steps: int) -> Work:
+        """Memory of one thread for blocks of so many steps."""
+        shapes = [(stage, stage.planned(steps)) for stage in self._stages[1:] if stage.layer.fires]
+        lists = max((stage.lists(shape) for stage, shape in shapes if stage.weights is not None), default=0)
+        entries = max((stage.lists(shape) * stage.room for stage, shape in shapes if stage.weights is not None), default=0)
+        sums = max((stage.sums(shape) for stage, shape in shapes), default=0)
+        return Work(
+            entries=np.empty(entries + 8, np.uint32),
+            info=np.empty(2 * lists, np.int32),
+            signed=np.empty(lists, np.int32),
+            sums=np.empty(sums * BLOCK, np.int16),
+            totals=np.empty(sums, np.int32),
+        )
+
+
+class _Run:
+    """One block of steps: where results go, and the layers as planned for it."""
+
+    def __init__(self, engine: PackedEngine, state: State, steps: int) -> None:
+        self.engine, self.steps = engine, steps
+        self.shapes = [stage.planned(steps) for stage in engine._stages]
+        self.current = cast(Tensor, state.tensors["current"]).numpy()
+        self.potential, self.sent = (
+            [tensor.numpy() for tensor in cast(list[Tensor], state.tensors[part])] for part in ("potential", "sent")
+        )
+        images, network = len(self.current), engine.network
+        self.spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
+        self.counts = np.empty((steps, len(network.firing), images), np.int64)
+
+    def image(self, image: int, works: list[Work]) -> None:
+        """Take an image through all layers, with one thread for each memory."""
+        engine, steps = self.engine, self.steps
+        size = max(stage.bits * steps + stage.shape.out_bytes for stage in engine._stages)
+        bits, other = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        index = 0
+        for stage, shape in zip(engine._stages, self.shapes, strict=True):
+            end = stage.bits * steps
+            other[end : end + shape.out_bytes] = 0
+            parts = _parts(stage, len(works))
+            if stage.layer.fires:
+                v, sent = self.potential[index][image], self.sent[index][image]
+                counts = [np.zeros(steps, np.int64) for _ in parts]
+                neurons = (v, sent if stage.layer.signed else v)  # `v` is not used there
+                calls = [
+                    (stage, shape, part, self.current[image], bits, other, *neurons, count, work)
+                    for part, count, work in zip(parts, counts, works, strict=False)
+                ]
+                self._call(calls)
+                self.counts[:, index, image] = sum(counts)
+                index += 1
+            else:
+                for top, low, _, _ in parts:
+                    kernels.passed(shape, top, low, bits, other)
+            bits, other = other, bits
+        self.spikes[:, image] = channels_first(bits, engine._stages[-1], steps)
+
+    def _call(self, calls: list[tuple]) -> None:
+        if len(calls) == 1:
+            self._layer(calls[0])
+        else:
+            self.engine._each(self._layer, calls)
+
+    def _layer(self, call: tuple) -> None:
+        stage, shape, (y0, y1, block0, block1), current, bits, out, v, sent, counts, work = call
+        engine = self.engine
+        if stage is engine._stages[0]:
+            kernels.constant(shape, y0, y1, current, v, sent, stage.threshold, out, counts)
+        elif stage.weights is None:
+            largest = stage.layer.pool == "max"
+            end = stage.shape.height * stage.shape.width * self.steps * shape.bytes * shape.planes
+            kernels.pooled(
+                shape, y0, y1, largest, bits[:end], stage.bias, v, sent, stage.threshold, out, counts, work
+            )
+        else:
+            kernels.weighted(
+                shape, y0, y1, block0, block1, bits, stage.weights, engine._tables, engine._pairs,
+                stage.bias, v, sent, stage.threshold, out, counts, work,
+            )  # fmt: skip
+
+
+def _parts(stage: Stage, threads: int) -> list[tuple[int, int, int, int]]:
+    """Rows and blocks of channels that a layer is cut into, one part a thread at most: (rows from, to, blocks from, to)."""
+    rows, blocks = stage.shape.out_height, stage.blocks
+    if stage.weights is not None and blocks > rows:
+        return [(0, rows, low, top) for low, top in _cut(blocks, threads)]
+    return [(low, top, 0, blocks) for low, top in _cut(rows, threads)]
+
+
+def _cut(size: int, parts: int) -> list[tuple[int, int]]:
+    """Even shares of a range, none of them empty."""
+    edges = [size * part // parts for part in range(parts + 1)]
+    return [(low, top) for low, top in pairwise(edges) if low < top]
+
+
+def _unfit(network: SpikingNetwork) -> str | None:
+    """What in a network the kernels have no form for; None when they have."""
+    for index, layer in enumerate(network.layers):
+        if not layer.fires and (index == 0 or layer.pool != "max" or layer.weight is not None):
+            return f"layer '{layer.name}' has no neurons and passes on more than spikes (engine 'torch' takes it)"
+        if index and layer.weight is not None:
+            if not bool((layer.weight.abs() == 1).all()):
+                return f"layer '{layer.name}' has weights other than +-1"
+            inputs = layer.weight[0].numel() * (4 if layer.pool == "average" else 1)
+            if inputs > MOST_INPUTS:
+                return f"{inputs} spikes may reach a neuron of layer '{layer.name}' at once, and sums have 16 bits"
+    return None
+
+
+def _aligned(tables: np.ndarray) -> np.ndarray:
+    """The same bytes at a place that TABLE divides."""
+    room = np.empty(tables.size + TABLE, np.int8)
+    begin = -room.ctypes.data % TABLE
+    found = room[begin : begin + tables.size]
+    found[:] = tables.flatten()
+    return found
