@@ -240,22 +240,35 @@ def input_current(network: SpikingNetwork, images: Tensor) -> Tensor:
     Raises:
         ConversionError: when the images have another shape, or the first layer is no convolution.
     """
-    first = network.layers[0]
-    if first.weight is None or first.op != "conv":
-        raise ConversionError(f"the first layer '{first.name}' must be a convolution")
-    if tuple(images.shape[1:]) != network.input_shape:
-        raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")
-    weight = torch.round(first.weight.to(images.device).double() * WEIGHT_GRID) / WEIGHT_GRID
+    first, weight = network.layers[0], first_weight(network, images)
     current = torch.empty(len(images), *first.shape, device=images.device)
     for some, out in zip(images.split(_CURRENT_IMAGES), current.split(_CURRENT_IMAGES), strict=True):
         out.copy_(_first_sum(weight, some, first.pool))
     return current if first.bias is None else current + per_output(first.bias.to(images.device), first.shape)
 
 
+def first_weight(network: SpikingNetwork, images: Tensor) -> Tensor:
+    """Weights of the first layer on their grid, float64 on the images' device.
+
+    Raises:
+        ConversionError: when the images have another shape, or the first layer is no convolution.
+    """
+    first = network.layers[0]
+    if first.weight is None or first.op != "conv":
+        raise ConversionError(f"the first layer '{first.name}' must be a convolution")
+    if tuple(images.shape[1:]) != network.input_shape:
+        raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")
+    return torch.round(first.weight.to(images.device).double() * WEIGHT_GRID) / WEIGHT_GRID
+
+
+def on_grid(images: Tensor) -> Tensor:
+    """Images on their grid, float64."""
+    return torch.round(images.double() * IMAGE_GRID) / IMAGE_GRID
+
+
 def _first_sum(weight: Tensor, images: Tensor, pool: Literal["average", "max"] | None) -> Tensor:
     """Exact float64 current of images on their grid."""
-    grid = torch.round(images.double() * IMAGE_GRID) / IMAGE_GRID
-    columns = F.unfold(grid, kernel_size=3, padding=1)
+    columns = F.unfold(on_grid(images), kernel_size=3, padding=1)
     return pool_currents((weight.flatten(1) @ columns).unflatten(-1, images.shape[-2:]), pool)
 
 

@@ -17,15 +17,16 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.packed_kernels import BLOCK, Shape, Work
-from bsnn.engines.packed_layers import Stage, channels_first, channels_last, stages
+from bsnn.engines.packed_layers import Stage, channels_first, stages
 from bsnn.engines.packed_spikes import code_tables, pairs
 from bsnn.engines.packed_vectors import TABLE
-from bsnn.spiking import SpikingNetwork, input_current
+from bsnn.spiking import SpikingNetwork, first_weight, on_grid
 
 TOGETHER = 2**24  # bytes of state that are worth holding at once
 RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
@@ -67,14 +68,22 @@ class PackedEngine(Engine):
     @torch.no_grad()
     def start(self, images: Tensor) -> State:
         """Constant current, initial potentials, and for signed layers the spikes sent so far, all channels last."""
-        first = self._stages[0]
-        current = torch.empty(len(images), first.places)
-        for some, out in zip(images.split(4), current.split(4), strict=True):
-            out.copy_(channels_last(input_current(self.network, some), first.channels))
-        firing = self._firing
+        first, firing = self._stages[0], [stage for stage in self._stages if stage.layer.fires]
+        weight = F.pad(
+            first_weight(self.network, images).permute(1, 2, 3, 0), (0, first.channels - first.layer.shape[0])
+        )
+        weights, grid = weight.contiguous().numpy(), on_grid(images).contiguous().numpy()
+        current = np.empty((len(images), first.places), np.float32)
+        bias = cast(np.ndarray, first.bias).reshape(-1, first.channels)
+        pool = (None, "average", "max").index(first.layer.pool)
+
+        def fill(image: int) -> None:
+            kernels.first_current(grid[image], weights, bias, pool, current[image].reshape(-1, first.channels))
+
+        self._each(fill, range(len(images)))
         return State(
-            current=current,
-            potential=[cast(Tensor, stage.initial).repeat(len(images), 1) for stage in firing],
+            current=torch.from_numpy(current),
+            potential=[torch.from_numpy(np.tile(cast(Tensor, stage.initial), (len(images), 1))) for stage in firing],
             sent=[torch.zeros(len(images), stage.places if stage.layer.signed else 0) for stage in firing],
         )
 
@@ -112,13 +121,9 @@ class PackedEngine(Engine):
         return ThreadPoolExecutor(self._threads, thread_name_prefix="packed")
 
     @property
-    def _firing(self) -> list[Stage]:
-        return [stage for stage in self._stages if stage.layer.fires]
-
-    @property
     def _state(self) -> int:
         """Bytes of the state of one image."""
-        return 4 * (self._stages[0].places + sum(stage.places * (1 + stage.layer.signed) for stage in self._firing))
+        return 4 * (self._stages[0].places + sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires))
 
     def _work(self, steps: int) -> Work:
         """Memory of one thread for blocks of so many steps."""

@@ -270,3 +270,40 @@ def constant(shape, y0, y1, current, v, sent, threshold, out, counts):  # type: 
                 scan_constant_signed(
                     current, v, sent, at, threshold, channel, shape.steps, out, to, shape.out_bytes, plane, counts
                 )  # fmt: skip
+
+
+@compiled
+def first_current(images, weight, bias, pool, current):  # type: ignore[no-untyped-def]
+    """Current of the first layer for one image: float64 sums, exact in any order, rounded once.
+
+    Args:
+        images: float64 [channels, height, width], on its grid.
+        weight: float64 [channels, 3, 3, stored channels of the output], on its grid.
+        bias: float32 [1 or positions, stored channels], added after rounding.
+        pool: 0: none; 1: the sum of 2x2 places; 2: their maximum.
+        current: float32 [positions, stored channels].
+    """
+    inputs, height, width = images.shape
+    channels = weight.shape[3]
+    size = 2 if pool else 1
+    total, best = np.empty(channels), np.empty(channels)
+    for y in range(height // size):
+        for x in range(width // size):
+            for window in range(size * size):
+                if window == 0 or pool == 2:
+                    total[:] = 0
+                for tap in range(9):
+                    row, column = size * y + window // 2 + tap // 3 - 1, size * x + window % 2 + tap % 3 - 1
+                    if 0 <= row < height and 0 <= column < width:
+                        for source in range(inputs):
+                            value = images[source, row, column]
+                            taps = weight[source, tap // 3, tap % 3]
+                            for channel in range(channels):
+                                total[channel] += value * taps[channel]
+                if pool == 2:
+                    best[:] = total if window == 0 else np.maximum(best, total)
+            place = y * (width // size) + x
+            found = best if pool == 2 else total
+            given = bias[place % len(bias)]
+            for channel in range(channels):
+                current[place, channel] = np.float32(found[channel]) + given[channel]

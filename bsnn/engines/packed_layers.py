@@ -143,7 +143,7 @@ def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
     largest = torch.finfo(torch.float32).max
     threshold = F.pad(cast(Tensor, layer.threshold), (0, channels - layer.shape[0]), value=largest)
     bias = torch.zeros(channels)
-    if layer.bias is not None and before.out_bytes:
+    if layer.bias is not None:
         by_place = layer.bias.shape == layer.shape and len(layer.shape) > 1
         given = layer.bias if by_place else layer.bias.reshape(-1, 1, 1)
         bias = channels_last(given[None], channels)[0]
