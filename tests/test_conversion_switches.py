@@ -114,7 +114,7 @@ def test_corrections_follow_what_lies_before() -> None:
     found = corrections.corrected(plain, theta, means, batch, steps, "potential")
     for index, layer in enumerate(plain.layers):
         partly = replace(plain, layers=(*found.layers[:index], *plain.layers[index:]))
-        engine = engines.create("integer", partly)
+        engine = engines.create("packed", partly)
         counts = blocks(engine, batch, [steps]).counts[:, index].sum(0).double().mean()
         wanted = steps * means[layer.name].sum() / theta[layer.name]
         threshold = layer.threshold.reshape(-1, *[1] * (len(layer.shape) - 1))
@@ -145,7 +145,7 @@ def test_every_engine_sends_the_same_spikes(name: str, seed: int) -> None:
     assert network.exact
     expected = reference(network, batch, steps)
     assert expected.counts.sum() > 0
-    for engine in ("torch", "integer", "bindsnet"):
+    for engine in ("torch", "packed", "bindsnet"):
         assert_equal(blocks(engines.create(engine, network), batch, [3, 5]), expected)
 
 
@@ -233,7 +233,7 @@ def test_bursts_are_refused_for_binary_networks_and_signed_spikes() -> None:
 def test_only_one_engine_takes_bursts() -> None:
     network = switches.with_bursts(spiking(1, binary=False), 5)
     assert engines.choose(network, "cpu")[0] == "torch"
-    for name in ("bindsnet", "integer"):
+    for name in ("bindsnet", "packed"):
         with pytest.raises(EngineError, match=r"bursts|real weights"):
             engines.create(name, network)
 

@@ -315,7 +315,7 @@ def test_blocks_follow_the_memory(name: str) -> None:
 
 
 def test_unknown_engine_is_named_with_the_known_ones() -> None:
-    with pytest.raises(EngineError, match=r"'brian'; engines: bindsnet, torch, integer, triton"):
+    with pytest.raises(EngineError, match=r"'brian'; engines: bindsnet, torch, packed, triton"):
         engines.create("brian", checks.member("average-before", 0))
 
 
@@ -335,15 +335,15 @@ def test_refusal_is_an_error_that_says_why() -> None:
 def test_auto_takes_the_fast_engine_unless_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     binary, full = checks.member("average-before", 0), networks.spiking(0, binary=False)
     here = "bsnn.engines.torch_engine:TorchEngine"
-    monkeypatch.setitem(engines.ENGINES, "integer", here)
+    monkeypatch.setitem(engines.ENGINES, "packed", here)
     monkeypatch.setitem(engines.ENGINES, "triton", here)
-    assert engines.choose(binary, "cpu")[0] == "integer"
+    assert engines.choose(binary, "cpu")[0] == "packed"
     assert engines.choose(binary, "cuda")[0] == "triton"
     name, reason = engines.choose(full, "cpu")
     assert name == "torch"
     assert "real weights" in reason
     assert engines.choose(binary, "meta")[0] == "torch"
-    monkeypatch.setitem(engines.ENGINES, "integer", f"{__name__}:_Refusing")
+    monkeypatch.setitem(engines.ENGINES, "packed", f"{__name__}:_Refusing")
     name, reason = engines.choose(binary, "cpu")
     assert name == "torch"
     assert "wrong colour" in reason

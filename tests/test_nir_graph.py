@@ -39,7 +39,7 @@ def test_the_same_spikes(name: str, change, tmp_path: Path) -> None:
     assert torch.equal(found.readout, network.readout)
     expected = run(engines.create("torch", network), batch, [9])
     assert_equal(run(engines.create("torch", found), batch, [4, 5]), expected)
-    assert_equal(run(engines.create("integer", found), batch, [9]), expected)
+    assert_equal(run(engines.create("packed", found), batch, [9]), expected)
 
 
 def test_potentials_of_single_neurons(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_estimate_is_exact_for_spikes_spread_evenly() -> None:
 def test_images_that_left_early_cost_nothing() -> None:
     network = spiking(1)
     batch = images(2, 6)
-    found = run(create("integer", network), [batch], 12, early_exit=1e-3, exit_every=2)
+    found = run(create("packed", network), [batch], 12, early_exit=1e-3, exit_every=2)
     table = accounting.table(network, found.counts, found.images, first="every-step")
     share = found.images.double() / 6
     assert share[-1] < 1

@@ -80,7 +80,7 @@ def test_engines_agree_on_the_binary_network(networks: dict[Weights, Trained], d
     expected = run(engines.create("bindsnet", network), images, [64])
     assert int(expected.counts.sum((0, 2)).min()) > 0
     assert_equal(run(engines.create("torch", network), images, [50, 14]), expected)
-    assert_equal(run(engines.create("integer", network), images, [7, 57]), expected)
+    assert_equal(run(engines.create("packed", network), images, [7, 57]), expected)
 
 
 def test_engines_agree_on_the_full_network_within_the_tolerance(

@@ -16,7 +16,7 @@ def test_engines_are_equal(seed: int, count: int, blocks: list[int]) -> None:
     batch = images(seed + 100, count, 32)
     expected = run(create("bindsnet", network), batch, [32])
     assert bool((expected.counts.sum((0, 2)) > 0).all())
-    for name in ("torch", "integer"):
+    for name in ("torch", "packed"):
         assert_equal(run(create(name, network), batch, blocks), expected)
 
 
@@ -24,7 +24,7 @@ def test_engines_are_equal(seed: int, count: int, blocks: list[int]) -> None:
 def test_batch_of_64_equals_its_parts() -> None:
     network = spiking(7, features=VGG15, hidden=[4096], size=32, classes=100)
     batch = images(107, 64, 32)
-    whole = run(create("integer", network), batch, [16])
+    whole = run(create("packed", network), batch, [16])
     parts = [run(create("torch", network), part, [5, 11]) for part in batch.split([63, 1])]
     assert torch.equal(whole.counts, torch.cat([part.counts for part in parts], 2))
     assert torch.equal(whole.spikes, torch.cat([part.spikes for part in parts], 1))

@@ -97,7 +97,7 @@ class Config(Section):
                     f"compute.devices: {self.compute.processes} devices (of all compute.nodes) cannot share a batch of "
                     f"{batch} evenly (experiments.{name}.{stage}.batch_size)"
                 )
-        if self.compute.engine in ("integer", "triton") and "full" in self.weights:
+        if self.compute.engine in ("packed", "triton") and "full" in self.weights:
             raise ValueError(
                 f"compute.engine: '{self.compute.engine}' takes binary networks only; "
                 "set weights to binary, or the engine to auto, which takes it wherever it can"

@@ -18,7 +18,7 @@ from pydantic import (
 from bsnn.errors import ConfigError
 
 Weights = Literal["full", "binary"]
-Engine = Literal["auto", "bindsnet", "torch", "integer", "triton"]
+Engine = Literal["auto", "bindsnet", "torch", "packed", "triton"]
 Population = Literal["all", "positive"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 ENGINES: dict[str, str] = {
     "bindsnet": "bsnn.engines.bindsnet_engine:BindsnetEngine",
     "torch": "bsnn.engines.torch_engine:TorchEngine",
-    "integer": "bsnn.engines.integer:IntegerEngine",
     "packed": "bsnn.engines.packed:PackedEngine",
     "triton": "bsnn.engines.triton_engine:TritonEngine",
 }
-"""Where each engine lies, as module:class. On CUDA `auto` prefers triton, on a CPU integer, and takes torch else."""
+"""Where each engine lies, as module:class. On CUDA `auto` prefers triton, on a CPU packed; otherwise it takes torch."""
 
-_FAST = {"cuda": "triton", "cpu": "integer"}
+_FAST = {"cuda": "triton", "cpu": "packed"}
 
 
 def engine_class(name: str) -> type[Engine]:

@@ -76,6 +76,10 @@ class Engine(ABC):
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps. The given state must not be used again: its tensors may be reused."""
 
+    def together(self, images: int) -> int:
+        """How many images of a batch of so many are best simulated at once; the rest follows."""
+        return images
+
     def keep(self, state: State, index: Tensor) -> State:
         """Let all images but `index` (int64, increasing) leave."""
         return state.keep(index)

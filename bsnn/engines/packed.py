@@ -11,20 +11,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba.core.errors import NumbaError
 from torch import Tensor
 
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import Block, Engine, State
-from bsnn.engines.packed_kernels import BLOCK, Shape, Work
-from bsnn.engines.packed_layers import Stage, channels_first, stages
+from bsnn.engines.packed_kernels import BLOCK, Work
+from bsnn.engines.packed_layers import stages
+from bsnn.engines.packed_run import Run
 from bsnn.engines.packed_spikes import code_tables, pairs
+from bsnn.engines.packed_trial import STEPS, trial
 from bsnn.engines.packed_vectors import TABLE
 from bsnn.spiking import SpikingNetwork, first_weight, on_grid
 
@@ -51,7 +53,7 @@ class PackedEngine(Engine):
             return "it runs on a CPU only"
         if not network.exact:
             return "a layer after the first has real weights, or bursts (engine 'torch' takes it)"
-        return _unfit(network)
+        return _unfit(network) or missing()
 
     def together(self, images: int) -> int:
         """As many images as keep the threads busy, and the state small."""
@@ -89,23 +91,25 @@ class PackedEngine(Engine):
 
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
-        """Advance by `steps` time steps, one image in each thread."""
+        """Advance by `steps` time steps, one image in each thread; those left over go through all threads together."""
+        network, stages = self.network, self._stages
         images = len(cast(Tensor, state.tensors["current"]))
-        run = _Run(self, state, steps)
-        threads = min(self._threads, images) if images % self._threads == 0 else self._threads
-        alone = images - images % threads
-        works = deque(self._work(steps) for _ in range(threads))
+        spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
+        counts = np.empty((steps, len(network.firing), images), np.int64)
+        run = Run(stages, state, steps, self._tables, self._pairs, spikes, counts)
+        works = deque(self._work(steps) for _ in range(self._threads))
 
         def whole(image: int) -> None:
             work = works.pop()
-            run.image(image, [work])
+            run.image(image, [work], self._each)
             works.append(work)
 
-        self._each(whole, range(alone))
-        for image in range(alone, images):
-            run.image(image, list(works))
+        left = images % self._threads
+        self._each(whole, range(images - left))
+        for image in range(images - left, images):
+            run.image(image, list(works), self._each)
         state.steps += steps
-        return state, Block(torch.from_numpy(run.spikes), torch.from_numpy(run.counts))
+        return state, Block(torch.from_numpy(spikes), torch.from_numpy(counts))
 
     def _each(self, function: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Call a function for each item, in all threads."""
@@ -123,13 +127,18 @@ class PackedEngine(Engine):
     @property
     def _state(self) -> int:
         """Bytes of the state of one image."""
-        return 4 * (self._stages[0].places + sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires))
+        return 4 * (
+            self._stages[0].places
+            + sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires)
+        )
 
     def _work(self, steps: int) -> Work:
         """Memory of one thread for blocks of so many steps."""
         shapes = [(stage, stage.planned(steps)) for stage in self._stages[1:] if stage.layer.fires]
         lists = max((stage.lists(shape) for stage, shape in shapes if stage.weights is not None), default=0)
-        entries = max((stage.lists(shape) * stage.room for stage, shape in shapes if stage.weights is not None), default=0)
+        entries = max(
+            (stage.lists(shape) * stage.room for stage, shape in shapes if stage.weights is not None), default=0
+        )
         sums = max((stage.sums(shape) for stage, shape in shapes), default=0)
         return Work(
             entries=np.empty(entries + 8, np.uint32),
@@ -140,83 +149,27 @@ class PackedEngine(Engine):
         )
 
 
-class _Run:
-    """One block of steps: where results go, and the layers as planned for it."""
+class _Trial(PackedEngine):
+    """Runs what it is given, without a trial before it."""
 
-    def __init__(self, engine: PackedEngine, state: State, steps: int) -> None:
-        self.engine, self.steps = engine, steps
-        self.shapes = [stage.planned(steps) for stage in engine._stages]
-        self.current = cast(Tensor, state.tensors["current"]).numpy()
-        self.potential, self.sent = (
-            [tensor.numpy() for tensor in cast(list[Tensor], state.tensors[part])] for part in ("potential", "sent")
-        )
-        images, network = len(self.current), engine.network
-        self.spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
-        self.counts = np.empty((steps, len(network.firing), images), np.int64)
-
-    def image(self, image: int, works: list[Work]) -> None:
-        """Take an image through all layers, with one thread for each memory."""
-        engine, steps = self.engine, self.steps
-        size = max(stage.bits * steps + stage.shape.out_bytes for stage in engine._stages)
-        bits, other = np.empty(size, np.uint8), np.empty(size, np.uint8)
-        index = 0
-        for stage, shape in zip(engine._stages, self.shapes, strict=True):
-            end = stage.bits * steps
-            other[end : end + shape.out_bytes] = 0
-            parts = _parts(stage, len(works))
-            if stage.layer.fires:
-                v, sent = self.potential[index][image], self.sent[index][image]
-                counts = [np.zeros(steps, np.int64) for _ in parts]
-                neurons = (v, sent if stage.layer.signed else v)  # `v` is not used there
-                calls = [
-                    (stage, shape, part, self.current[image], bits, other, *neurons, count, work)
-                    for part, count, work in zip(parts, counts, works, strict=False)
-                ]
-                self._call(calls)
-                self.counts[:, index, image] = sum(counts)
-                index += 1
-            else:
-                for top, low, _, _ in parts:
-                    kernels.passed(shape, top, low, bits, other)
-            bits, other = other, bits
-        self.spikes[:, image] = channels_first(bits, engine._stages[-1], steps)
-
-    def _call(self, calls: list[tuple]) -> None:
-        if len(calls) == 1:
-            self._layer(calls[0])
-        else:
-            self.engine._each(self._layer, calls)
-
-    def _layer(self, call: tuple) -> None:
-        stage, shape, (y0, y1, block0, block1), current, bits, out, v, sent, counts, work = call
-        engine = self.engine
-        if stage is engine._stages[0]:
-            kernels.constant(shape, y0, y1, current, v, sent, stage.threshold, out, counts)
-        elif stage.weights is None:
-            largest = stage.layer.pool == "max"
-            end = stage.shape.height * stage.shape.width * self.steps * shape.bytes * shape.planes
-            kernels.pooled(
-                shape, y0, y1, largest, bits[:end], stage.bias, v, sent, stage.threshold, out, counts, work
-            )
-        else:
-            kernels.weighted(
-                shape, y0, y1, block0, block1, bits, stage.weights, engine._tables, engine._pairs,
-                stage.bias, v, sent, stage.threshold, out, counts, work,
-            )  # fmt: skip
+    @classmethod
+    def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
+        """Takes all."""
+        return None
 
 
-def _parts(stage: Stage, threads: int) -> list[tuple[int, int, int, int]]:
-    """Rows and blocks of channels that a layer is cut into, one part a thread at most: (rows from, to, blocks from, to)."""
-    rows, blocks = stage.shape.out_height, stage.blocks
-    if stage.weights is not None and blocks > rows:
-        return [(0, rows, low, top) for low, top in _cut(blocks, threads)]
-    return [(low, top, 0, blocks) for low, top in _cut(rows, threads)]
-
-
-def _cut(size: int, parts: int) -> list[tuple[int, int]]:
-    """Even shares of a range, none of them empty."""
-    edges = [size * part // parts for part in range(parts + 1)]
-    return [(low, top) for low, top in pairwise(edges) if low < top]
+@lru_cache(maxsize=1)
+def missing() -> str | None:
+    """What keeps the compiled code from running here; None when a small network sent the right spikes."""
+    network, images, expected = trial()
+    try:
+        engine = _Trial(network)
+        found = engine.advance(engine.start(images), STEPS)[1]
+    except (OSError, RuntimeError, NumbaError) as error:
+        return f"its code cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]})"
+    if torch.equal(found.spikes, expected.spikes) and torch.equal(found.counts, expected.counts):
+        return None
+    return "its compiled code gives wrong spikes on this CPU"
 
 
 def _unfit(network: SpikingNetwork) -> str | None:

@@ -102,7 +102,9 @@ def _lists(shape, row0, row1, columns, step0, steps, bits, pairs, work):  # type
 @inlined
 def _add(lanes, work, row, weights, offset, tables, room, lists, groups, count, step):  # type: ignore[no-untyped-def]
     if lanes == 128:
-        add_lists_128(work.sums, row, weights, offset, tables, work.entries, room, work.info, lists, groups, count, step)
+        add_lists_128(
+            work.sums, row, weights, offset, tables, work.entries, room, work.info, lists, groups, count, step
+        )
     elif lanes == 64:
         add_lists_64(work.sums, row, weights, offset, tables, work.entries, room, work.info, lists, groups, count, step)
     else:
@@ -140,7 +142,9 @@ def _sums(shape, y0, y1, row0, list_rows, columns, steps, lanes, weights, offset
                         for number in range(count):
                             total += work.signed[lists[number] + step]
                         work.totals[place * steps + step] += total
-                        _add(lanes, work, place * steps + step, weights, start, tables, room, lists, groups, count, step)
+                        _add(
+                            lanes, work, place * steps + step, weights, start, tables, room, lists, groups, count, step
+                        )
                     place += 1
 
 

@@ -122,16 +122,20 @@ def channels_first(bits: np.ndarray, stage: Stage, steps: int) -> np.ndarray:
     return signed.transpose(1, 2, 0).reshape(steps, -1)
 
 
+_NOTHING = Shape._make([0] * len(Shape._fields))._replace(out_planes=1)  # what lies before the first layer
+
+
 def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
     height, width = (*layer.shape[1:], 1, 1)[:2]
     out_bytes = stored(layer.shape[0]) // 8
     if before is None:
-        before = Shape(*[0] * 4, *[0] * 3, 1, *[0] * 11)  # type: ignore[arg-type]
+        before = _NOTHING
     planes = (2 if layer.signed else 1) if layer.fires else before.out_planes
     shape = Shape(
         height=before.out_height, width=before.out_width, bytes=before.out_bytes, planes=before.out_planes,
         out_height=height, out_width=width, out_bytes=out_bytes, out_planes=planes,
-        rows=0, columns=0, pad=0, stride=2, boxes=False, windows=1, bias_stride=0, steps=1, chunk=1, band=height, taps=1,
+        rows=0, columns=0, pad=0, stride=2, boxes=False, windows=1, bias_stride=0,
+        steps=1, chunk=1, band=height, taps=1,
     )  # fmt: skip
     weights = None
     if before.out_bytes and layer.weight is not None:
@@ -170,8 +174,8 @@ def _weighted(layer: SpikingLayer, shape: Shape) -> tuple[Shape, np.ndarray]:
 
 
 def _nibbles(weight: Tensor, inputs: int, outputs: int) -> np.ndarray:
-    """Weights of +-1 [out, in, rows, columns] as nibbles, uint8 [block, tap, group, lane]; stored channels are given."""
-    blocks = []
+    """Weights of +-1 [out, in, rows, columns] as nibbles, uint8 [block, tap, group, lane], silent channels added."""
+    blocks: list[Tensor] = []
     for some in weight.split(BLOCK):
         lanes = min(BLOCK, outputs - BLOCK * len(blocks))
         ones = F.pad((some > 0).byte(), (0, 0, 0, 0, 0, inputs - some.shape[1], 0, lanes - len(some)))

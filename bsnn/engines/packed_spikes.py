@@ -240,7 +240,9 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
             def current(row: ir.Value) -> ir.Value:
                 place = _at(builder, sums, builder.add(first, builder.mul(row, lanes)), _I16, NEURONS)
                 wide = builder.shl(builder.sext(builder.load(place, align=2), _vector(_I32, NEURONS)), shift)
-                return builder.sub(wide, _splat(builder, builder.load(builder.gep(totals, [builder.add(total, row)])), NEURONS))
+                return builder.sub(
+                    wide, _splat(builder, builder.load(builder.gep(totals, [builder.add(total, row)])), NEURONS)
+                )
 
             with cgutils.for_range(builder, steps) as loop:
                 largest = cgutils.alloca_once_value(builder, current(loop.index))

@@ -88,7 +88,9 @@ def _shuffled(builder: ir.IRBuilder, table: ir.Value, index: ir.Value, size: int
     if name is None:  # a CPU without a byte shuffle: lane by lane
         out = ir.Constant(kind, ir.Undefined)
         for lane in (_constant(number, _I32) for number in range(size)):
-            out = builder.insert_element(out, builder.extract_element(table, builder.extract_element(index, lane)), lane)
+            out = builder.insert_element(
+                out, builder.extract_element(table, builder.extract_element(index, lane)), lane
+            )
         return out
     repeated = ir.Constant(_vector(_I32, size), [lane % TABLE for lane in range(size)])
     wide = builder.shuffle_vector(table, ir.Constant(_vector(_I8, TABLE), ir.Undefined), repeated)

@@ -77,7 +77,7 @@ def _split(engine: Engine, batches: Iterable[Tensor], longest: int) -> Iterator[
     """Batches on the engine's device, small enough for several steps at once."""
     wanted = min(longest, _WORTHWHILE_STEPS)
     for batch in batches:
-        images = len(batch)
+        images = engine.together(len(batch))
         while images > 1 and engine.block(images) < wanted:
             images = (images + 1) // 2
         yield from (part.to(engine.device) for part in batch.split(max(1, images)) if len(part))
