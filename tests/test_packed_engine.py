@@ -17,14 +17,15 @@ from networks_for_tests import VGG15, images, spiking
 from random_networks import random_images, random_network
 from torch import Tensor
 
-from bsnn import engines, simulate
+from bsnn import engines
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines import compiled, packed, packed_layers, packed_trial, packed_vectors
 from bsnn.engines.base import Block
 from bsnn.engines.packed import PackedEngine
 from bsnn.engines.packed_spikes import code_tables, pairs
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError, EngineError
-from bsnn.spiking import SpikingLayer, SpikingNetwork
+from bsnn.simulation.run import run as simulate
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -285,7 +286,7 @@ def test_large_batches_are_simulated_in_groups() -> None:
     batch = images(3, 11)
     engine, other = PackedEngine(network), PackedEngine(network)
     other.together = lambda images: 4  # type: ignore[method-assign]
-    one, two = simulate.run(engine, [batch], 12), simulate.run(other, [batch], 12)
+    one, two = simulate(engine, [batch], 12), simulate(other, [batch], 12)
     assert torch.equal(one.predicted, two.predicted)
     assert torch.equal(one.counts, two.counts)
     assert engine.together(10**6) * engine._state <= max(packed.TOGETHER, 2 * engine._threads * engine._state)

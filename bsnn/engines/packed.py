@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numba.core.errors import NumbaError
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingNetwork, first_weight, on_grid
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.packed_kernels import BLOCK, Work
@@ -28,7 +29,6 @@ from bsnn.engines.packed_run import Run
 from bsnn.engines.packed_spikes import code_tables, pairs
 from bsnn.engines.packed_trial import STEPS, trial
 from bsnn.engines.packed_vectors import TABLE
-from bsnn.spiking import SpikingNetwork, first_weight, on_grid
 
 TOGETHER = 2**24  # bytes of state that are worth holding at once
 RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay

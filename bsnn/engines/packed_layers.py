@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.packed_kernels import BLOCK, SLICE, Shape
-from bsnn.spiking import SpikingLayer, SpikingNetwork, per_output
 
 LISTS = 2**18  # bytes of lists and sums at once for one thread: half of a common second-level cache
 WEIGHTS = 20_000  # bytes of weights at once: they stay in the first-level cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.torch_engine import TorchEngine
-from bsnn.spiking import SpikingLayer, SpikingNetwork
 
 STEPS = 6
 
