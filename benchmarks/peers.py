@@ -19,15 +19,18 @@ Side = Callable[[SpikingNetwork, Tensor, int], Callable[[], Tensor]]
 
 
 def engine(name: str, memory_mib: int) -> Side:
-    """One of the project's engines, in blocks as large as its memory budget allows."""
+    """One of the project's engines, in groups and blocks of its own choice, as bsnn.simulation.run does it."""
 
     def prepare(network: SpikingNetwork, images: Tensor, steps: int) -> Callable[[], Tensor]:
         made = create(name, network, images.device, memory_mib)
 
         def simulate() -> Tensor:
-            state, total, done = made.start(images), torch.zeros((), device=images.device), 0
+            return torch.cat([together(some) for some in images.split(made.together(len(images)))])
+
+        def together(some: Tensor) -> Tensor:
+            state, total, done = made.start(some), torch.zeros((), device=some.device), 0
             while done < steps:
-                size = min(steps - done, made.block(len(images)))
+                size = min(steps - done, made.block(len(some)))
                 state, block = made.advance(state, size)
                 total = total + block.spikes.sum(0, dtype=torch.int32)
                 done += size
@@ -140,5 +143,5 @@ def sides(device: str, memory_mib: int) -> dict[str, Side]:
         "dense ANN x T": dense,
         "torch": engine("torch", memory_mib),
     }
-    fast = "triton" if device == "cuda" else "integer"
+    fast = "triton" if device == "cuda" else "packed"
     return {**found, fast: engine(fast, memory_mib)}

@@ -1,11 +1,12 @@
 """Simulation speed and memory: this project's engines against their peers, on this machine, in one run.
 
-    python benchmarks/simulation.py [--batch 16] [--steps 32] [--size 32] [--repeats 2] [--scaling] [--out FILE]
+    python benchmarks/simulation.py [--batch 16] [--steps 32] [--size 32] [--repeats 2] [--scaling] [--add] [--out FILE]
 
 The network is VGG-15 with random binary weights, thresholds at the 99th percentile of its own activations. Every side
 runs in a process of its own (peak memory is that process's, above what it held before the first run); its time is the
-best of the repeats. The last row is the time that the machine's own int8 matrix product would need for the same
-multiply-accumulates. Writes results/benchmarks/simulation.csv.
+best of the repeats. The last row is the time that the machine would need to count the ones of `spikes AND weights` for
+the same products (benchmarks/popcount.py), or on a GPU for an int8 matrix product of as many: a ceiling for engines
+that leave no product out. Writes results/benchmarks/simulation.csv; with --add, other rows of the file stay.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
+import popcount
 from networks_for_tests import VGG15, images, spiking
 from peers import sides
 
 from bsnn import artifacts, provenance
 
-CEILING = "int8 product alone"
+CEILING = {"cpu": "popcount alone", "cuda": "int8 product alone"}
+SAME = ["cpu", "features", "gpu", "network", "batch", "steps", "engine"]  # what a row is of
+FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "VNNI": "avx512_vnni", "VPOPCNT": "avx512_vpopcntdq", "NEON": "asimd"}
 
 
 def options() -> argparse.Namespace:
@@ -41,6 +45,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="*", help="these sides only")
     parser.add_argument("--scaling", action="store_true", help="also other batches, steps and sizes")
+    parser.add_argument("--add", action="store_true", help="keep what the file has of other settings and machines")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/simulation.csv")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -64,7 +69,7 @@ def network(size: int):
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """One side, in this process."""
-    if args.side == CEILING:
+    if args.side == CEILING[args.device]:
         return {"seconds": ceiling(args), "peak_memory_mib": float("nan"), "checksum": float("nan")}
     batch = images(1, args.batch, args.size).to(args.device)
     simulate = sides(args.device, args.memory_mib)[args.side](network(args.size), batch, args.steps)
@@ -83,8 +88,11 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def ceiling(args: argparse.Namespace) -> float:
-    """Seconds that the device's int8 matrix product would need for the network's multiply-accumulates."""
-    size = 8192 if args.device == "cuda" else 2048
+    """Seconds that the device would need for the network's products and nothing else."""
+    products = args.batch * args.steps * macs(args.size)
+    if args.device == "cpu":
+        return products / popcount.rate(torch.get_num_threads())
+    size = 8192
     a = torch.randint(0, 2, (size, size), dtype=torch.int8, device=args.device)
     b = torch.randint(-1, 2, (size, size), dtype=torch.int8, device=args.device)
     best = float("inf")
@@ -95,7 +103,7 @@ def ceiling(args: argparse.Namespace) -> float:
         synchronise(args.device)
         best = min(best, time.perf_counter() - begin)
     rate = size**3 / best
-    return args.batch * args.steps * macs(args.size) / rate
+    return products / rate
 
 
 def macs(size: int) -> int:
@@ -106,6 +114,23 @@ def macs(size: int) -> int:
         total += layer.weight.numel() * places
         height //= 2 if layer.pool else 1
     return total
+
+
+def features() -> str:
+    """What the CPU has of instructions that matter here."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return ""
+    return ", ".join(name for name, flag in FEATURES.items() if flag in flags)
+
+
+def added(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rows of a file, with these in place of those of the same engine, setting and machine."""
+    if not path.exists():
+        return frame
+    both = pd.concat([pd.read_csv(path), frame])
+    return both[~both[SAME].fillna("").duplicated(keep="last")]
 
 
 def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object]:
@@ -134,6 +159,7 @@ def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
     frame["ratio_to_bindsnet"] = frame["reference"] / frame["seconds"]
     machine = {
         "cpu": provenance.cpu_model(),
+        "features": features(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
         "cores": provenance.cores(),
         "threads": torch.get_num_threads(),
@@ -149,17 +175,17 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     names = [name for name in sides(args.device, args.memory_mib) if not args.only or name in args.only]
-    rows = [run(args, name) for name in [*names, CEILING]]
+    rows = [run(args, name) for name in [*names, CEILING[args.device]]]
     if args.scaling:
-        fast = names[-1]
-        rows += [run(args, fast, batch=batch) for batch in (1, 64, 256)]
-        rows += [run(args, fast, steps=steps) for steps in (8, 128)]
-        rows += [run(args, fast, size=size, batch=4) for size in (64, 224)]
+        settings = [{"batch": 1}, {"batch": 256}, {"steps": 8}, {"steps": 128}, {"size": 224, "batch": 4}]
+        rows += [run(args, name, **setting) for setting in settings for name in names]
     frame = completed(rows, args.device)
-    artifacts.write_text(args.out, frame.to_csv(index=False))
+    artifacts.write_text(args.out, (added(frame, args.out) if args.add else frame).to_csv(index=False))
     shown = ["engine", "network", "batch", "steps", "seconds", "image_steps_per_second", "ratio_to_bindsnet"]
     print(frame[[*shown, "peak_memory_mib"]].round(2).to_markdown(index=False))
-    print(f"\n{args.out}: {provenance.cpu_model()}, {provenance.cores()} cores, torch {torch.__version__}")
+    print(
+        f"\n{args.out}: {provenance.cpu_model()} ({features()}), {provenance.cores()} cores, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":
