@@ -64,25 +64,24 @@ def _latency(name: str, weights: str, folder: Path) -> str:
 
 
 def _simulation(folder: Path) -> str:
-    """Speed of the engines and their peers on one machine."""
-    path = folder / "simulation.csv"
+    """Speed of the engines and their peers, with columns of its own for each machine."""
+    path, setting = folder / "simulation.csv", ["network", "batch", "steps"]
     frame = pd.read_csv(path)
-    first = frame[["network", "batch", "steps"]].eq(frame[["network", "batch", "steps"]].iloc[0]).all(axis=1)
-    one = frame[first]
-    shown = pd.DataFrame(
-        {
-            "": one["engine"],
-            "images x steps / s": one["image_steps_per_second"].map("{:,.0f}".format),
-            "times BindsNET": one["ratio_to_bindsnet"].map("{:.1f}".format),
-            "peak memory (MiB)": one["peak_memory_mib"].map(lambda mib: "" if pd.isna(mib) else f"{mib:,.0f}"),
-        }
-    )
-    row = one.iloc[0]
-    setting = f"{row['network']}, binary weights, {row['batch']} images, {row['steps']} steps"
-    machine = f"{row['cpu']}, {row['cores']} cores, torch {row['torch']}"
-    aligned = ("left", "right", "right", "right")
-    table = shown.to_markdown(index=False, disable_numparse=True, colalign=aligned)
-    return f"{table}\n\n{setting}; {machine}; `make benchmark`: [{path}]({path})."
+    frame = frame[frame[setting].eq(frame[setting].iloc[0]).all(axis=1)]
+    shown, notes = [], []
+    for (features, cpu, cores, version), one in frame.groupby(["features", "cpu", "cores", "torch"], sort=False):
+        by_engine = one.set_index("engine")
+        shown += [
+            by_engine["image_steps_per_second"].map("{:,.0f}".format).rename(f"{features}: images x steps / s"),
+            by_engine["ratio_to_bindsnet"].map("{:.1f}".format).rename("times BindsNET"),
+        ]
+        notes.append(f"{features}: {cpu}, {cores} cores, torch {version}")
+    wide = pd.concat(shown, axis=1).fillna("not measured").rename_axis("").reset_index()
+    aligned = ("left", *["right"] * (len(wide.columns) - 1))
+    table = wide.to_markdown(index=False, disable_numparse=True, colalign=aligned)
+    row = frame.iloc[0]
+    done = f"{row['network']}, binary weights, {row['batch']} images, {row['steps']} steps"
+    return f"{table}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."
 
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
