@@ -5,9 +5,9 @@
 workflow start the stages. Each module imports only from those below it: pyproject.toml has the order.
 """
 
-__version__ = "0.1.0"
-
 import os
+
+__version__ = "0.1.0"
 
 # OpenMP reads it when torch is loaded. Threads that wait for others sleep: spinning ones, its default, slow two jobs on
 # the same cores down four times, and are hardly faster for one alone.
