@@ -150,13 +150,9 @@ def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object
 
 
 def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
-    """Rates, ratios to BindsNET at the same setting, and what describes the machine."""
+    """Rates, and what describes the machine."""
     frame = pd.DataFrame(rows)
     frame["image_steps_per_second"] = frame["batch"] * frame["steps"] / frame["seconds"]
-    same = ["network", "batch", "steps"]
-    reference = frame[frame["engine"] == "bindsnet"].set_index(same)["seconds"]
-    frame = frame.join(reference.rename("reference"), on=same)
-    frame["ratio_to_bindsnet"] = frame["reference"] / frame["seconds"]
     machine = {
         "cpu": provenance.cpu_model(),
         "features": features(),
@@ -166,7 +162,15 @@ def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
         "torch": torch.__version__,
         "revision": provenance.revision(),
     }
-    return frame.drop(columns="reference").assign(**machine)
+    return frame.assign(**machine)
+
+
+def compared(frame: pd.DataFrame) -> pd.DataFrame:
+    """With each row's ratio to BindsNET at the same setting on the same machine."""
+    same = SAME[:-1]
+    keys = frame[same].astype(str).agg("|".join, axis=1)
+    reference = frame[frame["engine"] == "bindsnet"].set_index(keys[frame["engine"] == "bindsnet"])["seconds"]
+    return frame.assign(ratio_to_bindsnet=keys.map(reference) / frame["seconds"])
 
 
 def main() -> None:
@@ -179,8 +183,9 @@ def main() -> None:
     if args.scaling:
         settings = [{"batch": 1}, {"batch": 256}, {"steps": 8}, {"steps": 128}, {"size": 224, "batch": 4}]
         rows += [run(args, name, **setting) for setting in settings for name in names]
-    frame = completed(rows, args.device)
-    artifacts.write_text(args.out, (added(frame, args.out) if args.add else frame).to_csv(index=False))
+    frame = compared(completed(rows, args.device))
+    kept = compared(added(frame, args.out)) if args.add else frame
+    artifacts.write_text(args.out, kept.to_csv(index=False))
     shown = ["engine", "network", "batch", "steps", "seconds", "image_steps_per_second", "ratio_to_bindsnet"]
     print(frame[[*shown, "peak_memory_mib"]].round(2).to_markdown(index=False))
     print(
