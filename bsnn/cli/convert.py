@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 IMAGE_SIZE = {"cifar100": 32, "imagenet": 224}
 HEADER = "seed,simulation time,batch size,inference time,accuracy\n"
+MEMORY_MIB = 512  # of a simulation: the original holds one step of a batch, and more steps at once hardly pay here
 UNUSED = {"epochs": 1, "optimiser": {"lr": 0.1}}  # a recipe is asked for, and never used: the checkpoint is there
 
 
@@ -122,7 +123,13 @@ def _compute(flags: Flags) -> dict[str, Any]:
     workers = (4 * torch.cuda.device_count() if cuda else 0) if flags.n_workers == -1 else flags.n_workers
     threads = torch.get_num_threads()
     accelerator = "cuda" if cuda else "cpu"
-    return {"accelerator": accelerator, "batch_size": flags.batch_size, "workers": workers, "threads": threads}
+    return {
+        "accelerator": accelerator,
+        "batch_size": flags.batch_size,
+        "memory_mib": MEMORY_MIB,
+        "workers": workers,
+        "threads": threads,
+    }
 
 
 def run(flags: Flags) -> float:
