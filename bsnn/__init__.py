@@ -10,5 +10,5 @@ import os
 __version__ = "0.1.0"
 
 # GNU's OpenMP reads it when torch is loaded: how often a thread that waits for others looks again before it sleeps.
-# Its default takes milliseconds, in which two jobs on the same cores keep each other from running; this is about 0.2 ms.
+# Its default takes milliseconds, in which two jobs on the same cores keep each other from running; this takes 0.2 ms.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
