@@ -12,6 +12,7 @@ that leave no product out. Writes results/benchmarks/simulation.csv; with --add,
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import resource
 import subprocess
@@ -54,7 +55,19 @@ def options() -> argparse.Namespace:
 def peak_mib(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget_peak(device: str) -> None:
+    """Begin the peak anew from what is held now (Linux and CUDA; elsewhere it is that of the whole process)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, where it would hide what comes
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def synchronise(device: str) -> None:
@@ -73,6 +86,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         return {"seconds": ceiling(args), "peak_memory_mib": float("nan"), "checksum": float("nan")}
     batch = images(1, args.batch, args.size).to(args.device)
     simulate = sides(args.device, args.memory_mib)[args.side](network(args.size), batch, args.steps)
+    forget_peak(args.device)
     before, seconds = peak_mib(args.device), []
     for _ in range(args.repeats):
         synchronise(args.device)

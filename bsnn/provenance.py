@@ -19,6 +19,7 @@ PACKAGES = (
     "bindsnet",
     "snakemake",
     "numpy",
+    "numba",
     "pandas",
     "pyarrow",
     "lightning-fabric",
