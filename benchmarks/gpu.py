@@ -157,7 +157,8 @@ def plain(network: SpikingNetwork, device: torch.device) -> Callable[[torch.Tens
     """Step by step in float32, as a reader of the paper would write it: one pass of all layers for each step."""
     import torch.nn.functional as F
 
-    from bsnn.conversion.spiking import input_current, per_output, pool_currents
+    from bsnn.conversion.currents import pool_currents
+    from bsnn.conversion.spiking import input_current, per_output
 
     moved = network.to(device)
     weights = [None if layer.weight is None else layer.weight.float() for layer in moved.layers]

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output, pool_currents
+from bsnn.conversion.currents import pool_currents
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
 from bsnn.engines import create
 
 Side = Callable[[SpikingNetwork, Tensor, int], Callable[[], Tensor]]

@@ -6,8 +6,7 @@ integrate-and-fire neurons; last the read-out as a linear map. Weights of +-1 st
 NIR's IF neuron fires above its threshold and resets to a value. What it cannot say stands in the metadata of its node,
 under "bsnn": soft reset (`reset: subtract`), firing at the threshold (`fires: at`), potentials before the first step,
 signed spikes, and a bias of neurons that pool spikes. A simulator that does not read them gives other spikes, which
-`write` says in a warning. Maximum pools have no node in NIR. The first layer's weights are written on the grid that
-their current is computed on.
+`write` says in a warning. Maximum pools have no node in NIR.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts
-from bsnn.conversion.spiking import WEIGHT_GRID, SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
 
 if TYPE_CHECKING:
@@ -48,12 +47,12 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
 
     nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(network.input_shape)})}
     shape: tuple[int, ...] = network.input_shape
-    for index, layer in enumerate(network.layers):
+    for layer in network.layers:
         if layer.pool == "max":
             raise ConversionError(f"layer '{layer.name}' has a maximum pool, for which NIR has no node")
         if layer.burst > 1:
             raise ConversionError(f"layer '{layer.name}' sends bursts, which NIR's neurons do not")
-        nodes |= dict(_nodes(layer, shape, first=index == 0))
+        nodes |= dict(_nodes(layer, shape))
         shape = layer.shape
     if len(shape) > 1:
         nodes[f"{READOUT}.flatten"] = _flatten(shape)
@@ -69,14 +68,12 @@ def _flatten(shape: tuple[int, ...]) -> nir.Flatten:
     return nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1)
 
 
-def _nodes(layer: SpikingLayer, before: tuple[int, ...], *, first: bool) -> Iterator[tuple[str, Any]]:
+def _nodes(layer: SpikingLayer, before: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """Nodes of one layer, in order: [flatten,] [map,] [sum,] neurons."""
     import nir
 
     if layer.weight is not None:
-        weight = layer.weight.cpu()
-        weight = torch.round(weight.double() * WEIGHT_GRID) / WEIGHT_GRID if first else weight.float()
-        bias = _bias(layer).numpy()
+        weight, bias = layer.weight.float().cpu(), _bias(layer).numpy()
         if layer.op == "conv":
             yield layer.name, nir.Conv2d(before[1:], weight.numpy(), 1, 1, 1, 1, bias)
         else:

@@ -115,10 +115,7 @@ def seen(file: str, use: str, seed: int) -> Tensor:
 
 
 def scaled(source: Vgg, percentile: float, seed: int) -> list[nn.Module]:
-    """The original's normalisation: W_l * lambda_(l-1) / lambda_l, over augmented images, dropout on; in float64.
-
-    The one thing taken from this project: image and first weights lie on its grids (spiking.input_current).
-    """
+    """The original's normalisation: W_l * lambda_(l-1) / lambda_l, over augmented images, dropout on; in float64."""
     source.train()
     heard: dict[int, list[Tensor]] = {}
     torch.manual_seed(derived_seed(seed, "calibration", "dropout"))
@@ -130,7 +127,6 @@ def scaled(source: Vgg, percentile: float, seed: int) -> list[nn.Module]:
                 if isinstance(module, nn.ReLU):
                     heard.setdefault(position, []).append(x)
     chain = [copy.deepcopy(module).double() for module in source.chain]
-    chain[0].weight.data = torch.round(chain[0].weight.data * 2**20) / 2**20  # type: ignore[operator]
     weighted: nn.Module | None = None
     before = 1.0
     for position, module in enumerate(chain):
@@ -157,7 +153,7 @@ def synchronous(chain: list[nn.Module], pixels: Tensor, labels: Tensor, steps: i
     correct = []
     for step in range(steps):
         before: list[Tensor | None] = [source if step else torch.zeros_like(source), *sent[:-1]]
-        source = torch.round(pixels.double() * 2**16) / 2**16
+        source = pixels.double()
         for number, node in enumerate(nodes):
             held = before[number]
             if held is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts
-from bsnn.conversion.activations import collect
+from bsnn.conversion.activations import collect, observe
 from bsnn.conversion.percentiles import grid
 from bsnn.errors import BsnnError
 from bsnn.networks.vgg import Trained
@@ -28,7 +28,7 @@ def concatenated(network: Trained, batches: Callable[[], tuple[Tensor, ...]]) ->
     kept: dict[str, list[np.ndarray]] = {}
     with torch.no_grad():
         for batch in batches():
-            network.module(batch, lambda name, x: kept.setdefault(name, []).append(x.flatten().double().numpy()))
+            observe(network, batch, lambda name, x: kept.setdefault(name, []).append(x.flatten().double().numpy()))
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
@@ -55,6 +55,21 @@ def test_every_layer_equals_numpy(binary: bool, pool: str, place: str) -> None:
             assert (rows["maximum"] == members.max()).all()
             np.testing.assert_allclose(rows["mean"], members.mean(), rtol=1e-13)
     assert len(table) == 2 * len(grid()) * len(expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"place": "after"}, {"pool": "max"}, {"keep_full": False}])
+@pytest.mark.parametrize("features", [[8, 8, "P"], [8, "P", 8]])
+def test_activations_are_those_of_the_network(settings: dict[str, object], features: list[object]) -> None:
+    """Up to float32's rounding: only the first layer's sum is made in another way."""
+    network, images = networks.trained(5, features=features, **settings), networks.images(6, 9)  # type: ignore[arg-type]
+    shown: dict[str, Tensor] = {}
+    expected: dict[str, Tensor] = {}
+    with torch.no_grad():
+        observe(network, images, shown.__setitem__)
+        network.module(images, expected.__setitem__)
+    assert list(shown) == list(expected)
+    for name, values in expected.items():
+        torch.testing.assert_close(shown[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_is_off_and_the_mode_is_given_back() -> None:

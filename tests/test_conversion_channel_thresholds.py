@@ -10,6 +10,7 @@ from networks_for_tests import images, thresholds, trained
 
 from bsnn.config import Method
 from bsnn.conversion import channel_thresholds
+from bsnn.conversion.activations import observe
 from bsnn.conversion.spiking import SpikingNetwork, convert
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError
@@ -19,7 +20,7 @@ from bsnn.networks.vgg import Trained
 def observed(source: Trained, batch: torch.Tensor) -> dict[str, np.ndarray]:
     """Activations by layer, float64 [channels, values]."""
     found: dict[str, np.ndarray] = {}
-    source.module(batch, lambda name, x: found.__setitem__(name, x.transpose(0, 1).flatten(1).double().numpy()))
+    observe(source, batch, lambda name, x: found.__setitem__(name, x.transpose(0, 1).flatten(1).double().numpy()))
     return found
 
 

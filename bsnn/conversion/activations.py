@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bsnn.conversion.currents import first_current
 from bsnn.conversion.percentiles import FirstPass, Population, SecondPass, Summary, grid
 from bsnn.errors import BsnnError
-from bsnn.networks.vgg import Trained
+from bsnn.networks.vgg import Observer, Trained
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
@@ -46,16 +47,32 @@ def collect(
     device = next(trained.module.parameters()).device
     names = [name for layer in trained.plan[:-1] for name in layer.observed]
     first = {name: FirstPass(name, device) for name in names}
-    _feed(trained.module, batches(), first, "activations, pass 1 of 2", dropout_seed)
+    _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
     second = {name: SecondPass(first.pop(name), grid()) for name in names}
-    _feed(trained.module, batches(), second, "activations, pass 2 of 2", dropout_seed)
+    _feed(trained, batches(), second, "activations, pass 2 of 2", dropout_seed)
     summaries = {name: counter.summaries() for name, counter in second.items()}
     rows = [_rows(name, population, found) for name in names for population, found in summaries[name].items()]
     return pd.concat(rows, ignore_index=True)
 
 
+def observe(trained: Trained, images: Tensor, observer: Observer) -> None:
+    """Show each observed layer's activations, in the network's mode and on its device.
+
+    Those of the first layer are of the very sum that feeds its neurons when it spikes (bsnn.conversion.currents): a
+    threshold taken from them is met exactly by each neuron that has that activation. (Of a first layer with binary
+    weights, the sum times alpha is rounded once more, and such a neuron may miss it by the last bit.)
+    """
+    first = trained.plan[0]
+    weight, alpha = trained.weight(first.name)
+    before = first.pool if first.place == "before" else None
+    current = first_current(weight.to(images.device), images, before)
+    if alpha is not None:
+        current *= alpha.to(images.device)[:, None, None]
+    trained.module.from_first_current(current / 4 if before == "average" else current, observer)
+
+
 def _feed(
-    module: nn.Module,
+    trained: Trained,
     batches: Iterable[Tensor],
     counters: Mapping[str, FirstPass | SecondPass],
     title: str,
@@ -63,9 +80,9 @@ def _feed(
 ) -> None:
     """Show each layer's activations to its counter."""
     images = 0
-    with mode(module, dropout_seed), torch.no_grad():
+    with mode(trained.module, dropout_seed), torch.no_grad():
         for batch in tqdm(batches, desc=title, unit="batch", disable=None):
-            module(batch, lambda name, values: counters[name].add(values))
+            observe(trained, batch, lambda name, values: counters[name].add(values))
             images += len(batch)
     if not images:
         raise BsnnError(f"{title}: there are no calibration images; give at least one")

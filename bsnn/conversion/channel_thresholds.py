@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.conversion.activations import mode
+from bsnn.conversion.activations import mode, observe
 from bsnn.conversion.percentiles import Population
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
@@ -48,7 +48,7 @@ def thresholds(
     found: dict[str, list[np.ndarray]] = {}
     with mode(trained.module, dropout_seed):
         for batch in batches:
-            trained.module(batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
+            observe(trained, batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
     if not found:
         raise ConversionError("thresholds of channels are measured on calibration images, and there are none")
     return {

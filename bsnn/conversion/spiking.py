@@ -22,17 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from bsnn.conversion.currents import first_current
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
 
-IMAGE_GRID = 2.0**16
-WEIGHT_GRID = 2.0**20
 Theta = float | Tensor  # of a whole layer, or float64 [channels or units]
 Thresholds = Mapping[str, float] | Mapping[str, Theta]
-_CURRENT_IMAGES = 16  # images whose float64 columns are held at once: 0.6 GiB at 224 x 224
 
 
 @dataclass(frozen=True)
@@ -226,9 +223,8 @@ def _pool_of_spikes(
 def input_current(network: SpikingNetwork, images: Tensor) -> Tensor:
     """Current of the first layer, constant over time, the same bits for every engine, device and batch.
 
-    The image is put on a grid of 2^-16 and the first weights on one of 2^-20, so that all float64 sums are exact in
-    any order; the result, after the first layer's pool, is rounded once to float32, and the first layer's bias, if it
-    has one, is added in float32. Few images are done at a time, which changes no bit.
+    An exact sum, pooled, and rounded once to float32 (see bsnn.conversion.currents); the first layer's bias, if it has
+    one, is then added in float32.
 
     Args:
         network: whose first layer is meant.
@@ -238,17 +234,16 @@ def input_current(network: SpikingNetwork, images: Tensor) -> Tensor:
         float32 [N, *shape of the first layer].
 
     Raises:
-        ConversionError: when the images have another shape, or the first layer is no convolution.
+        ConversionError: when the images have another shape or values beyond currents.IMAGE_LIMIT, or the first layer is
+            no convolution.
     """
-    first, weight = network.layers[0], first_weight(network, images)
-    current = torch.empty(len(images), *first.shape, device=images.device)
-    for some, out in zip(images.split(_CURRENT_IMAGES), current.split(_CURRENT_IMAGES), strict=True):
-        out.copy_(_first_sum(weight, some, first.pool))
+    first = network.layers[0]
+    current = first_current(first_weight(network, images), images, first.pool)
     return current if first.bias is None else current + per_output(first.bias.to(images.device), first.shape)
 
 
 def first_weight(network: SpikingNetwork, images: Tensor) -> Tensor:
-    """Weights of the first layer on their grid, float64 on the images' device.
+    """Weights of the first layer, [out, channels, 3, 3], on the images' device.
 
     Raises:
         ConversionError: when the images have another shape, or the first layer is no convolution.
@@ -258,29 +253,4 @@ def first_weight(network: SpikingNetwork, images: Tensor) -> Tensor:
         raise ConversionError(f"the first layer '{first.name}' must be a convolution")
     if tuple(images.shape[1:]) != network.input_shape:
         raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")
-    return torch.round(first.weight.to(images.device).double() * WEIGHT_GRID) / WEIGHT_GRID
-
-
-def on_grid(images: Tensor) -> Tensor:
-    """Images on their grid, float64."""
-    return torch.round(images.double() * IMAGE_GRID) / IMAGE_GRID
-
-
-def _first_sum(weight: Tensor, images: Tensor, pool: Literal["average", "max"] | None) -> Tensor:
-    """Exact float64 current of images on their grid."""
-    columns = F.unfold(on_grid(images), kernel_size=3, padding=1)
-    return pool_currents((weight.flatten(1) @ columns).unflatten(-1, images.shape[-2:]), pool)
-
-
-def pool_currents(current: Tensor, pool: Literal["average", "max"] | None) -> Tensor:
-    """2x2 pool of [..., height, width]: the sum for an average (thresholds carry the factor), or the maximum."""
-    if pool is None:
-        return current
-    if pool == "max":
-        return torch.amax(_windows(current), dim=(-3, -1))
-    return _windows(current).sum(dim=(-3, -1), dtype=current.dtype)
-
-
-def _windows(current: Tensor) -> Tensor:
-    height, width = current.shape[-2:]
-    return current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
+    return first.weight.to(images.device)

@@ -22,7 +22,8 @@ from bindsnet.network.nodes import Input, Nodes
 from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output, pool_currents
+from bsnn.conversion.currents import pool_currents
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32
 
 INPUT = "input"

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from numba.core.errors import NumbaError
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingNetwork, first_weight, on_grid
+from bsnn.conversion.currents import on_grid, weight_parts
+from bsnn.conversion.spiking import SpikingNetwork, first_weight
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.packed_kernels import BLOCK, Work
@@ -71,10 +72,10 @@ class PackedEngine(Engine):
     def start(self, images: Tensor) -> State:
         """Constant current, initial potentials, and for signed layers the spikes sent so far, all channels last."""
         first, firing = self._stages[0], [stage for stage in self._stages if stage.layer.fires]
-        weight = F.pad(
-            first_weight(self.network, images).permute(1, 2, 3, 0), (0, first.channels - first.layer.shape[0])
-        )
-        weights, grid = weight.contiguous().numpy(), on_grid(images).contiguous().numpy()
+        parts = weight_parts(first_weight(self.network, images), first.layer.pool)
+        stored = (0, first.channels - first.layer.shape[0])
+        weights = torch.cat([F.pad(part.permute(1, 2, 3, 0), stored) for part in parts], 3).numpy()
+        grid = on_grid(images).contiguous().numpy()
         current = np.empty((len(images), first.places), np.float32)
         bias = cast(np.ndarray, first.bias).reshape(-1, first.channels)
         pool = (None, "average", "max").index(first.layer.pool)

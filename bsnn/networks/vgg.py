@@ -103,8 +103,13 @@ class VGG(nn.Module):
 
         `observe` is called with the name and the activations of each layer whose neurons will spike.
         """
-        x = images
-        for layer in self.plan[:-1]:
+        return self.from_first_current(self.current(self.plan[0], images), observe)
+
+    def from_first_current(self, current: Tensor, observe: Observer | None = None) -> Tensor:
+        """As `forward`, with what the first layer's ReLU gets computed elsewhere (bsnn.conversion.currents)."""
+        first, *inner = self.plan[:-1]
+        x = self.activate(first, current, observe)
+        for layer in inner:
             x = self.activate(layer, self.current(layer, x), observe)
         logits: Tensor = self.get_submodule(self.plan[-1].name)(x.flatten(1))
         return logits

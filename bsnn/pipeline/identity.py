@@ -22,14 +22,14 @@ VERSION = {
     "data": 1,
     "train": 1,
     "binarize": 1,
-    "activations": 1,
+    "activations": 2,  # 2: those of the first layer are of the sum that it is simulated with
     "thresholds": 1,
-    "simulate": 1,
+    "simulate": 2,  # 2: a finer current of the first layer
     "results": 2,  # 2: rates as shares of activations, layer by layer
-    "method": 1,
+    "method": 2,  # 2: as simulate
     "latency": 2,  # 2: standard error of the drop, agreement, Pareto front
-    "search": 2,  # 2: begins with all methods of the experiment, and tries the shift
-    "exit": 3,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method
+    "search": 3,  # 2: begins with all methods of the experiment, and tries the shift; 3: as simulate
+    "exit": 4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
     "exits": 1,
     "paper": 1,
 }

@@ -1,0 +1,127 @@
+"""The first layer's weighted sum, exact, and pools of currents: one arithmetic for activations and for simulation.
+
+The threshold of the first layer is a percentile of its activations, hence often an activation itself, and images
+repeat patches: many neurons then sit exactly on the threshold. Whether they fire must not depend on rounding, so the
+percentile is taken from the values that the simulation adds up.
+
+Why the sum is exact. Image values are multiples of `IMAGE_STEP` = 2^-26 within +-`IMAGE_LIMIT` = 2^6, so they are
+integers of at most 32 bits. A weight is a sum of parts, each on a grid of its own, which is an integer of at most
+`bits` bits: parts are cut off one after another, until what is left is below 2^-28 of the largest weight. An output
+adds up n = 9 C products of each part (C input channels), 4 n where four of them are averaged, and
+
+    32 + bits + ceil(log2(n)) = 53,
+
+so every product and every sum, in whatever order and with or without fused steps, is a multiple of one power of two and
+has at most 53 bits: float64 holds it exactly. C = 3 leaves 16 bits for a part (14 before an average pool). Sums of the
+parts are then added up element by element, smallest first, which rounds the same way everywhere, far below float32's
+last bit; the result is rounded once to float32. Grids depend on the weights alone, not on the images.
+
+Against float32 values as they are, an image value is moved by at most 2^-27, and a weight by 2^-28 of the largest one.
+This is finer than float32's own sums, each of which rounds by up to 2^-24 of itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsnn.errors import ConversionError
+
+Pool = Literal["average", "max"]
+IMAGE_STEP = 2.0**-26
+IMAGE_LIMIT = 2.0**6
+SIGNIFICANT = 53  # bits of a float64
+_WEIGHT_BITS = 28  # the parts of a weight reach down to 2^-28 of the largest weight
+_TOGETHER = 8  # images whose float64 columns and sums are held at once: 0.7 GiB at 224 x 224
+
+
+def first_current(weight: Tensor, images: Tensor, pool: Pool | None) -> Tensor:
+    """Current of a first 3x3 convolution (stride 1, padding 1), the same bits in any batch, on any device.
+
+    Args:
+        weight: float32 or int8 [out, channels, 3, 3], on the images' device.
+        images: float32 [N, channels, height, width], normalised.
+        pool: of the currents, 2x2; "average" gives their sum, since thresholds carry the factor.
+
+    Returns:
+        float32 [N, out, height, width], or with half the height and width.
+
+    Raises:
+        ConversionError: image values beyond `IMAGE_LIMIT`, or NaN.
+    """
+    parts = weight_parts(weight, pool)
+    stacked = torch.cat([part.flatten(1) for part in parts])
+    height, width = (size // 2 if pool else size for size in images.shape[-2:])
+    current = torch.empty(len(images), len(weight), height, width, device=images.device)
+    for some, out in zip(images.split(_TOGETHER), current.split(_TOGETHER), strict=True):
+        columns = F.unfold(on_grid(some), kernel_size=3, padding=1)
+        sums = (stacked @ columns).unflatten(-1, images.shape[-2:]).unflatten(1, (len(parts), len(weight)))
+        out.copy_(_together(sums, pool))
+    return current
+
+
+def _together(sums: Tensor, pool: Pool | None) -> Tensor:
+    """Exact sums of each part [N, parts, out, height, width], largest part first, as one current; pooled."""
+    if pool == "average":  # four exact sums have an exact sum, as long as their parts are apart
+        sums = pool_currents(sums, pool)
+    *larger, total = sums.unbind(1)
+    for part in reversed(larger):
+        total = total + part
+    return pool_currents(total, pool) if pool == "max" else total
+
+
+def on_grid(images: Tensor) -> Tensor:
+    """Images as multiples of `IMAGE_STEP`, float64.
+
+    Raises:
+        ConversionError: values beyond `IMAGE_LIMIT`, or NaN.
+    """
+    largest = images.abs().amax() if images.numel() else images.new_zeros(())
+    if not bool(largest <= IMAGE_LIMIT):
+        raise ConversionError(
+            f"normalised images reach {float(largest):g}, and the first layer takes values up to {IMAGE_LIMIT:g}; "
+            "check the images, and the mean and std that they are normalised with"
+        )
+    return torch.round(images.double() / IMAGE_STEP) * IMAGE_STEP
+
+
+def weight_parts(weight: Tensor, pool: Pool | None) -> list[Tensor]:
+    """Weights [out, channels, ...] as float64 parts that add up to them, the largest part first.
+
+    Weights of the same size give the same grids, whatever the device.
+
+    Raises:
+        ConversionError: so many input channels that no bit is left for a part.
+    """
+    inputs = math.prod(weight.shape[1:]) * (4 if pool == "average" else 1)
+    bits = SIGNIFICANT - int(math.log2(IMAGE_LIMIT / IMAGE_STEP)) - (inputs - 1).bit_length()
+    if bits < 1:
+        raise ConversionError(f"the first layer adds up {inputs} products, too many for exact sums; 2^20 are possible")
+    rest = weight.double()
+    exponent = math.frexp(float(rest.abs().amax()))[1]  # largest weight < 2^exponent
+    kept = 0
+    parts: list[Tensor] = []
+    while not parts or kept < _WEIGHT_BITS:
+        kept += bits + bool(parts)  # what is left of a part is at most half its step: one more bit
+        step = 2.0 ** (exponent - kept)
+        parts.append(torch.round(rest / step) * step)
+        rest = rest - parts[-1]
+    return parts
+
+
+def pool_currents(current: Tensor, pool: Pool | None) -> Tensor:
+    """2x2 pool of [..., height, width]: the sum for an average (thresholds carry the factor), or the maximum."""
+    if pool is None:
+        return current
+    if pool == "max":
+        return torch.amax(_windows(current), dim=(-3, -1))
+    return _windows(current).sum(dim=(-3, -1), dtype=current.dtype)
+
+
+def _windows(current: Tensor) -> Tensor:
+    height, width = current.shape[-2:]
+    return current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
