@@ -6,16 +6,20 @@ import copy
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from bsnn.config import reading
+from bsnn.config.reading import shortened, shown
 from bsnn.config.run import Config
 from bsnn.config.training import Network
 from bsnn.config.values import Section
 from bsnn.errors import ConfigError
+
+FAULTS = 20  # that are told at once
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,15 +37,18 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
         raise ConfigError(f"experiments.{name}: extends itself through {' -> '.join((*seen, name))}")
     if name not in experiments:
         raise ConfigError(
-            f"experiments.{seen[-1]}.extends: there is no experiment '{name}'; have {sorted(experiments)}"
+            f"experiments.{seen[-1]}.extends: there is no experiment '{shortened(name)}'; "
+            f"have {shortened(str(sorted(experiments)))}"
         )
     definition = experiments[name]
     if not isinstance(definition, Mapping):
-        raise ConfigError(f"experiments.{name}: is {definition!r}, expected a section with data, network, train, ...")
+        raise ConfigError(
+            f"experiments.{name}: is {shown(definition)}, expected a section with data, network, train, ..."
+        )
     own = {key: value for key, value in definition.items() if key != "extends"}
     parent = definition.get("extends")
     if not isinstance(parent, str | None):
-        raise ConfigError(f"experiments.{name}.extends: expected the name of one experiment, found {parent!r}")
+        raise ConfigError(f"experiments.{name}.extends: expected the name of one experiment, found {shown(parent)}")
     return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
 
 
@@ -75,11 +82,16 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 
 def _known(location: tuple[int | str, ...]) -> str:
-    """Keys that are allowed beside an unknown one."""
+    """Keys that are allowed beside an unknown one; names of experiments and methods are no keys, whatever they are."""
     section: type[Section] = Config
+    named = False
     for part in location[:-1]:
-        if part in section.model_fields:
-            section = _sections(section.model_fields[str(part)].annotation)[0]
+        if named or part not in section.model_fields:  # a name, or the index of a list
+            named = False
+            continue
+        annotation = section.model_fields[str(part)].annotation
+        named = get_origin(annotation) is dict
+        section = next(iter(_sections(annotation)), section)
     return ", ".join(section.model_fields)
 
 
@@ -88,21 +100,22 @@ def _message(error: ValidationError, experiments: Mapping[str, Any]) -> str:
     places: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
         found = fault.get("input")
-        shown = "" if isinstance(found, Mapping | BaseModel) else f" (found {found!r})"
+        ending = "" if isinstance(found, Mapping | BaseModel) else f" (found {shown(found)})"
         what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             what = f"unknown key; known here: {_known(fault['loc'])}"
         if isinstance(found, str) and "," in found:
-            shown += "; several are written [a,b]"
+            ending += "; several are written [a,b]"
         place = tuple(str(part) for part in fault["loc"])
         if fault["type"] == "missing" and place[0] == "experiments":
             known = [name for name in experiments if name != place[1]]
             what += "".join(f"; is '{one}' meant?" for one in get_close_matches(place[1], known, n=1))
         experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 1 else ""
         key = ".".join(place[2:] if experiment else place)
-        places.setdefault((key, what + shown), []).append(experiment)
-    lines = [_line(key, what, _told(names, experiments)) for (key, what), names in places.items()]
-    return "\n  ".join(["the configuration is not valid:", *lines])
+        places.setdefault((key, shortened(what) + ending), []).append(experiment)
+    lines = [_line(key, what, _told(names, experiments)) for (key, what), names in islice(places.items(), FAULTS)]
+    more = [f"and {len(places) - FAULTS:,} more"] if len(places) > FAULTS else []
+    return "\n  ".join(["the configuration is not valid:", *lines, *more])
 
 
 def _told(names: list[str], experiments: Mapping[str, Any]) -> list[str]:
@@ -118,8 +131,8 @@ def _told(names: list[str], experiments: Mapping[str, Any]) -> list[str]:
 def _line(key: str, what: str, names: list[str]) -> str:
     """A fault at a key of one or more experiments ("" for none)."""
     first, *others = names
-    where = ".".join(part for part in ("experiments" if first else "", first, key) if part)
-    also = f"; the same in {', '.join(others)}" if others else ""
+    where = shortened(".".join(part for part in ("experiments" if first else "", first, key) if part))
+    also = f"; the same in {shortened(', '.join(others))}" if others else ""
     return f"{where}: {what}{also}" if where else what
 
 
@@ -132,6 +145,11 @@ def validate(raw: Mapping[str, Any]) -> Config:
     experiments = raw.get("experiments")
     if not isinstance(experiments, Mapping):
         raise ConfigError("experiments: missing; expected a section with one entry an experiment")
+    strange = [name for name in experiments if not isinstance(name, str)]
+    if strange:
+        raise ConfigError(
+            f"experiments: the name {strange[0]!r} is no text to YAML; write it in quotes ('{strange[0]}')"
+        )
     resolved = {name: _extended(name, experiments) for name in experiments}
     varied: dict[str, Any] = {}
     for name, definition in resolved.items():
@@ -146,17 +164,9 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:
     """Checked configuration from a YAML file, with `changes` laid over it.
 
     Raises:
-        ConfigError: when the file is missing, is no YAML, or is not valid.
+        ConfigError: when the file is missing, is no YAML (see `reading.read`), or is not valid.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; give one with --config-file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
-    return validate(merge(raw, changes or {}))
+    return validate(merge(reading.read(path), changes or {}))
 
 
 def schema() -> str:
