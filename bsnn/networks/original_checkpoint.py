@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
 logger = logging.getLogger(__name__)
 
-DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, struct.error)
+REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types that weights may have; float8 is none
+ZIP = b"PK\x03\x04"  # a checkpoint's first bytes since torch 1.6; older ones are a plain pickle, without checksums
 
 
 def sha256(path: str | Path) -> str:
@@ -37,10 +41,21 @@ def sha256(path: str | Path) -> str:
         ArtifactError: the file cannot be read.
     """
     try:
+        _require_file(path)
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+        raise _unreadable(path, error) from error
+
+
+def _require_file(path: str | Path) -> None:
+    """Refuse what never ends, such as a pipe or a device."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ArtifactError(f"{path}: cannot be read (no regular file); give the path of a checkpoint")
+
+
+def _unreadable(path: str | Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint")
 
 
 def load(
@@ -93,18 +108,30 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """Weights of a checkpoint as float32, by their names without `module.`, in the file's order.
 
     Raises:
-        ArtifactError: missing, damaged, not weights alone, or with biases, batch norm or the like.
+        ArtifactError: missing, damaged, not weights alone, with biases, batch norm or the like, or with more weights
+            than the file has bytes.
     """
     held = _unpickled(path)
     held = held.get("state_dict", held) if isinstance(held, Mapping) else held
     if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
         raise ArtifactError(f"{path}: holds no weights by name, neither by themselves nor under 'state_dict'")
-    named = {str(name).replace("module.", ""): value for name, value in held.items()}
-    strange = [name for name, value in named.items() if value.dim() not in (2, 4) or not value.is_floating_point()]
+    named: dict[str, Tensor] = {}
+    for name, value in held.items():
+        short = str(name).replace("module.", "")
+        if short in named:
+            raise ArtifactError(f"{path}: holds {short} twice, with and without 'module.'; save one network alone")
+        named[short] = value
+    strange = [f"{name} ({problem})" for name, value in named.items() if (problem := _strange(value))]
     if strange:
         raise ArtifactError(
             f"{path}: holds what the family has not: {', '.join(strange[:5])}; it has convolutions and linear layers "
-            "without bias or batch norm"
+            "of real weights, without bias or batch norm"
+        )
+    if sum(value.numel() * value.element_size() for value in named.values()) > Path(path).stat().st_size:
+        name, largest = max(named.items(), key=lambda item: item[1].numel())
+        raise ArtifactError(
+            f"{path}: tells of more weights than it has bytes for, as {name} {list(largest.shape)}: expanded or shared "
+            "tensors; save copies of them (contiguous().clone())"
         )
     for name, value in named.items():
         if not bool(torch.isfinite(value).all()):
@@ -112,11 +139,24 @@ def read(path: str | Path) -> dict[str, Tensor]:
     return {name: value.detach().float() for name, value in named.items()}
 
 
+def _strange(value: Tensor) -> str | None:
+    """What no layer's weights are; None if they may be some."""
+    if value.is_meta:
+        return "on device meta, without values"
+    if value.layout is not torch.strided or value.is_nested:
+        return f"sparse or nested, {value.layout}"
+    if value.dtype not in REALS:
+        return str(value.dtype)
+    return None if value.dim() in (2, 4) and value.numel() else f"of shape {list(value.shape)}"
+
+
 def _unpickled(path: str | Path) -> object:
     try:
+        _require_file(path)
+        _verify(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+        raise _unreadable(path, error) from error
     except pickle.UnpicklingError as error:
         raise ArtifactError(
             f"{path}: no checkpoint, or it holds more than weights and plain values ({str(error).splitlines()[0]}); "
@@ -124,6 +164,24 @@ def _unpickled(path: str | Path) -> object:
         ) from error
     except DAMAGED as error:
         raise ArtifactError(f"{path}: damaged, or no checkpoint of torch ({type(error).__name__})") from error
+
+
+def _verify(path: str | Path) -> None:
+    """Sizes, before anything is unpacked, and checksums of an archive: torch.load looks at neither."""
+    with Path(path).open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if packed or sum(part.file_size for part in parts) > Path(path).stat().st_size:
+                raise ArtifactError(
+                    f"{path}: its parts are compressed or overlap, which those that torch.save writes never are; load "
+                    "it where you trust it, and save its state_dict again"
+                )
+            wrong = archive.testzip()
+    if wrong is not None:
+        raise ArtifactError(f"{path}: damaged: {wrong} has another checksum than was written; copy the file again")
 
 
 def _named(path: str | Path, held: Mapping[str, Tensor], plan: tuple[LayerPlan, ...]) -> dict[str, Tensor]:
