@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bsnn.config import reading
 from bsnn.config.reading import shortened, shown
@@ -95,10 +96,45 @@ def _known(location: tuple[int | str, ...]) -> str:
     return ", ".join(section.model_fields)
 
 
-def _message(error: ValidationError, experiments: Mapping[str, Any]) -> str:
+def _truths(value: object, annotation: Any, place: tuple[str, ...] = ()) -> Iterator[ErrorDetails]:
+    """Faults: truth values where something else is expected. To pydantic they are the numbers 1 and 0.
+
+    Args:
+        value: plain data.
+        annotation: what it is checked against: a section's field's.
+        place: where it stands.
+    """
+    sections = _sections(annotation)
+    if not sections:
+        if not _mentions(annotation, bool) and any(isinstance(one, bool) for one in _inner(value)):
+            message = "expected no truth value; YAML reads yes, no, on and off as such: give a number or name"
+            yield {"type": "truth", "loc": place, "msg": message, "input": value}
+    elif isinstance(value, Mapping):
+        named = get_origin(annotation) is dict
+        for key, one in value.items():
+            if named:
+                yield from _truths(one, sections[0], (*place, str(key)))
+            elif key in sections[0].model_fields:
+                yield from _truths(one, sections[0].model_fields[key].annotation, (*place, key))
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
+
+
+def _inner(value: object) -> Iterator[object]:
+    """The value, and what stands in it: items of a list, keys and values of a mapping, at any depth."""
+    yield value
+    parts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    if isinstance(parts, list | tuple):
+        for one in parts:
+            yield from _inner(one)
+
+
+def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> str:
     """One line a fault: key, what is wrong or allowed, the value found, and who else has it, by `extends` mostly."""
     places: dict[tuple[str, str], list[str]] = {}
-    for fault in error.errors():
+    for fault in faults:
         found = fault.get("input")
         ending = "" if isinstance(found, Mapping | BaseModel) else f" (found {shown(found)})"
         what = fault["msg"].removeprefix("Value error, ")
@@ -154,10 +190,16 @@ def validate(raw: Mapping[str, Any]) -> Config:
     varied: dict[str, Any] = {}
     for name, definition in resolved.items():
         varied |= _variants(name, definition)
+    whole = {**raw, "experiments": {**resolved, **varied, **resolved}}
+    faults = list(_truths(whole, Config))
     try:
-        return Config.model_validate({**raw, "experiments": {**resolved, **varied, **resolved}})
+        checked = Config.model_validate(whole)
     except ValidationError as error:
-        raise ConfigError(_message(error, experiments)) from None
+        places = {fault["loc"] for fault in faults}
+        faults += [fault for fault in error.errors() if fault["loc"] not in places]
+    if faults:
+        raise ConfigError(_message(faults, experiments))
+    return checked
 
 
 def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:

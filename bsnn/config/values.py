@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,8 +13,6 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 
 from bsnn.errors import ConfigError
@@ -28,7 +25,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 def _as_list(value: object) -> object:
     """One value stands for a list of one, so that `--config percentile=99.9` works."""
-    return list(value) if isinstance(value, list | tuple) else [value]
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if any(isinstance(one, bool) for one in values):
+        raise ValueError(f"expected a value or a list of values, found {value!r}")
+    return values
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -55,37 +55,10 @@ Several = Annotated[list[One], BeforeValidator(_as_list), AfterValidator(_distin
 """One value or a list of different ones."""
 
 
-def _mentions(annotation: Any, *types: type) -> bool:
-    """Whether an annotation is one of some types, or made of one."""
-    parts = get_args(annotation)
-    return any(_mentions(part, *types) for part in parts) or (
-        isinstance(annotation, type) and issubclass(annotation, types)
-    )
-
-
-def _inner(value: object) -> Iterator[object]:
-    """The value, and what stands in it: items of a list, keys and values of a mapping, at any depth."""
-    yield value
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple):
-        for one in value:
-            yield from _inner(one)
-
-
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        """To pydantic a truth value is the number 1 or 0, wherever a number is expected."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if not _mentions(annotation, bool, Section) and any(isinstance(one, bool) for one in _inner(value)):
-            raise ValueError("expected no truth value; YAML reads yes, no, on and off as such: give a number or name")
-        return value
 
 
 def check_percentile(value: float) -> float:
