@@ -105,6 +105,16 @@ def test_normalise_by_hand() -> None:
     assert batch.flatten().tolist() == [0, 51, 255]
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.5,), (0.0,)), ((0.5,), (-0.2,)), ((0.5,), (float("nan"),)), ((float("inf"),), (0.2,)), ((0.5,), (1e-60,))],
+)
+def test_impossible_normalisations_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """As float32 at the latest: all images would become NaN, infinite or turned over, and the accuracy a number."""
+    with pytest.raises(DataError, match=r"by mean \[.*\] and std \[.*\]: .* positive.* make that file again"):
+        Normalise(mean, std)
+
+
 def test_normalise_equals_float64_to_float32_precision() -> None:
     batch = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, -1, -1)
     mean, std = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)

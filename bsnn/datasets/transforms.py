@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsnn import config
+from bsnn.errors import DataError
 
 
 class Normalise:
@@ -15,10 +16,18 @@ class Normalise:
 
     Every operand is a tensor on the device: dividing by a Python number is a multiplication by its reciprocal on
     CUDA, and the last bit would depend on the device.
+
+    Raises:
+        DataError: a mean is not finite, or a deviation no positive number.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         constants = torch.tensor([[255.0] * len(mean), list(mean), list(std)], dtype=torch.float32)
+        if not bool(constants.isfinite().all() and (constants[2] > 0).all()):
+            raise DataError(
+                f"normalisation by mean {list(mean)} and std {list(std)}: means must be finite, deviations positive; they "
+                "come with the network or the data set: make that file again, or set data.mean and data.std"
+            )
         self._constants = {torch.device("cpu"): constants.reshape(3, 1, -1, 1, 1)}
 
     def __call__(self, batch: Tensor) -> Tensor:
