@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -39,9 +40,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(int(what))
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        lengths = {"no number": "many", "endless": None, "drops": None, "huge": str(10**15), "more": str(len(CONTENT))}
+        if (length := lengths.get(what, str(len(CONTENT)))) is not None:
+            self.send_header("Content-Length", length)
         self.end_headers()
-        if what == "whole":
+        if what in ("endless", "drops"):
+            self.go_on(1 if what == "drops" else 2**16)
+        elif what == "more":
+            self.wfile.write(CONTENT + CONTENT)
+        elif what in ("whole", "no number"):
             self.wfile.write(CONTENT)
         elif what == "spoiled":
             self.wfile.write(CONTENT[::-1])
@@ -50,6 +57,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if what == "hang":
             self.wfile.flush()
             self.server.release.wait(60)
+
+    def go_on(self, size: int) -> None:
+        with contextlib.suppress(OSError):  # until the other side has had enough
+            while not self.server.release.wait(0.01 if size == 1 else 0):
+                self.wfile.write(bytes(size))
+                self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -113,6 +126,43 @@ def test_it_gives_up_and_leaves_nothing(server: Server, tmp_path: Path, what: st
     assert files(tmp_path) == set()
     for message in (url(server), "data.path", "500" if what == "500" else MD5):
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["no number", "more"])
+def test_a_length_that_is_wrong_does_not_matter(server: Server, tmp_path: Path, what: str) -> None:
+    """The checksum decides; of a stream longer than announced, the announced part is read."""
+    server.plan = [what]
+    assert download.fetch(url(server), tmp_path / "archive.tar.gz", MD5).read_bytes() == CONTENT
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("endless", "more than 2 MiB"), ("huge", "more than 2 MiB"), ("drops", r"not whole after 0\.5 s")],
+)
+def test_what_has_no_end_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, words: str
+) -> None:
+    """Also one byte at a time, which never is a time without a byte. It is not asked for again."""
+    monkeypatch.setattr(download, "LARGEST", 2**21)
+    monkeypatch.setattr(download, "LONGEST", 0.5)
+    server.plan = [what]
+    with pytest.raises(DataError, match=rf"{words}.*data\.path"):
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert server.asked == 1
+    assert files(tmp_path) == set()
+
+
+def test_an_interrupted_download_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "check_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert files(tmp_path) == set()
 
 
 def test_a_missing_page_is_asked_for_once(server: Server, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import shutil
+import re
 import time
 import urllib.error
 import urllib.request
@@ -22,8 +22,14 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte
+LONGEST = 4 * 3600.0  # seconds, all attempts together: 12 kB/s for CIFAR's archives
+LARGEST = 2**29  # bytes; CIFAR's archives have a third of that
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # no use in asking the server again
 PASSING = {408, 425, 429}  # client errors of HTTP that may be gone the next time
+
+
+class _EndlessError(DataError):
+    """A server sends more, or for longer, than can be right: no use in asking it again."""
 
 
 def md5_of(path: Path) -> str:
@@ -62,7 +68,8 @@ def fetch(url: str, path: Path, md5: str) -> Path:
     Processes that want the same file wait for each other.
 
     Raises:
-        DataError: not to be had after several attempts, or nowhere to write to.
+        DataError: not to be had after several attempts, larger than `LARGEST`, not whole after `LONGEST` seconds, or
+            nowhere to write to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,32 +98,44 @@ def _persist(url: str, path: Path, md5: str) -> None:
     """Try several times, waiting longer each time; then give up with what the last attempt met."""
     part = path.with_name(f"{path.name}.part")
     problem: Exception | None = None
+    deadline = time.monotonic() + LONGEST
     for attempt in range(ATTEMPTS):
         if problem is not None:
             pause = PAUSE * 2 ** (attempt - 1)
             log.warning("%s; attempt %d of %d in %g s", problem, attempt + 1, ATTEMPTS, pause)
             time.sleep(pause)
         try:
-            _download(url, part)
+            _download(url, part, deadline)
             check_file(part, md5, f"downloaded from {url}")
             part.replace(path)
             return
         except (OSError, HTTPException, DataError) as error:
-            part.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in LOCAL:
                 raise
             problem = error
             if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in PASSING:
                 break
+            if isinstance(error, _EndlessError):
+                break
+        finally:
+            part.unlink(missing_ok=True)
     raise DataError(
         f"{url}: cannot be downloaded: {problem}; check the network and run again, "
         f"or put {path.name} into a folder and set data.path to that folder"
     ) from problem
 
 
-def _download(url: str, part: Path) -> None:
+def _download(url: str, part: Path, deadline: float) -> None:
+    """What the server sends, up to `LARGEST` bytes and until the deadline; its word on the length is for display."""
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, part.open("wb") as file:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        with tqdm.wrapattr(response, "read", total=total, desc=part.stem, miniters=1, disable=None) as body:
-            shutil.copyfileobj(body, file, 2**16)
+        announced = str(response.headers.get("Content-Length"))
+        total = int(announced) if re.fullmatch("[0-9]{1,18}", announced) else None
+        with tqdm(total=total, desc=part.stem, unit="B", unit_scale=True, miniters=1, disable=None) as progress:
+            while (total or 0) <= LARGEST and file.tell() <= LARGEST:
+                block = response.read1(2**16)  # what there is: `read` would wait for all of it
+                if not block:
+                    return
+                progress.update(file.write(block))
+                if time.monotonic() > deadline:
+                    raise _EndlessError(f"not whole after {LONGEST:g} s")
+    raise _EndlessError(f"more than {LARGEST // 2**20} MiB")

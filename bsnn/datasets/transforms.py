@@ -25,8 +25,8 @@ class Normalise:
         constants = torch.tensor([[255.0] * len(mean), list(mean), list(std)], dtype=torch.float32)
         if not bool(constants.isfinite().all() and (constants[2] > 0).all()):
             raise DataError(
-                f"normalisation by mean {list(mean)} and std {list(std)}: means must be finite, deviations positive; they "
-                "come with the network or the data set: make that file again, or set data.mean and data.std"
+                f"normalisation by mean {list(mean)} and std {list(std)}: means must be finite, deviations positive; "
+                "they come with the network or the data set: make that file again, or set data.mean and data.std"
             )
         self._constants = {torch.device("cpu"): constants.reshape(3, 1, -1, 1, 1)}
 
