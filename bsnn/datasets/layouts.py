@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from bsnn import config
@@ -65,10 +67,44 @@ def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]
     if strange:
         raise DataError(f"{folder}: no such class in train/: {', '.join(strange[:5])}; remove it or add it to train/")
     labels = {name: classes.index(name) for name in names}
-    found = make_dataset(folder, labels, IMG_EXTENSIONS, allow_empty=True)
+    status = folder.stat()
+    seen = {(status.st_dev, status.st_ino): str(folder)}
+    found = [(file, labels[name]) for name in names for file in _below(folder / name, seen)]
     if not found:
         raise DataError(f"{folder}: has no images {IMAGES}; {LAYOUT}")
-    return [(Path(file), label) for file, label in found]
+    return found
+
+
+def _below(folder: Path, seen: dict[tuple[int, int], str]) -> list[Path]:
+    """Images in a class folder and in folders below it, also behind links, sorted by folder and then by name.
+
+    Args:
+        folder: class folder.
+        seen: folders that were met, by device and inode: a link that leads to one of them again is refused, since it
+            leads round in a circle, or gives images a second class.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); give read access, or remove it"
+        ) from error
+
+    found: list[Path] = []
+    places: list[tuple[str, list[str]]] = []
+    for place, _, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        status = os.stat(place)
+        before = seen.setdefault((status.st_dev, status.st_ino), place)
+        if before != place:
+            raise DataError(f"{shown(place)}: is the folder {shown(before)} again, by a link; remove the link")
+        places.append((place, names))
+    for place, names in sorted(places):
+        found += [Path(place, name) for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS)]
+    return found
+
+
+def shown(path: str | Path) -> str:
+    """A path as it can be printed, also where its name is not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tuple[Path, int]]:
@@ -97,11 +133,17 @@ def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tupl
 def _sized(root: Path, found: list[tuple[Path, int]], refuse_empty: bool) -> list[Entry]:
     sized = []
     for file, label in tqdm(found, desc="index", unit="file", disable=None):
+        name = file.relative_to(root).as_posix()
+        if not name.isprintable() and shown(name) != name:
+            raise DataError(f"{shown(file)}: its name is not UTF-8, as the index needs it; rename it")
         try:
-            size = file.stat().st_size
+            status = file.stat()
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror}); bring it back, or remove it") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{file}: is called an image, but is no regular file; remove it")
+        size = status.st_size
         if not size and refuse_empty:
             raise DataError(f"{file}: empty file; replace it, or leave such files out with data.broken: skip")
-        sized.append((file.relative_to(root).as_posix(), label, size))
+        sized.append((name, label, size))
     return sized
