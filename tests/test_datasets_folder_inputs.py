@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from images_for_tests import picture, tree
+from PIL import Image
 
 from bsnn import config
 from bsnn.datasets import layouts
+from bsnn.datasets.files import BrokenImageError, FileSplit
 from bsnn.errors import DataError
 
 
@@ -92,3 +97,32 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(DataError, match=r"cat/inner: cannot be read \(Permission denied\); give read access"):
         entries(root)
+
+
+def read(root: Path, name: str) -> Image.Image:
+    sizes = np.array([(root / name).stat().st_size])
+    return FileSplit(root, pa.array([name]), sizes, torch.zeros(1, dtype=torch.int64), 8).read(0)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
+def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path, name: str) -> None:
+    """The high byte counts, as Pillow has it of 16 bits of colour; it clipped all of grey above 255 to white."""
+    shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(shades).save(tmp_path / name)
+    found = np.asarray(read(tmp_path, name))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, np.repeat((shades // 256)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_grey_without_a_known_white_is_refused(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "a.tiff")
+    with pytest.raises(BrokenImageError, match=r"a\.tiff: .*grey of 32 bits, with an unknown white"):
+        read(tmp_path, "a.tiff")
+
+
+def test_an_image_that_became_a_pipe_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    split = FileSplit(tmp_path, pa.array(["a.png"]), np.array([7]), torch.zeros(1, dtype=torch.int64), 8)
+    with pytest.raises(DataError, match=r"a\.png: has 0 bytes, but 7 when the index was made"):
+        split.read(0)

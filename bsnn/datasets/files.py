@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import stat
 from copy import copy
 from itertools import chain
 from pathlib import Path
@@ -103,18 +104,32 @@ class FileSplit(Split):
         """
         path = self.root / self.paths[index].as_py()
         try:
-            content = path.read_bytes()
+            status = path.stat()  # first, since a pipe is never read to its end
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from error
         if len(content) != self.sizes[index]:
             problem = f"{len(content)} bytes, but {self.sizes[index]} when the index was made"
             raise DataError(f"{path}: has {problem}; {AGAIN}")
         try:
-            return Image.open(io.BytesIO(content)).convert("RGB")
+            return _colours(Image.open(io.BytesIO(content)))
         except MemoryError:  # says nothing about the image
             raise
         except Exception as error:  # Pillow names no common base: its plugins raise some ten kinds
             raise BrokenImageError(f"{path}: not a whole image ({_reason(error, content)})") from error
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """Eight bits a channel, three channels. Of 16 the high ones count, as Pillow has it of colours; grey it clips.
+
+    Raises:
+        ValueError: grey of 32 bits or in floats, of which nothing says what white is.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # 0..65535
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("grey of 32 bits, with an unknown white; save it with 8 or 16")
+    return image.convert("RGB")
 
 
 def _reason(error: Exception, content: bytes) -> str:
