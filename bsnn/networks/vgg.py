@@ -116,8 +116,13 @@ class VGG(nn.Module):
 
     def current(self, layer: LayerPlan, x: Tensor) -> Tensor:
         """What the ReLU of a layer gets for the layer's input: the weighted sum, after a pool that comes before it."""
-        x = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
+        x = self.weighted(layer, x)
         return pooled(x, layer) if layer.place == "before" else x
+
+    def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
+        """Weighted sum of a layer's input."""
+        result: Tensor = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
+        return result
 
     def activate(self, layer: LayerPlan, x: Tensor, observe: Observer | None = None) -> Tensor:
         """Input of the next layer: ReLU, the pool if it comes after, dropout; observed where neurons will be."""

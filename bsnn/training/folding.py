@@ -83,23 +83,21 @@ class FoldableVGG(VGG):
         The division commutes with average pools, and after them there is less to divide; its statistics are then
         those of what neurons see.
         """
-        x = self._sum(layer, x)
-        if layer.place == "after":
-            return self._divided(layer, x)
-        if layer.pool == "average":
+        x = self.weighted(layer, x)
+        if _divided_after_pool(layer):
             return self._divided(layer, pooled(x, layer))
-        return pooled(self._divided(layer, x), layer)
+        x = self._divided(layer, x)
+        return pooled(x, layer) if layer.place == "before" else x
 
     def factors(self) -> dict[str, Tensor]:
         """Factor of each output channel that the form comes to, by layer name: float32 [outputs]."""
         squares = {layer.name: self.get_buffer(f"{layer.name}_square") for layer in self.plan[:-1]}
         return {name: self.gains[name].abs() * (square + EPS).rsqrt() for name, square in squares.items()}
 
-    def _sum(self, layer: LayerPlan, x: Tensor) -> Tensor:
-        module = self.get_submodule(layer.name)
-        if parametrize.is_parametrized(module, "weight"):  # binary: latents are centred in place
-            summed: Tensor = module(x if layer.op == "conv" else x.flatten(1))
-            return summed
+    def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
+        """Weighted sum of a layer's input, by centred weights; by those of a binary layer as they are."""
+        if parametrize.is_parametrized(self.get_submodule(layer.name), "weight"):  # latents are centred in place
+            return super().weighted(layer, x)
         weight = centred(self.get_parameter(f"{layer.name}.weight"))
         if layer.op == "conv":
             return nn.functional.conv2d(x, weight, padding=1)
@@ -114,6 +112,10 @@ class FoldableVGG(VGG):
             self.get_buffer(f"{layer.name}_square").lerp_(square, MOMENTUM)
         result: Tensor = divided.reshape(rows.shape).movedim(-1, 1)
         return result
+
+
+def _divided_after_pool(layer: LayerPlan) -> bool:
+    return layer.pool == "average" and layer.place == "before"
 
 
 def centred(weight: Tensor) -> Tensor:
@@ -151,10 +153,11 @@ def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
     """
     x = images
     for layer in start.plan[:-1]:
-        current = start.module.current(layer, x)
-        places = [dim for dim in range(current.dim()) if dim != 1]
-        module.gains[layer.name].copy_(current.square().mean(dim=places).sqrt())
-        x = start.module.activate(layer, current)
+        weighted = start.module.weighted(layer, x)
+        divided = pooled(weighted, layer) if _divided_after_pool(layer) else weighted
+        places = [dim for dim in range(divided.dim()) if dim != 1]
+        module.gains[layer.name].copy_(divided.square().mean(dim=places).sqrt())
+        x = start.module.activate(layer, pooled(weighted, layer) if layer.place == "before" else weighted)
     for layer in module.plan:
         weight = start.module.get_parameter(f"{layer.name}.weight").detach()
         if layer is not module.plan[-1]:
