@@ -57,8 +57,8 @@ def test_milestones_belong_to_steps(kind: str) -> None:
 @pytest.mark.parametrize(
     ("small", "pools", "message"),
     [
-        ({"size": 6, "epochs": 2}, 3, "must divide"),
-        ({"size": 8, "epochs": 2}, 3, "must divide"),
+        ({"size": 6, "epochs": 2}, 3, "must be smaller than data.image_size 8, and divide it"),
+        ({"size": 8, "epochs": 2}, 3, "must be smaller than data.image_size 8, and divide it"),
         ({"size": 4, "epochs": 2}, 2, "pools that reduce whole images to one pixel"),
         ({"size": 4, "epochs": 6}, 3, "must be less than"),
     ],
@@ -67,6 +67,25 @@ def test_small_images_that_do_not_fit_are_refused(small: dict[str, int], pools: 
     features = [8, "P"] * pools
     with pytest.raises(ValidationError, match=message):
         experiment(network__features=features, train__small_images=small)
+
+
+@pytest.mark.parametrize("kind", ["steps", "linear", "cosine"])
+@pytest.mark.parametrize("warm_up", [10, 12.5])
+def test_warm_up_that_does_not_end_is_refused(kind: str, warm_up: float) -> None:
+    with pytest.raises(ValidationError, match=rf"warm_up {warm_up:g} must be less than epochs 10"):
+        settings(schedule={"kind": kind, "warm_up": warm_up})
+    assert recipe.learning_rate(settings(schedule={"kind": kind, "warm_up": 9.5}), 9.5) == 0.8
+
+
+def test_nesterov_needs_momentum() -> None:
+    with pytest.raises(ValidationError, match="`nesterov` is a form of momentum"):
+        settings(optimiser={"lr": 0.1, "momentum": 0.0, "nesterov": True})
+
+
+def test_unit_variance_and_the_form_that_folds_are_refused_together() -> None:
+    assert experiment(network__init="unit_variance").train.form == "plain"
+    with pytest.raises(ValidationError, match="use init fan_in"):
+        experiment(network__init="unit_variance", train__form="foldable")
 
 
 # ---- steps

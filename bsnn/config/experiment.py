@@ -125,7 +125,8 @@ class Experiment(Section):
                 continue
             where = f"{stage}.small_images"
             if self.data.image_size % small.size or small.size == self.data.image_size:
-                raise ValueError(f"{where}.size {small.size} must divide data.image_size {self.data.image_size}")
+                whole = f"data.image_size {self.data.image_size}"
+                raise ValueError(f"{where}.size {small.size} must be smaller than {whole}, and divide it")
             if small.size & (small.size - 1) or self.data.image_size != 2**self.network.pools:
                 raise ValueError(
                     f"{where} needs sizes that are powers of two and pools that reduce whole images to one pixel "
@@ -151,6 +152,11 @@ class Experiment(Section):
             if getattr(self, stage).augment.resized_crop and not self._folder:
                 raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
         self._small_images_fit()
+        if self.train.form == "foldable" and self.network.init == "unit_variance":
+            raise ValueError(
+                "network.init unit_variance scales weights by layer, and train.form foldable divides by that scale: "
+                "use init fan_in"
+            )
         if self.binarize.from_scratch and self.network.init == "unit_variance":
             raise ValueError(
                 "network.init unit_variance scales real weights, and binarize.from_scratch starts from binary ones, "

@@ -98,6 +98,12 @@ class Optimiser(Section):
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; never applied to binarised latents.")
     weight_decay_epochs: PositiveInt | None = Field(None, description="Weight decay is 0 after this many epochs.")
 
+    @model_validator(mode="after")
+    def _has_momentum(self) -> Optimiser:
+        if self.nesterov and self.name == "sgd" and self.momentum == 0:
+            raise ValueError("`nesterov` is a form of momentum, and `momentum` is 0: raise it, or drop `nesterov`")
+        return self
+
 
 class Schedule(Section):
     """The learning rate over time: multiplied at some epochs, or falling to 0 at the last step."""
@@ -171,6 +177,15 @@ class Train(Section):
         "and kept (Polyak & Juditsky 1992).",
     )
     small_images: SmallImages | None = None
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Train:
+        if self.schedule.warm_up >= self.epochs:
+            raise ValueError(
+                f"schedule.warm_up {self.schedule.warm_up:g} must be less than epochs {self.epochs}: the rate would "
+                "never reach optimiser.lr"
+            )
+        return self
 
 
 class Full(Train):
