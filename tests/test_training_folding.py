@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from training_for_tests import COMPUTE, data_set, experiment
 
@@ -14,9 +18,11 @@ from bsnn.datasets import Normalise
 from bsnn.networks import binary
 from bsnn.networks.files import assemble
 from bsnn.networks.vgg import VGG
-from bsnn.training import folding, train
+from bsnn.training import folding, loop, processes, stopping, train
 from bsnn.training.folding import EPS, MOMENTUM, FoldableVGG
+from bsnn.training.position import Running
 
+TWO = config.Compute(accelerator="cpu", devices=2)
 FORMS = [("average", "before"), ("average", "after"), ("max", "before"), ("max", "after")]
 
 
@@ -40,8 +46,8 @@ def disturbed(module: FoldableVGG) -> FoldableVGG:
     """With gains of both signs and running means that are not 1."""
     for gain in module.gains.values():
         gain.data.normal_()
-    for name, buffer in module.named_buffers():
-        buffer.copy_(torch.rand_like(buffer) + (0.5 if name.endswith("_square") else 0))
+    for square in module.buffers():
+        square.copy_(torch.rand_like(square) + 0.5)
     return module
 
 
@@ -116,7 +122,7 @@ def test_batch_and_running_means_agree_on_one_batch() -> None:
 
 @pytest.mark.parametrize(("pool", "place"), FORMS)
 def test_begins_as_the_trained_network(pool: str, place: str) -> None:
-    """Filters of a folded network are centred: on the images that it looks at, the new form computes the same logits."""
+    """Filters of a folded network are centred: on the images that it looks at, its new form gives the same logits."""
     settings, x = network(pool, place), torch.randn(64, 3, 8, 8)
     weights = {name: folding.centred(weight) for name, weight in plain_weights(settings).items()}
     trained = assemble(settings, (3, 8, 8), ("a", "b", "c", "d"), (0.0,) * 3, (1.0,) * 3, weights, {}, {})
@@ -135,7 +141,7 @@ def plain_weights(settings: config.Network) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["full", "binary"])
 def test_trains_and_stores_a_plain_network(tmp_path, kind: config.Weights) -> None:
-    """The history's accuracy is of the network as stored; a stop and a new start change nothing."""
+    """The history's accuracy is of the network as stored."""
     recipe = {"form": "foldable", "label_smoothing": 0.1, "clip_norm": 5.0, "averaging": 0.5}
     changed = experiment(
         **{f"{section}__{name}": value for section in ("train", "binarize") for name, value in recipe.items()},
@@ -153,3 +159,28 @@ def test_trains_and_stores_a_plain_network(tmp_path, kind: config.Weights) -> No
     assert accuracy > 0.7
     if kind == "full":
         assert all(torch.equal(w, w.bfloat16().float()) for w in trained.module.state_dict().values())
+
+
+def evaluated(fabric: Fabric, checkpoints: Path) -> dict[str, Any]:
+    """Running means before and after an evaluation, one row per process."""
+    settings = experiment(train__form="foldable")
+    job = loop.Job(settings, "full", 0, data_set(), TWO, checkpoints, None)
+    state = train._state(fabric, job)
+    square = state.module.get_buffer("conv1_square")
+    square.fill_(1 + fabric.global_rank)
+    before = fabric.all_gather(square)
+    pauses = stopping.Pauses(fabric, lambda _: checkpoints)
+    loop.Loop(fabric, job, state, pauses)._evaluate(0, Running(fabric, 0, 0, None))
+    found = {"before": before, "after": fabric.all_gather(square)}
+    if fabric.is_global_zero:
+        torch.save(found, checkpoints / "means.pt")
+    fabric.barrier()
+    return {}
+
+
+def test_all_processes_evaluate_the_network_of_the_first(tmp_path: Path) -> None:
+    """Each of two has running means of its own part of a batch; the first one's are stored."""
+    processes.run(partial(evaluated, checkpoints=tmp_path), experiment().train, TWO, [])
+    found = torch.load(tmp_path / "means.pt")
+    assert found["before"].tolist() == [[1.0] * 8, [2.0] * 8]
+    assert found["after"].tolist() == [[1.0] * 8, [1.0] * 8]

@@ -207,6 +207,8 @@ class Loop:
     @torch.no_grad()
     def _evaluate(self, epoch: int, running: Running) -> float:
         """Accuracy on the test images, in float32: of the network as it would be stored, on images of its epoch."""
+        for buffer in self.state.result.buffers():  # running means: each process has its own, the first one's count
+            buffer.copy_(self.fabric.broadcast(buffer))
         network = self.fabric.to_device(self.job.stored(self.state.result).module)
         test = self.job.data.test
         order = torch.arange(self.rank, len(test), self.world)
