@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 import torch
 from images_for_tests import picture, tree
 from PIL import Image
+from torch.utils.data import Dataset
 
 from bsnn import artifacts, config
-from bsnn.datasets import DataSet, folder, load, prepare
+from bsnn.datasets import DataSet, files, folder, load, prepare
 from bsnn.datasets.files import BrokenImageError, FileSplit
 from bsnn.errors import ArtifactError, DataError
 
@@ -40,6 +43,19 @@ def pixels(
 ) -> torch.Tensor:
     indices = torch.arange(len(split)) if order is None else torch.tensor(order)
     return torch.cat([images for images, _ in split.batches(indices, batch, "cpu", workers, **options)])
+
+
+class Signalled(Dataset[int]):
+    """Items that send their own process the signals that a scheduler or a terminal sends to all processes."""
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        return indices
+
+
+def test_workers_leave_signals_to_their_process() -> None:
+    assert list(files._loader(Signalled(), [[0, 1], [2]], 1)) == [[0, 1], [2]]
 
 
 def test_index_of_a_folder(tmp_path: Path) -> None:

@@ -208,8 +208,12 @@ def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
 
 
 def _outlast(_: int) -> None:
-    """Leave SIGTERM to the process that is decoded for: it may have a checkpoint to write, and ends its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave signals to the process that is decoded for: it may have a checkpoint to write, and ends its workers.
+
+    Both can reach all processes at once: SIGTERM from SLURM, SIGINT from a terminal.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:
