@@ -72,6 +72,8 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         raise ArtifactError(f"{job.name}: its {job.weights} network was imported; keep it under the one it is from")
     path, of = job.paths.network(*place), identity.network(experiment, job.weights, job.seed)
     _, found = artifacts.read_tensors(path, files.KIND, of)
+    if "precision" not in found["extra"]:  # a key may be older than this note
+        raise ArtifactError(f"{path}: does not say in which precision it was trained; delete it and train it again")
     history, _ = artifacts.read_table(job.paths.history(*place), "history", {"seconds": "double"}, of)
     recipe = experiment.train if job.weights == "full" else experiment.binarize
     made = found["provenance"]

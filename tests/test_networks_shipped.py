@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bsnn import config, reference
+from bsnn import config, provenance, reference
 from bsnn.cli import app
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
+from bsnn.pipeline import identity
 from bsnn.pipeline.job import Job
 from bsnn.stages import train as stages
 
@@ -100,6 +102,19 @@ def test_file_of_another_content_is_refused(made, tmp_path: Path) -> None:
     assert root.exists()
 
 
+def test_network_that_does_not_say_its_precision_is_not_kept(tmp_path: Path) -> None:
+    """Its key may be older than the note."""
+    job = Job(settings(), NAME, root=tmp_path)
+    stages.data(job)
+    stages.train(job)
+    path = job.paths.network(NAME, "full", 0)
+    trained = files.load(path, job.experiment.network)
+    files.save(path, trained, identity.network(job.experiment, "full", 0), {"test_accuracy": 0.5})
+    with pytest.raises(ArtifactError, match=r"does not say in which precision it was trained.*delete it and train"):
+        reference.keep_network(job, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
 def imported(file: Path, weights: config.Weights) -> config.Config:
     digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
     return settings(imported={weights: {"path": str(file), "sha256": digest}})
@@ -136,7 +151,7 @@ def test_network_that_does_not_suit_is_refused(
     given = {weights: {"path": str(kept["binary"]), "sha256": shipped.sha256(kept["binary"])}}
     job = Job(settings(imported=given, **changes), NAME, weights=weights, root=tmp_path)
     stages.data(job)
-    with pytest.raises(ArtifactError, match=message):
+    with pytest.raises(ArtifactError, match=rf"{message}.*; change the settings, or give experiments\.tiny\.imp"):
         stages.train(job)
     assert not job.paths.network(NAME, weights, 0).exists()
 
@@ -148,6 +163,19 @@ def test_command_lists_them(made) -> None:
     lines = result.output.splitlines()
     assert [line.split()[:2] for line in lines] == [[NAME, "binary"], [NAME, "full"]]
     assert all("of 60 test images" in line for line in lines)
+    [line] = [line for line in lines if " full " in line]
+    assert f"hours on {provenance.cpu_model()}" in line
+
+
+def test_command_names_gpus(made, tmp_path: Path) -> None:
+    root, _ = made
+    card = shipped.cards(root / "reference")[0]
+    on = {"cpu": "Some CPU", "cores": 4, "gpus": ["Some GPU", "Some GPU"]}
+    place = shipped.path(NAME, card.weights, tmp_path).with_suffix(".json")
+    place.parent.mkdir(parents=True)
+    place.write_text(replace(card, hardware=on).text)
+    result = CliRunner().invoke(app, ["networks", "--folder", str(tmp_path)])
+    assert "hours on Some CPU, Some GPU  " in result.output
 
 
 # ---- plain PyTorch

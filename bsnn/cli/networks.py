@@ -37,9 +37,10 @@ def networks(
     with log.job():
         for card in shipped.cards(folder or shipped.FOLDER):
             size, accuracy = card.bytes / 1e6, 100 * card.test_accuracy
+            machine = ", ".join([card.hardware["cpu"], *sorted(set(card.hardware["gpus"]))])
             typer.echo(
                 f"{card.experiment:20}  {card.weights:6}  seed {card.seed}  {accuracy:6.2f} % of {card.test_images:,} "
-                f"test images  {card.epochs} epochs, {card.hours:g} hours on {card.hardware['cpu']}  {size:.1f} MB  "
+                f"test images  {card.epochs} epochs, {card.hours:g} hours on {machine}  {size:.1f} MB  "
                 f"{shipped.path(card.experiment, card.weights, folder or shipped.FOLDER)}"
             )
 

@@ -114,13 +114,23 @@ def _smallest(weight: Tensor) -> Tensor:
     return half if torch.equal(half.float(), weight) else weight
 
 
-def load(path: str | Path, network: config.Network, stands_for: Mapping[str, Any] | None = None) -> Trained:
+class _UnsuitableError(Exception):
+    """What a file holds is not the network asked for; the message says why."""
+
+
+def load(
+    path: str | Path,
+    network: config.Network,
+    stands_for: Mapping[str, Any] | None = None,
+    remedy: str | None = None,
+) -> Trained:
     """Read a network, full-precision or binary.
 
     Args:
         path: file written by `save`.
         network: settings of the member of the family that it must hold.
         stands_for: identity that its path stands for; None, where no setting says what the file should be.
+        remedy: what to do about a file that holds another network; None for one that the pipeline can make again.
 
     Raises:
         ArtifactError: missing, damaged or foreign file; one of another identity; a layer that is missing, unknown or of
@@ -128,56 +138,56 @@ def load(path: str | Path, network: config.Network, stands_for: Mapping[str, Any
     """
     tensors, found = artifacts.read_tensors(path, KIND, stands_for)
     try:
-        extra = found["extra"]
+        return _read(tensors, found["extra"], network)
+    except _UnsuitableError as why:
+        remedy = remedy or f"delete it and make it again with: snakemake {path}"
+        raise ArtifactError(f"{path}: {why}; {remedy}") from why
+
+
+def _read(tensors: Mapping[str, Tensor], extra: Mapping[str, Any], network: config.Network) -> Trained:
+    try:
         channels, height, width = (int(size) for size in extra["input_shape"])
         classes = tuple(str(name) for name in extra["classes"])
         mean, std = (tuple(float(value) for value in extra[name]) for name in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, f"its metadata lacks a valid input_shape, classes, mean or std ({error!r})") from error
+        raise _UnsuitableError(f"its metadata lacks a valid input_shape, classes, mean or std ({error!r})") from error
     with torch.device("meta"):
         plan = VGG(network, (channels, height, width), len(classes)).plan
-    _check_names(path, tensors, plan)
+    _check_names(tensors, plan)
     weights: dict[str, Tensor] = {}
     signs: dict[str, Tensor] = {}
     alphas: dict[str, Tensor] = {}
     for layer in plan:
         shape = weight_shape(layer)
         if f"{layer.name}.weight" in tensors:
-            weights[layer.name] = _checked(
-                path, tensors, f"{layer.name}.weight", shape, torch.float32, torch.bfloat16
-            ).float()
+            weight = _checked(tensors, f"{layer.name}.weight", shape, torch.float32, torch.bfloat16)
+            weights[layer.name] = weight.float()
         else:
             size = (-(-layer.weights // 8),)
-            signs[layer.name] = unpack(_checked(path, tensors, f"{layer.name}.sign", size, torch.uint8), shape)
-            alphas[layer.name] = _checked(path, tensors, f"{layer.name}.alpha", (layer.outputs,), torch.float32)
+            signs[layer.name] = unpack(_checked(tensors, f"{layer.name}.sign", size, torch.uint8), shape)
+            alphas[layer.name] = _checked(tensors, f"{layer.name}.alpha", (layer.outputs,), torch.float32)
     return assemble(network, (channels, height, width), classes, mean, std, weights, signs, alphas)
 
 
-def _check_names(path: str | Path, tensors: Mapping[str, Tensor], plan: tuple[LayerPlan, ...]) -> None:
+def _check_names(tensors: Mapping[str, Tensor], plan: tuple[LayerPlan, ...]) -> None:
     left = set(tensors)
     for layer in plan:
         full, binary = {f"{layer.name}.weight"}, {f"{layer.name}.sign", f"{layer.name}.alpha"}
         held = left & (full | binary)
         if held not in (full, binary):
-            raise _refused(path, f"layer {layer.name} needs a weight, or a sign and an alpha; it has {sorted(held)}")
+            raise _UnsuitableError(f"layer {layer.name} needs a weight, or a sign and an alpha; it has {sorted(held)}")
         left -= held
     if left:
-        raise _refused(path, f"it holds tensors that the network has no layer for: {sorted(left)}")
+        raise _UnsuitableError(f"it holds tensors that the network has no layer for: {sorted(left)}")
 
 
-def _checked(
-    path: str | Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], *dtypes: torch.dtype
-) -> Tensor:
+def _checked(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], *dtypes: torch.dtype) -> Tensor:
     tensor = tensors[name]
     if tensor.dtype not in dtypes or tuple(tensor.shape) != shape:
         wanted = " or ".join(map(str, dtypes))
-        raise _refused(path, f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted} {shape}")
+        raise _UnsuitableError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted} {shape}")
     if not bool(torch.isfinite(tensor).all()):
-        raise _refused(path, f"{name} holds NaN or infinity")
+        raise _UnsuitableError(f"{name} holds NaN or infinity")
     if name.endswith(".alpha") and bool((tensor < 0).any()):
-        raise _refused(path, f"{name} holds negative values; a mean of absolute weights cannot")
+        raise _UnsuitableError(f"{name} holds negative values; a mean of absolute weights cannot")
     return tensor
-
-
-def _refused(path: str | Path, why: str) -> ArtifactError:
-    return ArtifactError(f"{path}: {why}; delete it and make it again with: snakemake {path}")

@@ -124,7 +124,9 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
     """
     from bsnn.networks import files
 
-    trained, settings = files.load(path, job.experiment.network), job.experiment.data
+    settings, where = job.experiment.data, f"experiments.{job.name}"
+    remedy = f"change the settings, or give {where}.imported.{job.weights} another file"
+    trained = files.load(path, job.experiment.network, remedy=remedy)
     kind = "binary" if trained.signs else "full"
     asked = {
         "kind": (kind, job.weights),
@@ -135,8 +137,5 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
     }
     for what, (found, wanted) in asked.items():
         if found != wanted:
-            raise ArtifactError(
-                f"{path}: its {what} is {found}, but experiments.{job.name} has {wanted}; change the settings, or "
-                f"give experiments.{job.name}.imported.{job.weights} another file"
-            )
+            raise ArtifactError(f"{path}: its {what} is {found}, but {where} has {wanted}; {remedy}")
     return trained
