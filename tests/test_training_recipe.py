@@ -190,8 +190,9 @@ def test_averaged_weights_follow_the_steps(tmp_path, monkeypatch) -> None:
         assert not torch.equal(weight, after[-1][name])
 
 
-def test_stopped_run_goes_on_to_the_same_average(tmp_path, monkeypatch) -> None:
-    changed = experiment(train__averaging=0.9, train__schedule={"kind": "linear", "warm_up": 1.5})
+@pytest.mark.parametrize("form", ["plain", "foldable"])
+def test_stopped_run_goes_on_to_the_same_average(tmp_path, monkeypatch, form: str) -> None:
+    changed = experiment(train__form=form, train__averaging=0.9, train__schedule={"kind": "linear", "warm_up": 1.5})
     whole = train.fit(changed, "full", 0, data_set(), COMPUTE, tmp_path / "whole", None).trained
     monkeypatch.setattr(stopping, "SECONDS", 0)  # a checkpoint after each step
     steps = 0
@@ -262,6 +263,13 @@ def test_emulated_bfloat16_is_a_loud_warning(monkeypatch, caplog) -> None:
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "26 times slower" in record.getMessage()
     assert "compute.precision at auto" in record.getMessage()
+
+
+def test_factor_is_of_processors_alone(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert precision.choose(config.Compute(), torch.device("cuda")) == "32-true"
+    assert precision.choose(config.Compute(precision="bf16-mixed"), torch.device("cuda")) == "bf16-mixed"
+    assert "this CUDA emulates bfloat16: expect training to be slower than" in caplog.text
 
 
 def test_precision_of_the_processes_is_told() -> None:

@@ -37,10 +37,10 @@ def choose(compute: config.Compute, device: torch.device) -> Precision:
         return chosen
     if compute.precision == "bf16-mixed" and not fast:
         logger.warning(
-            "compute.precision is bf16-mixed, but this %s emulates bfloat16: expect training to be about %d times "
-            "slower than with 32-true. Leave compute.precision at auto",
+            "compute.precision is bf16-mixed, but this %s emulates bfloat16: expect training to be %sslower than with "
+            "32-true. Leave compute.precision at auto",
             device.type.upper(),
-            SLOWDOWN,
+            f"about {SLOWDOWN} times " if device.type == "cpu" else "",
         )
     else:
         logger.info("precision %s, as configured", compute.precision)
