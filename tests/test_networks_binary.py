@@ -290,7 +290,7 @@ def _two_sizes(tensors: dict[str, torch.Tensor], extra: dict[str, object]) -> No
         (_nan, "conv1.weight holds NaN"),
         (_infinite_alpha, "conv2.alpha holds NaN or infinity"),
         (_negative_alpha, "conv2.alpha holds negative"),
-        (_shape, r"fc2.weight is torch.float32 \(10, 31\), expected torch.float32 \(10, 32\)"),
+        (_shape, r"fc2.weight is torch.float32 \(10, 31\), expected torch.float32 or torch.bfloat16 \(10, 32\)"),
         (_few_bits, "fc1.sign is torch.uint8"),
         (_type, "conv1.weight is torch.float64"),
         (_missing_layer, "layer conv3"),
