@@ -31,8 +31,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
 def networks(data: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) -> dict[Weights, Trained]:
     compute = config.Compute(accelerator="cpu")
     fit = partial(train.fit, EXPERIMENT, seed=0, data=data, compute=compute)
-    full, _ = fit(weights="full", checkpoints=tmp_path_factory.mktemp("full"), start=None)
-    binary, _ = fit(weights="binary", checkpoints=tmp_path_factory.mktemp("binary"), start=full)
+    full = fit(weights="full", checkpoints=tmp_path_factory.mktemp("full"), start=None)[0]
+    binary = fit(weights="binary", checkpoints=tmp_path_factory.mktemp("binary"), start=full)[0]
     return {"full": full, "binary": binary}
 
 
