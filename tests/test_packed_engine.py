@@ -200,7 +200,7 @@ def test_trial_notices_wrong_spikes_and_failing_compilers(monkeypatch: pytest.Mo
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packed.kernels, "first_current", fails)
+    monkeypatch.setattr(packed.packed_first, "first_current", fails)
     packed.missing.cache_clear()
     reason = PackedEngine.refuses(member("no-pool", 1), CPU)
     packed.missing.cache_clear()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bsnn.conversion.currents import on_grid, weight_parts
 from bsnn.conversion.spiking import SpikingNetwork, first_weight
-from bsnn.engines import packed_kernels as kernels
+from bsnn.engines import packed_first
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.packed_kernels import BLOCK, Work
 from bsnn.engines.packed_layers import stages
@@ -81,7 +81,7 @@ class PackedEngine(Engine):
         pool = (None, "average", "max").index(first.layer.pool)
 
         def fill(image: int) -> None:
-            kernels.first_current(grid[image], weights, bias, pool, current[image].reshape(-1, first.channels))
+            packed_first.first_current(grid[image], weights, bias, pool, current[image].reshape(-1, first.channels))
 
         self._each(fill, range(len(images)))
         return State(

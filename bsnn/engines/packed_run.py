@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
+from bsnn.engines import packed_first
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import State
 from bsnn.engines.packed_kernels import Shape, Work
@@ -106,7 +107,7 @@ class Run:
         """Part of a layer with neurons, from the bits of the layer before."""
         threshold, bias, rows = stage.threshold, stage.bias, (part.top, part.bottom)
         if stage is self.stages[0]:
-            kernels.constant(shape, *rows, current, *neurons, threshold, out, counts)
+            packed_first.constant(shape, *rows, current, *neurons, threshold, out, counts)
         elif stage.weights is None:
             largest = stage.layer.pool == "max"
             end = shape.height * shape.width * self.steps * shape.bytes * shape.planes
