@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,12 @@ class Data(Section):
         "when the data set is prepared, which then decodes every file once.",
     )
     image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
+    resize: Literal["margin", "auto", "none"] = Field(
+        "margin",
+        description="How image files come to image_size for evaluation. `margin`: the shorter side to 256/224 of it, "
+        "then the centre is cut, as is customary for ImageNet; `none`: not at all, they must have it; `auto`, which "
+        "`folder` has unless told otherwise: images that have it stay as they are, others get the margin.",
+    )
     train_images: PositiveInt | None = Field(None, description="Use only this many training images (evenly spaced).")
     test_images: PositiveInt | None = Field(None, description="Use only this many test images (evenly spaced).")
     mean: tuple[float, float, float] | None = Field(
@@ -42,12 +49,21 @@ class Data(Section):
         None, description="Channel deviations for normalisation; without it the data set's own."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _resize_of_folders(cls, values: object) -> object:
+        """`folder` has a default of its own, which enters its keys, since its images were all given the margin once."""
+        if isinstance(values, Mapping) and values.get("name") == "folder":
+            return {"resize": "auto", **values}
+        return values
+
     @model_validator(mode="after")
     def _folders_of_images(self) -> Data:
         if self.name in ("imagenet", "folder") and self.path is None:
             raise ValueError(f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it")
-        if self.name not in ("imagenet", "folder") and (self.labels is not None or self.broken != "stop"):
-            raise ValueError(f"`labels` and `broken` are for folders of images, and '{self.name}' is none")
+        own = self.labels is not None or self.broken != "stop" or self.resize != "margin"
+        if self.name not in ("imagenet", "folder") and own:
+            raise ValueError(f"`labels`, `broken` and `resize` are for folders of images, and '{self.name}' is none")
         return self
 
 

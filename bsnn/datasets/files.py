@@ -40,6 +40,7 @@ class FileSplit(Split):
         sizes: int64 [N], bytes of each file when the index was made.
         labels: int64 [N].
         image_size: height and width to deliver, in pixels.
+        resize: how evaluation brings images to that size (config.Data).
         left_out: broken files that the index does not name.
     """
 
@@ -51,6 +52,7 @@ class FileSplit(Split):
         labels: Tensor,
         image_size: int,
         *,
+        resize: str = "margin",
         left_out: int = 0,
     ) -> None:
         self.root = root
@@ -58,6 +60,7 @@ class FileSplit(Split):
         self.sizes = sizes
         self.labels = labels
         self.image_size = image_size
+        self.resize = resize
         self.left_out = left_out
         self.stretch = False  # images are cut to a square; else made square before they are cut
 
@@ -68,13 +71,29 @@ class FileSplit(Split):
         return other
 
     def _read(self, order: Tensor, batch_size: int, device: torch.device, workers: int, crop: int | None) -> Batches:
-        """See `Split`. Without `crop` the shorter side becomes 256/224 of the size, then the centre is cut."""
+        """See `Split`. Without `crop` images come as `centre` has them."""
         chunks = [chosen.tolist() for chosen in order.split(batch_size) if len(chosen)]
         for batch in _loader(_Decoded(self, crop), chunks, workers, pin_memory=device.type == "cuda"):
             if isinstance(batch, DataError):
                 raise batch
             images, labels = batch
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def histograms(self, workers: int) -> Tensor:
+        """How often each pixel value occurs in all images, as for evaluation: int64 [3, 256]. Every file is decoded.
+
+        Counted where they are decoded: to hand over pixels takes longer than to decode them.
+
+        Raises:
+            DataError: a file cannot be read or decoded.
+        """
+        chunks = [chunk.tolist() for chunk in torch.arange(len(self)).split(CHUNK)]
+        total = torch.zeros(3, 256, dtype=torch.int64)
+        for counts in tqdm(_loader(_Counted(self), chunks, workers), "decode", len(chunks), disable=None):
+            if isinstance(counts, DataError):
+                raise counts
+            total += counts
+        return total
 
     def broken(self, workers: int) -> list[tuple[int, str]]:
         """Files that hold no whole image: index, and what is wrong with which file. Every file is decoded.
@@ -94,6 +113,23 @@ class FileSplit(Split):
             elif error is not None:
                 raise error
         return found
+
+    def centre(self, index: int) -> Image.Image:
+        """An image as evaluation has it: resized and cut as the setting says (`_centre`).
+
+        Raises:
+            DataError: see `read`; or it has another size, and none is to be resized.
+        """
+        image = self.read(index)
+        if self.resize != "margin" and image.size == (self.image_size, self.image_size):
+            return image
+        if self.resize == "none":
+            size = f"{image.width} x {image.height} pixels, but data.image_size is {self.image_size}"
+            raise DataError(
+                f"{self.root / self.paths[index].as_py()}: has {size}, and data.resize none leaves images as they are; "
+                "bring it to that size, or set data.resize to auto"
+            )
+        return _centre(image, self.image_size, self.stretch)
 
     def read(self, index: int) -> Image.Image:
         """Decode one file, whole.
@@ -164,6 +200,22 @@ class _Checked(Dataset[Any]):
         return None
 
 
+class _Counted(Dataset[Any]):
+    """How often pixel values occur in files; an error is handed over as a value, so that its message stays readable."""
+
+    def __init__(self, split: FileSplit) -> None:
+        self.split = split
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.tensor(self.split.centre(index).histogram()).reshape(3, 256)
+
+    def __getitems__(self, indices: list[int]) -> Tensor | DataError:
+        try:
+            return torch.stack([self[index] for index in indices]).sum(0)
+        except DataError as error:
+            return _advised(error)
+
+
 class _Decoded(Dataset[Any]):
     """What the loader's processes do. A broken file is handed over as a value, so that its message stays readable."""
 
@@ -172,22 +224,15 @@ class _Decoded(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, index: int) -> Tensor:
-        image = self.split.read(index)
-        cut = (
-            _centre(image, self.split.image_size, self.split.stretch)
-            if self.seed is None
-            else self._random(image, index)
-        )
+        cut = self.split.centre(index) if self.seed is None else self._random(self.split.read(index), index)
         pixels: Tensor = functional.pil_to_tensor(cut)
         return pixels
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
         try:
             return torch.stack([self[index] for index in indices]), self.split.labels[indices]
-        except BrokenImageError as error:
-            return DataError(f"{error}; replace it, or leave such files out with data.broken: skip")
         except DataError as error:
-            return error
+            return _advised(error)
 
     def _random(self, image: Image.Image, index: int) -> Image.Image:
         """A random part, the same for the same seed and index in any process and any order."""
@@ -205,6 +250,12 @@ def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
     resized = functional.resize(image, [shorter, shorter] if stretch else [shorter])
     cut: Image.Image = functional.center_crop(resized, [size, size])
     return cut
+
+
+def _advised(error: DataError) -> DataError:
+    if not isinstance(error, BrokenImageError):
+        return error
+    return DataError(f"{error}; replace it, or leave such files out with data.broken: skip")
 
 
 def _outlast(_: int) -> None:

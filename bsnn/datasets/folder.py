@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from tqdm import tqdm
 
 from bsnn import artifacts, config
 from bsnn.datasets import layouts
-from bsnn.datasets.base import Channels, DataSet, check_labels, description, evenly, histograms, refuse, statistics
+from bsnn.datasets.base import Channels, DataSet, check_labels, description, evenly, refuse, statistics
 from bsnn.datasets.files import FileSplit
 from bsnn.datasets.layouts import Entry
 from bsnn.errors import DataError
@@ -30,7 +29,7 @@ LEFT_OUT = "left_out"  # in the metadata: count, and paths by split, of broken f
 
 
 def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers: int = 0) -> None:
-    """Write the index. Mean and deviation are ImageNet's for `imagenet`; otherwise all training images are decoded.
+    """Write the index. Mean and deviation are ImageNet's for `imagenet`; otherwise all images are decoded.
 
     Args:
         settings: with `broken: skip` every file is decoded, and those that hold no whole image are left out and named
@@ -49,10 +48,15 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers
     classes, train, test = layouts.entries(settings, root)
     index = _table(_limited(train, settings.train_images), _limited(test, settings.test_images))
     extra: dict[str, Any] = {"classes": classes, "root": str(root), "image_size": settings.image_size}
+    extra["resize"] = settings.resize
     if settings.broken == "skip":
         index, extra[LEFT_OUT] = _without_broken(index, root, classes, workers)
-    train_split = _split(index, "train", root, settings.image_size)
-    mean, std = IMAGENET if settings.name == "imagenet" else _measured(train_split, workers)
+    if settings.name == "imagenet":
+        mean, std = IMAGENET
+    else:
+        splits = [_split(index, name, root, settings.image_size, settings.resize) for name in SPLITS]
+        counts, _ = [split.histograms(workers) for split in splits]  # of test images to find broken files in time
+        mean, std = statistics(counts)
     artifacts.write_table(path, index, KIND, identity, {**extra, "mean": list(mean), "std": list(std)})
 
 
@@ -93,18 +97,14 @@ def _of(index: pa.Table, split: str) -> pa.Table:
     return index.filter(pc.equal(index["split"], split))
 
 
-def _split(index: pa.Table, split: str | None, root: Path, image_size: int, left_out: int = 0) -> FileSplit:
+def _split(
+    index: pa.Table, split: str | None, root: Path, image_size: int, resize: str = "margin", left_out: int = 0
+) -> FileSplit:
     """Images of one split, or of the whole index."""
     rows = index if split is None else _of(index, split)
     labels = torch.from_numpy(rows["label"].to_numpy().copy())
-    return FileSplit(root, rows["path"], rows["bytes"].to_numpy(), labels, image_size, left_out=left_out)
-
-
-def _measured(split: FileSplit, workers: int) -> tuple[Channels, Channels]:
-    """Statistics of all training images, decoded as for evaluation."""
-    batches = split.batches(torch.arange(len(split)), 64, "cpu", workers)
-    total = (len(split) + 63) // 64
-    return statistics(histograms(images for images, _ in tqdm(batches, desc="mean", total=total, disable=None)))
+    sizes = rows["bytes"].to_numpy()
+    return FileSplit(root, rows["path"], sizes, labels, image_size, resize=resize, left_out=left_out)
 
 
 def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
@@ -125,7 +125,8 @@ def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
     if not Path(root).is_dir():
         raise DataError(f"{Path(root).absolute()}: no such folder, but {path} names images in it; bring it back")
     left_out = found["extra"].get(LEFT_OUT, {})
-    train, test = (_split(index, name, Path(root), image_size, len(left_out.get(name, []))) for name in SPLITS)
+    resize = found["extra"].get("resize", "margin")  # of indexes that were made before there was a choice
+    train, test = (_split(index, name, Path(root), image_size, resize, len(left_out.get(name, []))) for name in SPLITS)
     for name, split in zip(SPLITS, (train, test), strict=True):
         check_labels(path, split.labels, name, len(classes))
     return DataSet(classes, mean, std, image_size, train, test)
