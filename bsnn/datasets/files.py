@@ -207,7 +207,8 @@ class _Counted(Dataset[Any]):
         self.split = split
 
     def __getitem__(self, index: int) -> Tensor:
-        return torch.tensor(self.split.centre(index).histogram()).reshape(3, 256)
+        counts = np.array(self.split.centre(index).histogram())
+        return torch.from_numpy(counts).reshape(3, 256)
 
     def __getitems__(self, indices: list[int]) -> Tensor | DataError:
         try:
