@@ -59,6 +59,31 @@ def test_lists_may_have_commas(tmp_path: Path, text: str) -> None:
     assert ground_truth.read(tmp_path / "val.csv", ("x", "y")) == {"a": 1, "b": 0}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,label\na.png,1\nb.png,0\n",
+        "\ufefffile name,class\r\na.png,y\r\nb.png,x\r\n",
+        "image\tclass\na.png\ty\nb.png\tx\n",
+        "a.png\ty\t0\t32\t44\t62\nb.png\tx\t52\t55\t57\t59\n",
+        "a.png,y,0,32\nb.png,x,52,55\n",
+        "filename,class,left,top\na.png, y, 0, 32\nb.png, x, 52, 55\n",
+        "Image Class Left\na.png y 0\nb.png x 1\n",
+    ],
+    ids=["header", "as spreadsheets write", "tabs", "Tiny ImageNet", "commas", "both", "spaces"],
+)
+def test_lists_may_have_a_header_and_further_columns(tmp_path: Path, text: str) -> None:
+    (tmp_path / "val.txt").write_bytes(text.encode())
+    assert ground_truth.read(tmp_path / "val.txt", ("x", "y")) == {"a": 1, "b": 0}
+
+
+def test_a_first_image_is_no_header(tmp_path: Path) -> None:
+    """Without suffixes, and with a place or a class."""
+    for text in ("a 1\nb 0\n", "a,y\nb,x\n", "image y\nb x\n"):
+        (tmp_path / "val.txt").write_text(text)
+        assert list(ground_truth.read(tmp_path / "val.txt", ("x", "y")).values()) == [1, 0]
+
+
 def test_commas_may_belong_to_names(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("a,b.png x,y\nc.png z\nd,e.png,z\n")
     assert ground_truth.read(tmp_path / "val.txt", ("x,y", "z")) == {"a,b": 0, "c": 1, "d,e": 1}
@@ -80,7 +105,10 @@ def test_folders_that_are_numbers_are_names(tmp_path: Path) -> None:
         ("a.png\nb.png 1\n", "line 1: expected an image and its class"),
         ("a.png n01751748\nb c.png,0\n", r"line 2: class c\.png,0 is not among"),
         ("a.png;0\nb.png;1\n", "line 1: expected an image and its class"),
-        ("image,label\na.png,0\n", "line 1: class label is not among"),
+        ("image,label\n", "line 1: class label is not among"),
+        ("image,label\na.png,0\nb.png,4\n", "line 3: class 4 is not among 0 to 3"),
+        ("a.png,n00000009,1,2\n", "line 1: class n00000009 is not among"),
+        ("a.png,0,1,2\n", "line 1: expected an image and its class.* further columns may follow a folder name alone"),
         ("a.png,0\nb.png,\n", "line 2: expected an image and its class"),
         ("a.png 0\nb.png\n", "line 2: expected an image and its class"),
         ("a.png 0 1\n", "line 1: expected an image and its class"),

@@ -65,6 +65,22 @@ def test_a_flat_folder_needs_labels_and_class_folders_none(tmp_path: Path) -> No
         entries(imagenet(tmp_path / "folders"), write_list(tmp_path / "val.txt"))
 
 
+def test_images_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    """As those of Tiny ImageNet, with its file of labels and boxes beside them."""
+    root = imagenet(tmp_path / "images", flat=True)
+    expected = entries(root, write_list(tmp_path / "val.txt"))[2]
+    (root / "val").rename(tmp_path / "inner")
+    (root / "val").mkdir()
+    (tmp_path / "inner").rename(root / "val" / "images")
+    rows = [f"{validation_name(n)}.JPEG\t{WNIDS[label]}\t0\t32\t44\t62\n" for n, label in enumerate(VALIDATION, 1)]
+    (root / "val" / "val_annotations.txt").write_text("".join(rows))
+    found = entries(root, root / "val" / "val_annotations.txt")[2]
+    assert found == [(path.replace("val/", "val/images/"), label, size) for path, label, size in expected]
+    advice = r"val: no such class in train/: images; .* set data\.labels to .* \(.*/val/val_annotations\.txt\)"
+    with pytest.raises(DataError, match=advice):
+        entries(root, None)
+
+
 def test_a_flat_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     root = imagenet(tmp_path / "flat", flat=True)
     (root / "val").rename(root / "validation")

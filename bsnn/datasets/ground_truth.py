@@ -6,13 +6,16 @@ Files of three kinds are told apart by their first line:
   class has which number stands in `meta.mat` beside it, and is not the order of the folders' names;
 - Kaggle's `LOC_val_solution.csv`: image and class folder, then boxes, which are not read;
 - a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names, with
-  white space or a comma between them.
+  white space or a comma between them. A first line of column names is passed over, and so are columns that follow a
+  folder name, such as the boxes of Tiny ImageNet's `val_annotations.txt`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from bsnn.errors import DataError
 
@@ -38,7 +41,7 @@ def read(path: Path, classes: Sequence[str]) -> dict[str, int]:
         DataError: the file cannot be read or understood, names an image twice or a class that is not there, or gives
             one of the first official images another class than it has.
     """
-    rows = _rows(path)
+    rows = _rows(path, frozenset(classes))
     by_place = all(target.isdecimal() for _, _, target in rows) and not any(name.isdecimal() for name in classes)
     known = {str(label) if by_place else name: label for label, name in enumerate(classes)}
     expected = f"0 to {len(classes) - 1}" if by_place else "the class folders of train/"
@@ -53,26 +56,51 @@ def read(path: Path, classes: Sequence[str]) -> dict[str, int]:
     return labels
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, classes: frozenset[str]) -> list[Row]:
     lines = _lines(path)
     if lines[0][1] == KAGGLE:
         lines = [(number, " ".join(text.replace(",", " ").split()[:2])) for number, text in lines[1:]]
     elif lines[0][1].isdecimal():
         return _of_development_kit(path, lines)
-    fields = [(number, _fields(text)) for number, text in lines]
+    elif _names_columns(lines[0][1], classes) and len(lines) > 1:
+        lines = lines[1:]
+    fields = [(number, _fields(text, classes)) for number, text in lines]
     wrong = [number for number, found in fields if not all(found)]
     if wrong:
         raise DataError(
-            f"{path}, line {wrong[0]}: expected an image and its class; see data.labels for what can be read"
+            f"{path}, line {wrong[0]}: expected an image and its class, a folder name of train/ or a place from 0, "
+            "with a space, tab or comma between them; further columns may follow a folder name alone: remove others"
         )
     return [(number, PurePosixPath(image).stem, target) for number, (image, target) in fields]
 
 
-def _fields(text: str) -> tuple[str, str]:
+def _columns(text: str) -> list[str]:
+    return [column.strip() for column in text.split("," if "," in text else " ")]
+
+
+def _names_columns(text: str, classes: frozenset[str]) -> bool:
+    """Whether a first line says what the columns are: it names no image file, and neither a class nor a place.
+
+    An image that is passed over by mistake is missed later, since every image needs a label.
+    """
+    _, *others = _columns(text)
+    files = any(_is_image(part) for part in text.replace(",", " ").split())
+    return bool(others) and not files and others[0] not in classes and not others[0].lstrip("-").isdecimal()
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def _fields(text: str, classes: frozenset[str]) -> tuple[str, str]:
     """Image and class; one of them is empty where there are not two fields."""
     image, space, target = text.partition(" ")
     if space and not (" " in target or image.endswith(",") or target.startswith(",")):
         return image, target
+    columns = _columns(text)
+    if len(columns) > 2 and (columns[1] in classes or _is_image(columns[0])):
+        place = columns[1].isdecimal() and columns[1] not in classes  # or one of several: who knows
+        return columns[0], "" if place else columns[1]
     image, _, target = text.rpartition(",")
     return image.strip(), target.strip()
 

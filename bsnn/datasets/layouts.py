@@ -15,8 +15,8 @@ from bsnn.datasets import ground_truth
 from bsnn.errors import DataError
 
 LAYOUT = (
-    "expected train/<class>/<images> and val/<class>/<images>, or test/ in place of val/, or val/<images> and "
-    "data.labels, the file with their classes"
+    "expected train/<class>/<images> and val/<class>/<images>, or test/ in place of val/, or val/<images> (or "
+    "val/images/<images>) and data.labels, the file with their classes"
 )
 IMAGES = f"({', '.join(IMG_EXTENSIONS)})"
 Entry = tuple[str, int, int]  # path relative to the root, label, bytes
@@ -65,7 +65,10 @@ def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]
     names = _class_folders(folder)
     strange = [name for name in names if name not in classes]
     if strange:
-        raise DataError(f"{folder}: no such class in train/: {', '.join(strange[:5])}; remove it or add it to train/")
+        advice = "remove it or add it to train/"
+        if len(names) == 1:
+            advice += f"; or, if it holds all images, set data.labels to a file of their classes{_candidates(folder)}"
+        raise DataError(f"{folder}: no such class in train/: {', '.join(strange[:5])}; {advice}")
     labels = {name: classes.index(name) for name in names}
     status = folder.stat()
     seen = {(status.st_dev, status.st_ino): str(folder)}
@@ -73,6 +76,12 @@ def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]
     if not found:
         raise DataError(f"{folder}: has no images {IMAGES}; {LAYOUT}")
     return found
+
+
+def _candidates(folder: Path) -> str:
+    """Files beside the images that may hold their classes."""
+    files = sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in (".txt", ".csv", ".tsv"))
+    return f" ({' or '.join(files[:3])})" if files else ""
 
 
 def _below(folder: Path, seen: dict[tuple[int, int], str]) -> list[Path]:
@@ -108,8 +117,14 @@ def shown(path: str | Path) -> str:
 
 
 def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tuple[Path, int]]:
-    """Sorted as they would be in class folders; every image has a label, every label an image."""
+    """Sorted as they would be in class folders; every image has a label, every label an image.
+
+    They lie in the folder, or in the only one in it, as val/images/ of Tiny ImageNet.
+    """
     labels = ground_truth.read(source, classes)
+    inner = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    if len(inner) == 1 and inner[0].name not in classes and not _images(folder):
+        [folder] = inner
     if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
         raise DataError(
             f"{folder}: has folders, but data.labels is for images that lie in it without any; "
