@@ -29,45 +29,42 @@ include: "workflow/rules/methods.smk"
 include: "workflow/rules/paper.smk"
 
 
-report: "workflow/report/workflow.rst"
-
-
 rule all:
     default_target: True
     input:
-        reports(),
+        files_of("all"),
 
 
 rule networks:
     input:
-        trained_networks(),
+        files_of("networks"),
 
 
 rule activation_tables:
     input:
-        activation_tables(),
+        files_of("activation_tables"),
 
 
 rule threshold_tables:
     input:
-        threshold_tables(),
+        files_of("threshold_tables"),
 
 
 rule simulations:
     input:
-        simulations(),
+        files_of("simulations"),
 
 
 rule latency:
     input:
-        latency_results(),
+        files_of("latency"),
 
 
 rule search:
     input:
-        of_networks(PATHS.search),
+        files_of("search"),
 
 
 rule early_exit:
     input:
-        exit_results(),
+        files_of("early_exit"),

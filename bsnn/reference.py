@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
 from bsnn.networks.original_checkpoint import sha256
 from bsnn.pipeline import identity, inputs
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import RESULTS, Job, Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
 
@@ -23,7 +23,7 @@ KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_su
 FOLDER = Path("results/reference")
 
 
-def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = identity.RESULTS) -> Path:
+def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RESULTS) -> Path:
     """Copy an experiment's tables to the reference folder, with `origin.json` beside them; returns their folder.
 
     Tables of `snakemake latency`, `search`, `early_exit` and `paper` come too, where they were made.
@@ -40,16 +40,16 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = ide
     config, name, place = results.config, results.name, folder / results.name
     kept = provenance.collect()  # before the checkout is changed
     frames = {table: results[table] for table in KEPT if table in results.frames}
-    paths = identity.Paths(config, root)
-    for table, frame in (frames | _methods(config, name, paths)).items():
+    pipeline = Pipeline(config, root)
+    for table, frame in (frames | _methods(pipeline, name)).items():
         artifacts.write_text(place / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    for file in sorted(paths.paper(name).glob("*.csv")):
+    for file in sorted((root / name / "paper").glob("*.csv")):
         artifacts.copy(file, place / "paper" / file.name)
     origin = {
         "command": command,
         "seeds": list(config.seeds),
         "definition": _definition(config, name),
-        "settings": identity.results(config, name),
+        "settings": results.identity,
         "made": results["origins"].to_dict(orient="records"),
         "kept": kept,
     }
@@ -67,20 +67,22 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
     Raises:
         ArtifactError: the network or its history is missing or damaged, of other settings, or was imported.
     """
-    experiment, place = job.experiment, (job.name, job.weights, job.seed)
-    if experiment.imported.of(job.weights) is not None:
-        raise ArtifactError(f"{job.name}: its {job.weights} network was imported; keep it under the one it is from")
-    path, of = job.paths.network(*place), identity.network(experiment, job.weights, job.seed)
-    _, found = artifacts.read_tensors(path, files.KIND, of)
+    experiment, place, pipeline = job.experiment, job.place, job.pipeline
+    if experiment.imported.of(place.weights) is not None:
+        raise ArtifactError(
+            f"{place.experiment}: its {place.weights} network was imported; keep it under the one it is from"
+        )
+    path = pipeline.path("network", place)
+    _, found = artifacts.read_tensors(path, files.KIND, pipeline.identity("network", place))
     if "precision" not in found["extra"]:  # a key may be older than this note
         raise ArtifactError(f"{path}: does not say in which precision it was trained; delete it and train it again")
-    history, _ = artifacts.read_table(job.paths.history(*place), "history", {"seconds": "double"}, of)
-    recipe = experiment.train if job.weights == "full" else experiment.binarize
+    history, _ = pipeline.read("network", place, "history")
+    recipe = experiment.train if place.weights == "full" else experiment.binarize
     made = found["provenance"]
     card = shipped.Card(
-        experiment=job.name,
-        weights=job.weights,
-        seed=job.seed,
+        experiment=place.experiment,
+        weights=place.weights,
+        seed=place.seed,
         test_accuracy=found["extra"]["test_accuracy"],
         test_images=len(inputs.data_set(job).test),
         epochs=len(history),
@@ -107,24 +109,14 @@ def _definition(config: Config, name: str) -> dict[str, Any]:
     return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
 
 
-def _methods(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:
+def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     """Tables of the methods of conversion, of the search and of early exit, as far as they were made."""
-    found = {}
-    noted = paths.tables(name) / latency.SETTINGS
-    if noted.exists():
-        if json.loads(noted.read_text()).get("key") != identity.key(identity.latency(config, name)):
-            raise ArtifactError(f"{noted}: was made with other settings; run `snakemake latency` again, or delete it")
-        tables = latency.load(paths.tables(name))
+    found, folder = {}, pipeline.root / name / "tables"
+    if (folder / f"{latency.TABLES[0]}.parquet").exists():
+        tables = latency.load(folder, pipeline.identity("latency_tables", Place(name)))
         found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors")}
-    choices = {
-        "search": ("search", paths.search, identity.search),
-        "early_exit": ("exit", paths.early_exit, identity.early_exit),
-    }
-    for table, (kind, path, of) in choices.items():
-        parts = [
-            of_network(path(name, *place), kind, of(config, config.experiments[name], *place), *place)
-            for place in product(config.weights, config.seeds)
-            if path(name, *place).exists()
-        ]
+    for table, stage in {"search": "find_switches", "early_exit": "find_exit"}.items():
+        places = [place for place in pipeline.places(stage, name) if pipeline.path(stage, place).exists()]
+        parts = [of_network(pipeline, stage, place) for place in places]
         found |= {table: pd.concat(parts, ignore_index=True)} if parts else {}
     return found

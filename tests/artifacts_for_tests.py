@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from bsnn import artifacts, config
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 NAME = "small"
 RECIPE = {"epochs": 2, "batch_size": 8, "optimiser": {"lr": 0.1}}
@@ -50,14 +51,24 @@ def write_simulation(
     chosen: config.Config, root: Path, which: tuple[config.Weights, int, float], truth: Truth, extra: dict[str, Any]
 ) -> None:
     """Predictions and spikes of all shards, as contiguous parts of the test set."""
-    paths, shards = identity.Paths(chosen, root), chosen.experiments[NAME].simulation.shards
-    stands_for = identity.simulate(chosen, chosen.experiments[NAME], *which)
+    pipeline, shards = Pipeline(chosen, root), chosen.experiments[NAME].simulation.shards
+    stands_for = pipeline.identity("simulate", Place(NAME, *which))
     for shard, images in enumerate(np.array_split(np.arange(len(truth.labels)), shards), 1):
         note = {"engine": "torch", "reason": "for the test", "seconds": 1.5, "images": len(images), **extra}
         artifacts.write_table(
-            paths.predictions(NAME, *which, shard), predictions(truth, images), "predictions", stands_for, note
+            pipeline.path("simulate", Place(NAME, *which, shard)),
+            predictions(truth, images),
+            "predictions",
+            stands_for,
+            note,
         )
-        artifacts.write_table(paths.spikes(NAME, *which, shard), spikes(truth, images), "spikes", stands_for, note)
+        artifacts.write_table(
+            pipeline.path("simulate", Place(NAME, *which, shard), "spikes"),
+            spikes(truth, images),
+            "spikes",
+            stands_for,
+            note,
+        )
 
 
 def predictions(truth: Truth, images: np.ndarray) -> pa.Table:
@@ -88,8 +99,8 @@ def spikes(truth: Truth, images: np.ndarray) -> pd.DataFrame:
 
 def write_network(chosen: config.Config, root: Path, weights: config.Weights, seed: int, means: dict) -> None:
     """History, summary and activations of one network."""
-    paths, experiment = identity.Paths(chosen, root), chosen.experiments[NAME]
-    stands_for = identity.network(experiment, weights, seed)
+    pipeline = Pipeline(chosen, root)
+    stands_for = pipeline.identity("network", Place(NAME, weights, seed))
     history = pd.DataFrame(
         {
             "epoch": [1, 2],
@@ -101,9 +112,13 @@ def write_network(chosen: config.Config, root: Path, weights: config.Weights, se
             "images_per_second": [100.0, 110.0],
         }
     )
-    artifacts.write_table(paths.history(NAME, weights, seed), history, "history", stands_for)
+    artifacts.write_table(
+        pipeline.path("network", Place(NAME, weights, seed), "history"), history, "history", stands_for
+    )
     if weights == "binary":
-        artifacts.write_table(paths.summary(NAME, seed), summary(), "summary", stands_for)
+        artifacts.write_table(
+            pipeline.path("network", Place(NAME, "binary", seed), "summary"), summary(), "summary", stands_for
+        )
     rows = [
         (layer, population, percentile, percentile * mean, 100, mean if population == "all" else 2 * mean, 9.0)
         for layer, mean in means.items()
@@ -112,10 +127,10 @@ def write_network(chosen: config.Config, root: Path, weights: config.Weights, se
     ]
     columns = ["layer", "population", "percentile", "value", "count", "mean", "maximum"]
     artifacts.write_table(
-        paths.activations(NAME, weights, seed),
+        pipeline.path("activations", Place(NAME, weights, seed)),
         pd.DataFrame(rows, columns=columns),
         "activations",
-        identity.activations(experiment, weights, seed),
+        pipeline.identity("activations", Place(NAME, weights, seed)),
         {"images": 100},
     )
 
@@ -140,16 +155,14 @@ def write_thresholds(chosen: config.Config, root: Path, which: tuple[config.Weig
     frame = pd.DataFrame({"layer": list(truth.thresholds), "threshold": list(truth.thresholds.values())})
     frame = frame.assign(percentile=which[2], population="all").rename(columns={"threshold": "lambda"})
     artifacts.write_table(
-        identity.Paths(chosen, root).thresholds(NAME, *which),
+        Pipeline(chosen, root).path("thresholds", Place(NAME, *which)),
         frame.assign(threshold=frame["lambda"]),
         "thresholds",
-        identity.thresholds(chosen.experiments[NAME], *which),
+        Pipeline(chosen, root).identity("thresholds", Place(NAME, *which)),
     )
 
 
-def write_all(
-    chosen: config.Config, root: Path, truth: Callable[[str, int, float], Truth], **extra: Any
-) -> identity.Paths:
+def write_all(chosen: config.Config, root: Path, truth: Callable[[str, int, float], Truth], **extra: Any) -> Pipeline:
     """Every artifact that the results need."""
     for weights in chosen.weights:
         for seed in chosen.seeds:
@@ -158,7 +171,7 @@ def write_all(
                 which = (weights, seed, percentile)
                 write_thresholds(chosen, root, which, truth(*which))
                 write_simulation(chosen, root, which, truth(*which), extra)
-    return identity.Paths(chosen, root)
+    return Pipeline(chosen, root)
 
 
 def random_truth(images: int = 23, steps: int = 4, layers: int = 2) -> Callable[[str, int, float], Truth]:

@@ -13,7 +13,6 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +21,50 @@ from pydantic_core import to_jsonable_python
 from bsnn import config
 from bsnn.config import conversion, experiment, run, training
 from bsnn.config.values import Section
-from bsnn.paper import plan
-from bsnn.pipeline import identity
+from bsnn.pipeline.declarations import STAGES
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 FOLDER = Path(__file__).parent / "data"
 KEYS, DEFAULTS = FOLDER / "golden_keys.json", FOLDER / "defaults.json"
 CHANGES: dict[str, Any] = {"seeds": [0, 1], "percentile": [99.0, 99.5, 99.9, 100.0]}
 
 
+KINDS = {"images": "data", "exit": "early_exit"}  # recorded under these names
+RULES = {"search": "find_switches", "exit": "find_exit"}
+NOTED = {"tables": "results", "latency_tables": "latency", "exit_results": "exits"}
+
+
 def listed() -> Iterator[tuple[str, str, str, str]]:
     """Every artifact and keyed identity: experiment, kind, coordinates, path (or key, where the path has none)."""
     loaded = config.load(Path(__file__).parent.parent / "config.yaml", CHANGES)
-    paths = identity.Paths(loaded)
+    pipeline = Pipeline(loaded)
     for name in loaded.experiments:
-        yield name, "data", "", str(paths.data(name))
-        yield from ((name, *rest) for rest in _plain(loaded, name))
-        for weights, seed in product(loaded.weights, loaded.seeds):
-            place, at = (name, weights, seed), f"{weights} seed={seed}"
-            for kind in ("network", "history", "checkpoints", "activations", "search", "early_exit"):
-                yield name, kind, at, str(getattr(paths, kind)(*place))
-            if weights == "binary":
-                yield name, "summary", at, str(paths.summary(name, seed))
-            yield from ((name, *rest) for rest in _simulated(loaded, paths, place, at))
+        yield from ((name, kind, "key", pipeline.key(stage, Place(name))) for stage, kind in NOTED.items())
+        for place in pipeline.places("paper_result", name):
+            yield name, "paper", place.result, pipeline.key("paper_result", place)
+        yield name, "paper", "report", pipeline.key("paper_report", Place(name))
+        for stage, declared in STAGES.items():
+            kinds = [kind for kind in declared.files if kind not in ("note", "text")]
+            if not kinds:
+                continue
+            for place in pipeline.places(stage, name):
+                at = _at(declared.over, place)
+                for kind in kinds:
+                    recorded = f"method_{kind}" if stage == "method" else KINDS.get(kind, kind)
+                    yield name, recorded, at, str(pipeline.path(stage, place, kind))
+                if declared.scratch and place.shard == 1:
+                    kind, shard = ("kept_shards", " 1") if stage == "simulate" else ("checkpoints", "")
+                    yield name, kind, at.removesuffix(shard), str(pipeline.scratch(stage, place))
 
 
-def _plain(loaded: config.Config, name: str) -> Iterator[tuple[str, str, str]]:
-    for kind, of in {"results": identity.results, "latency": identity.latency, "exits": identity.early_exits}.items():
-        yield kind, "key", identity.key(of(loaded, name))
-    for result in plan.results_of(loaded, name):
-        yield "paper", result, identity.key(plan.identity(loaded, name, result))
-    yield "paper", "report", identity.key(plan.report_identity(loaded, name))
-
-
-def _simulated(
-    loaded: config.Config, paths: identity.Paths, place: tuple[str, config.Weights, int], at: str
-) -> Iterator[tuple[str, str, str]]:
-    latency = loaded.experiments[place[0]].latency
-    shards = range(1, loaded.experiments[place[0]].simulation.shards + 1)
-    for percentile in loaded.percentile:
-        yield "thresholds", f"{at} p={percentile}", str(paths.thresholds(*place, percentile))
-        yield "kept_shards", f"{at} p={percentile}", str(paths.tries(*place, percentile))
-        for shard in shards:
-            for kind in ("spikes", "predictions"):
-                yield kind, f"{at} p={percentile} {shard}", str(getattr(paths, kind)(*place, percentile, shard))
-    for method in latency.names_for(place[1]):
-        for steps, shard, kind in product(latency.runs(method), shards, identity.METHOD_FILES):
-            path = paths.method(kind, *place, method, steps, shard)
-            yield f"method_{kind}", f"{at} {method} T={steps} {shard}", str(path)
+def _at(over: tuple[str, ...], place: Place) -> str:
+    """Coordinates in words, as they were recorded."""
+    if not over:
+        return ""
+    words = {"weights": place.weights, "seed": f"seed={place.seed}", "percentile": f"p={place.percentile}"}
+    words |= {"method": place.method, "steps": f"T={place.steps}", "shard": str(place.shard)}
+    return " ".join(words[axis] for axis in dict.fromkeys(("weights", *over)))
 
 
 def golden() -> dict[str, dict[str, list[Any]]]:
@@ -124,7 +120,7 @@ def defaults() -> dict[str, dict[str, Any]]:
             for name, field in section.model_fields.items()
             if not field.is_required() and (section, name) not in BY_VALUE
         }
-        versions = {stage: identity.VERSION[stage] for stage in stages}
+        versions = {stage: STAGES[RULES.get(stage, stage)].version for stage in stages}
         found[section.__name__] = {"versions": versions, "defaults": fields}
     return found
 

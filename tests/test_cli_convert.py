@@ -25,7 +25,7 @@ from bsnn.cli import convert
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
 from bsnn.networks import original_checkpoint
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
 from bsnn.seeds import derived_seed
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
@@ -243,17 +243,17 @@ def test_same_accuracy_as_the_pipeline_under_protocol_original(model: str) -> No
     settings = config.validate(
         {**chosen, "compute": {"threads": 1, "batch_size": 33}, "experiments": {"mine": experiment}}
     )
-    job = Job(settings, "mine", weights, 3, 99.5)
+    job = Job.of(settings, "mine", weights, 3, 99.5)
     for stage in (
         stages_train.data,
-        stages_train.train,
+        stages_train.network,
         stages_convert.activations,
         stages_convert.thresholds,
         stages_convert.simulate,
     ):
         stage(job)
-    stages_convert.simulate(Job(settings, "mine", weights, 3, 99.5, 2))
-    table = tables.collect(settings, "mine", job.paths)["accuracy_over_time"]
+    stages_convert.simulate(Job.of(settings, "mine", weights, 3, 99.5, 2))
+    table = tables.collect(job.pipeline, "mine")["accuracy_over_time"]
     found = np.load("out/voltage_accuracy_vgg15ab_99.5.npy")
     assert np.array_equal(found, (table["accuracy"] / 100).to_numpy(np.float32))
     assert float(lines("out/results/sim_result.txt")[0][-1]) == pytest.approx(table["accuracy"].iloc[-1])

@@ -22,7 +22,8 @@ from bsnn import log
 from bsnn.cluster import nodes
 from bsnn.config import merge, validate
 from bsnn.errors import BsnnError, ConfigError
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages_train
 from bsnn.training import checkpoint
 
@@ -75,18 +76,18 @@ def job_of(folder: Path, changes: dict[str, Any] | None = None, **compute: Any) 
     """The full-precision network of a small experiment, with dropout; its data set is made."""
     network = {"network": {"dropout": 0.1}, "train": {"augment": {"crop": 1}}}
     settings = merge(merge(TINY, {"experiments": {"tiny": network}}), {"experiments": {"tiny": changes or {}}})
-    found = Job(validate(merge(settings, {"compute": compute})), "tiny", root=folder / "results")
-    if not found.paths.data("tiny").exists():
+    found = Job.of(validate(merge(settings, {"compute": compute})), "tiny", root=folder / "results")
+    if not found.pipeline.path("data", Place("tiny")).exists():
         stages_train.data(found)
     return found
 
 
 def trained(job: Job) -> tuple[dict[str, Tensor], list[float]]:
     """Weights and losses, by the stage."""
-    stages_train.train(job)
+    stages_train.network(job)
     place = ("tiny", "full", 0)
-    history = pq.read_table(job.paths.history(*place))
-    return load_file(job.paths.network(*place)), history["train_loss"].to_pylist()
+    history = pq.read_table(job.pipeline.path("network", Place(*place), "history"))
+    return load_file(job.pipeline.path("network", Place(*place))), history["train_loss"].to_pylist()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -94,7 +95,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def left(job: Job) -> list[Path]:
-    return list(job.root.rglob(nodes.TO_RUN))
+    return list(job.pipeline.root.rglob(nodes.TO_RUN))
 
 
 def test_two_nodes_are_two_devices_of_one_machine(job: Path) -> None:
@@ -116,7 +117,7 @@ def test_two_nodes_are_two_devices_of_one_machine(job: Path) -> None:
 def test_an_error_on_a_node_comes_back_as_what_it_was(job: Path) -> None:
     wild = job_of(job / "wild", {"train": {"optimiser": {"name": "sgd", "lr": 1e30}}}, nodes=2)
     with pytest.raises(BsnnError, match=r"epoch 1 at learning rate 1e\+30.*train\.optimiser\.lr"):
-        stages_train.train(wild)
+        stages_train.network(wild)
     assert not left(wild)
 
 
@@ -124,13 +125,13 @@ def test_devices_that_a_node_does_not_have_are_refused(job: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
     with pytest.raises(ConfigError, match="1 CUDA devices asked for, 0 found"):
-        stages_train.train(job_of(job / "cuda", accelerator="cuda", nodes=2))
+        stages_train.network(job_of(job / "cuda", accelerator="cuda", nodes=2))
 
 
 def test_nodes_that_end_without_a_word_are_an_error(job: Path) -> None:
     (job / "bin" / "srun").write_text("#!/bin/sh\necho nothing of ours\nexit 9\n")
     with pytest.raises(BsnnError, match=r"exit code 9 of srun.*\.snakemake/slurm_logs"):
-        stages_train.train(job_of(job / "silent", nodes=2))
+        stages_train.network(job_of(job / "silent", nodes=2))
 
 
 @pytest.mark.parametrize("name", ["squeue", "srun"])
@@ -145,17 +146,17 @@ def test_slurm_that_does_not_answer_is_an_error_of_ours(job: Path, monkeypatch: 
         (job / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
         expected = "squeue --noheader --jobs 11 --format %N: Unable to contact slurm controller"
     with pytest.raises(BsnnError, match=expected):
-        stages_train.train(here)
+        stages_train.network(here)
     assert not left(here)
 
 
 def test_outside_a_job_of_so_many_nodes_it_says_what_to_ask_for(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"5 nodes asked for, and the SLURM job has 2, node\[7-8\]; set `nodes: 5`"):
-        stages_train.train(job_of(job / "five", nodes=5))
+        stages_train.network(job_of(job / "five", nodes=5))
     monkeypatch.delenv("SLURM_JOB_ID")
     here = job_of(job / "none", nodes=2)
     with pytest.raises(ConfigError, match=r"2 nodes train together only within a SLURM job.*set compute.nodes to 1"):
-        stages_train.train(here)
+        stages_train.network(here)
     assert not left(here)
 
 
@@ -172,11 +173,11 @@ import sys
 from pathlib import Path
 from test_cluster_nodes import LONG, job_of
 from bsnn import log
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
 from bsnn.stages import train as stages_train
 if __name__ == "__main__":
     with log.job("stage.log"):
-        stages_train.train(job_of(Path("stopped"), LONG, nodes=2))
+        stages_train.network(job_of(Path("stopped"), LONG, nodes=2))
 """
 LONG = {"train": {"epochs": 40}}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,26 +15,17 @@ import pytest
 from test_workflow_faults import contents
 from workflow_for_tests import TINY
 
-from bsnn import config
+from bsnn import config, stages
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
-from bsnn.pipeline.job import Job
-from bsnn.stages import convert as stages_convert
-from bsnn.stages import results as stages_results
-from bsnn.stages import train as stages_train
+from bsnn.pipeline.model import Job
 
 SETTINGS = config.validate(merge(TINY, {"percentile": [99.0]}))
 BLOCK = 4096
-STAGES: dict[str, tuple[Callable[[Job], None], config.Weights]] = {
-    "data": (stages_train.data, "full"),
-    "train": (stages_train.train, "full"),
-    "binarize": (stages_train.train, "binary"),
-    "activations": (stages_convert.activations, "binary"),
-    "thresholds": (stages_convert.thresholds, "binary"),
-    "simulate": (stages_convert.simulate, "binary"),
-    "tables": (stages_results.tables, "full"),
-    "figures": (stages_results.figures, "full"),
-    "report": (stages_results.report, "full"),
+STAGES: dict[str, config.Weights] = {
+    **dict.fromkeys(("data", "train"), "full"),
+    **dict.fromkeys(("binarize", "activations", "thresholds", "simulate"), "binary"),
+    **dict.fromkeys(("tables", "figures", "report"), "full"),
 }
 MADE = {  # patterns of what each stage makes, below the results
     "data": ["data/*"],
@@ -45,13 +36,12 @@ MADE = {  # patterns of what each stage makes, below the results
     "simulate": ["tiny/binary/seed0/p*/predictions-*", "tiny/binary/seed0/p*/spikes-*"],
     "tables": ["tiny/tables"],
     "figures": ["tiny/figures"],
-    "report": ["tiny/report.html"],
+    "report": ["tiny/report*"],
 }
 
 
-def make(name: str, folder: Path) -> None:
-    stage, weights = STAGES[name]
-    stage(Job(SETTINGS, "tiny", weights, 0, 99.0, root=folder / "results"))
+def make(name: str, folder: Path, weights: config.Weights | None = None) -> None:
+    stages.run(name, Job.of(SETTINGS, "tiny", weights or STAGES[name], 0, 99.0, root=folder / "results"))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +51,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("train", folder)
     make("binarize", folder)
     for weights in ("full", "binary"):
-        for stage in (stages_convert.activations, stages_convert.thresholds, stages_convert.simulate):
-            stage(Job(SETTINGS, "tiny", weights, 0, 99.0, root=folder / "results"))
+        for name in ("activations", "thresholds", "simulate"):
+            make(name, folder, weights)
     for name in ("tables", "figures", "report"):
         make(name, folder)
     return folder

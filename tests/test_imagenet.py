@@ -17,8 +17,8 @@ from images_for_tests import TRAINING, VALIDATION, WNIDS, imagenet, spoil, valid
 
 from bsnn import artifacts, config, datasets
 from bsnn.errors import DataError
-from bsnn.pipeline import identity
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
 from bsnn.tables import gather
@@ -54,19 +54,21 @@ class Run:
     log: str
 
     @property
-    def paths(self) -> identity.Paths:
-        return identity.Paths(self.config, self.root)
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.config, self.root)
 
     def predictions(self) -> pd.DataFrame:
-        parts = [self.paths.predictions("images", "full", 0, 99.0, shard) for shard in range(1, SHARDS + 1)]
+        parts = [
+            self.pipeline.path("simulate", Place("images", "full", 0, 99.0, shard)) for shard in range(1, SHARDS + 1)
+        ]
         return pd.concat([artifacts.read_table(part, "predictions", {})[0].to_pandas() for part in parts])
 
 
 def through_the_stages(chosen: config.Config, root: Path) -> None:
     for shard in range(1, SHARDS + 1):
-        job = Job(chosen, "images", percentile=99.0, shard=shard, root=root)
+        job = Job.of(chosen, "images", percentile=99.0, shard=shard, root=root)
         if shard == 1:
-            for stage in (stages_train.data, stages_train.train, stages_convert.activations, stages_convert.thresholds):
+            for stage in (stages_train.data, stages_train.network, stages_convert.activations, stages_convert.thresholds):
                 stage(job)
         stages_convert.simulate(job)
 
@@ -103,7 +105,7 @@ def made(layout: str, folder: Path) -> Run:
 
 
 def test_broken_files_are_named_and_counted(run: Run) -> None:
-    path = run.paths.data("images")
+    path = run.pipeline.path("data", Place("images"))
     assert artifacts.describe(path)["extra"]["left_out"] == {"count": 5, **run.broken}
     assert "3 of 24 train images are broken and left out" in run.log
     assert "2 of 10 test images are broken and left out" in run.log
@@ -125,18 +127,18 @@ def test_broken_files_are_named_and_counted(run: Run) -> None:
 def test_every_whole_image_is_simulated_once(run: Run) -> None:
     found = run.predictions()
     assert found["image"].tolist() == list(range(len(VALIDATION) - 2))
-    assert found["label"].tolist() == datasets.load(run.paths.data("images")).test.labels.tolist()
+    assert found["label"].tolist() == datasets.load(run.pipeline.path("data", Place("images"))).test.labels.tolist()
 
 
 def test_tables_count_what_was_left_out(run: Run) -> None:
-    frame = origins(gather.Source(run.config, "images", run.paths)).set_index("stage")["left_out"]
+    frame = origins(gather.Source(run.pipeline, "images")).set_index("stage")["left_out"]
     assert frame.dropna().to_dict() == {"train": 3, "activations": 3, "simulate": 2}
 
 
 def test_both_layouts_give_the_same_predictions(runs: dict[str, Run]) -> None:
     """Trained, calibrated and simulated: the same classes and margins, image by image and step by step."""
     folders, flat = runs["folders"], runs["flat"]
-    assert folders.paths.data("images").name != flat.paths.data("images").name
+    assert folders.pipeline.path("data", Place("images")).name != flat.pipeline.path("data", Place("images")).name
     expected = folders.predictions()
     assert len(np.unique(np.stack(expected["margin"].tolist()))) > len(expected), "the networks say nothing"
     pd.testing.assert_frame_equal(flat.predictions(), expected)
@@ -147,16 +149,16 @@ def test_a_broken_training_image_stops_the_training(tmp_path: Path) -> None:
     tree = imagenet(tmp_path / "images")
     file = tree / "train" / WNIDS[2] / f"{WNIDS[2]}_3.JPEG"
     file.write_bytes(file.read_bytes()[:-200])
-    job = Job(settings(tree), "images", root=tmp_path / "results")
+    job = Job.of(settings(tree), "images", root=tmp_path / "results")
     stages_train.data(job)
     with pytest.raises(DataError, match=rf"{file.name}: not a whole image .*truncated.*data\.broken: skip"):
-        stages_train.train(job)
-    assert not job.paths.network("images", "full", 0).exists()
+        stages_train.network(job)
+    assert not job.pipeline.path("network", Place("images", "full", 0)).exists()
 
 
 def test_an_unreadable_file_is_no_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that fails for a moment must not decide which images there are."""
-    job = Job(
+    job = Job.of(
         settings(imagenet(tmp_path / "images"), broken="skip", compute={"workers": 0}),
         "images",
         root=tmp_path / "results",
@@ -171,7 +173,7 @@ def test_an_unreadable_file_is_no_broken_image(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(DataError, match=rf"{validation_name(1)}.JPEG: cannot be read \(Input/output error\)"):
         stages_train.data(job)
-    assert not job.paths.data("images").exists()
+    assert not job.pipeline.path("data", Place("images")).exists()
 
 
 @pytest.mark.parametrize(
@@ -182,17 +184,21 @@ def test_a_class_or_a_split_without_whole_images_is_refused(tmp_path: Path, spli
     for file in (tree / split).rglob("*.JPEG"):
         if split == "val" or file.parent.name == WNIDS[1]:
             file.write_bytes(b"")
-    job = Job(settings(tree, broken="skip"), "images", root=tmp_path / "results")
+    job = Job.of(settings(tree, broken="skip"), "images", root=tmp_path / "results")
     with pytest.raises(DataError, match=message):
         stages_train.data(job)
-    assert not job.paths.data("images").exists()
+    assert not job.pipeline.path("data", Place("images")).exists()
 
 
 def test_skipping_without_broken_files_leaves_all(tmp_path: Path) -> None:
-    job = Job(settings(imagenet(tmp_path / "images"), broken="skip"), "images", root=tmp_path / "results")
+    job = Job.of(settings(imagenet(tmp_path / "images"), broken="skip"), "images", root=tmp_path / "results")
     stages_train.data(job)
-    assert artifacts.describe(job.paths.data("images"))["extra"]["left_out"] == {"count": 0, "train": [], "test": []}
-    data = datasets.load(job.paths.data("images"))
+    assert artifacts.describe(job.pipeline.path("data", Place("images")))["extra"]["left_out"] == {
+        "count": 0,
+        "train": [],
+        "test": [],
+    }
+    data = datasets.load(job.pipeline.path("data", Place("images")))
     assert (len(data.train), len(data.test)) == (len(WNIDS) * TRAINING, len(VALIDATION))
 
 
@@ -200,29 +206,29 @@ def test_broken_files_among_chosen_ones_only(tmp_path: Path) -> None:
     """Half of the images, evenly spaced, then the broken ones among them left out."""
     tree = imagenet(tmp_path / "images")
     spoil(tree)
-    job = Job(settings(tree, broken="skip", train_images=12), "images", root=tmp_path / "results")
+    job = Job.of(settings(tree, broken="skip", train_images=12), "images", root=tmp_path / "results")
     stages_train.data(job)
     chosen = [f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in WNIDS for number in range(0, TRAINING, 2)]
-    [broken] = artifacts.describe(job.paths.data("images"))["extra"]["left_out"]["train"]
+    [broken] = artifacts.describe(job.pipeline.path("data", Place("images")))["extra"]["left_out"]["train"]
     assert broken == chosen[0]
-    assert datasets.load(job.paths.data("images")).train.paths.to_pylist() == chosen[1:]  # type: ignore[attr-defined]
+    assert datasets.load(job.pipeline.path("data", Place("images"))).train.paths.to_pylist() == chosen[1:]  # type: ignore[attr-defined]
 
 
 def test_defaults_leave_keys_alone(tmp_path: Path) -> None:
-    plain = identity.data(settings(tmp_path).experiments["images"])
+    plain = Pipeline(settings(tmp_path)).identity("data", Place("images"))
     assert plain["settings"] == {"name": "imagenet", "path": str(tmp_path), "image_size": 16}
-    stop = settings(tmp_path, broken="stop", labels=None).experiments["images"]
-    assert identity.key(identity.data(stop)) == identity.key(plain)
-    skip = settings(tmp_path, broken="skip").experiments["images"]
-    assert identity.data(skip)["settings"] == {**plain["settings"], "broken": "skip"}
+    stop = Pipeline(settings(tmp_path, broken="stop", labels=None))
+    assert stop.identity("data", Place("images")) == plain
+    skip = Pipeline(settings(tmp_path, broken="skip"))
+    assert skip.identity("data", Place("images"))["settings"] == {**plain["settings"], "broken": "skip"}
 
 
 def test_two_processes_train_on_the_same_random_parts(tmp_path: Path) -> None:
     """Without dropout and flips, which each process draws for itself: one network but for the order of sums."""
     tree = imagenet(tmp_path / "images")
-    job = Job(settings(tree), "images", root=tmp_path / "results")
+    job = Job.of(settings(tree), "images", root=tmp_path / "results")
     stages_train.data(job)
-    data = datasets.load(job.paths.data("images"))
+    data = datasets.load(job.pipeline.path("data", Place("images")))
     plain = job.experiment.model_dump(mode="json")
     plain["network"]["dropout"] = 0.0
     plain["train"] |= {"augment": {"resized_crop": True}, "epochs": 2}

@@ -8,32 +8,33 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, config
+from bsnn import config
 from bsnn.config import merge
+from bsnn.conversion.errors_by_layer import ERRORS
 from bsnn.figures.latency import pareto
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import latency
 
-ERRORS = dict.fromkeys((*latency.ERRORS, "activation"), 0.5)
+VALUES = dict.fromkeys((*ERRORS, "activation"), 0.5)
 
 
 def of_times(times: list[int], root: Path) -> latency.Run:
     changes = {"experiments": {"tiny": {"latency": {"time": times, "methods": {}}}}}
     settings = config.validate(merge(TINY, changes))
-    return latency.Run(settings, "tiny", identity.Paths(settings, root), "binary", 0, "baseline", 8)
+    return latency.Run(Pipeline(settings, root), Place("tiny", "binary", 0, steps=8))
 
 
 def test_errors_are_of_the_times_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The key has the longest time alone: errors made for 2 and 8 are read again for 4 and 8."""
     made = of_times([2, 8], tmp_path)
-    frame = pd.DataFrame([{"layer": "conv1", "time": time, **ERRORS} for time in made.times])
-    stands_for = identity.method(made.config, made.config.experiments["tiny"], "binary", 0, "baseline", 8)
-    artifacts.write_table(made.path("errors", 1), frame, "errors", stands_for, {})
+    frame = pd.DataFrame([{"layer": "conv1", "time": time, **VALUES} for time in made.times])
+    made.pipeline.write("method", made.place, frame, "errors")
     with caplog.at_level(logging.WARNING):
         assert list(made.errors()["time"]) == [2, 8]
         assert not caplog.records
         assert list(of_times([4, 8], tmp_path).errors()["time"]) == [8]
-    assert f"{made.path('errors', 1)}: made before T = 4 was asked for" in caplog.text
+    assert f"{made.pipeline.path('method', made.place, 'errors')}: made before T = 4 was asked for" in caplog.text
 
 
 def test_standard_error_of_the_mean_drop_over_seeds() -> None:

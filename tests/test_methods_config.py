@@ -7,7 +7,11 @@ import pytest
 
 from bsnn import config
 from bsnn.errors import ConfigError
-from bsnn.pipeline import identity, inventory
+from bsnn.pipeline import inventory
+from bsnn.pipeline.declarations import STAGES
+from bsnn.pipeline.identity import key
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 FILE = Path(__file__).parent.parent / "config.yaml"
 
@@ -17,15 +21,9 @@ def load(**latency: Any) -> config.Config:
 
 
 def method_keys(loaded: config.Config, name: str = "baseline", steps: int = 128) -> dict[str, str]:
-    one = loaded.experiments["digits"]
-    found = {
-        "activations": identity.activations(one, "binary", 0),
-        "simulate": identity.simulate(loaded, one, "binary", 0, 99.9),
-        "results": identity.results(loaded, "digits"),
-        "method": identity.method(loaded, one, "binary", 0, name, steps),
-        "latency": identity.latency(loaded, "digits"),
-    }
-    return {stage: identity.key(stands_for) for stage, stands_for in found.items()}
+    pipeline, place = Pipeline(loaded), Place("digits", "binary", 0, 99.9, method=name, steps=steps)
+    stages = ("activations", "simulate", "tables", "method", "latency_tables")
+    return {stage: pipeline.key(stage, place) for stage in stages}
 
 
 @pytest.mark.parametrize(
@@ -94,31 +92,32 @@ def test_names_do_not_count_and_what_is_not_used_does_not() -> None:
 
 def test_networks_are_shared_between_methods() -> None:
     loaded = load()
-    paths, one = identity.Paths(loaded), loaded.experiments["digits"]
+    pipeline, one = Pipeline(loaded), loaded.experiments["digits"]
     upstream = {
-        identity.key(identity.method(loaded, one, "full", 0, name, steps)["upstream"])
+        key(pipeline.identity("method", Place("digits", "full", 0, method=name, steps=steps))["upstream"])
         for name in one.latency.names
         for steps in one.latency.runs(name)
     }
     assert len(upstream) == 1
-    path = paths.method("spikes", "digits", "binary", 0, "signed", 128, 1)
+    path = pipeline.path("method", Place("digits", "binary", 0, method="signed", steps=128), "spikes")
     assert path.parent == Path("results/digits/binary/seed0/methods/signed/T128")
 
 
 def test_clean_keeps_what_methods_and_searches_leave(tmp_path: Path) -> None:
     loaded = load(methods={"mine": {"initial": 0.5}}, time=[4, 8], early_exit={"method": "mine"})
-    paths = identity.Paths(loaded, tmp_path)
+    pipeline = Pipeline(loaded, tmp_path)
     kept = [
-        *(paths.method(what, "digits", "binary", 0, "mine", 8, 1) for what in identity.METHOD_FILES),
-        paths.search("digits", "binary", 0),
-        paths.early_exit("digits", "full", 0).with_suffix(".csv"),
+        *(
+            pipeline.path("method", Place("digits", "binary", 0, method="mine", steps=8), what)
+            for what in STAGES["method"].files
+        ),
+        pipeline.path("find_switches", Place("digits", "binary", 0)),
+        pipeline.path("find_exit", Place("digits", "full", 0)).with_suffix(".csv"),
     ]
-    other = identity.Paths(
-        load(methods={"mine": {"initial": 0.25}}, time=[4, 8], early_exit={"method": "mine"}), tmp_path
-    )
-    left = other.method("spikes", "digits", "binary", 0, "mine", 8, 1)
+    other = Pipeline(load(methods={"mine": {"initial": 0.25}}, time=[4, 8], early_exit={"method": "mine"}), tmp_path)
+    left = other.path("method", Place("digits", "binary", 0, method="mine", steps=8), "spikes")
     for path in (*kept, left):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    found = {item.path: item.needed for item in inventory.artifacts(loaded, tmp_path)}
+    found = {item.path: item.needed for item in inventory.artifacts(pipeline)}
     assert found == {**dict.fromkeys(kept, True), left: False}

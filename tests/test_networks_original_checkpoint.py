@@ -18,7 +18,8 @@ from bsnn.errors import ArtifactError
 from bsnn.networks import original_checkpoint
 from bsnn.networks.binary import summary
 from bsnn.networks.vgg import Trained
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import gather
 
 CLASSES = tuple(map(str, range(10)))
@@ -271,7 +272,7 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
     changed = config.merge(SETTINGS, {"weights": [weights], "experiments": {"tiny": section}})
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))
     settings = config.load("config.yaml")
-    assert identity.Paths(settings).network("tiny", weights, 0).exists()
+    assert Pipeline(settings).path("network", Place("tiny", weights, 0)).exists()
     Path("model.pth.tar").unlink()  # read once, and never again
     run("activations", "tiny", "--weights", weights)
     for stage in ("thresholds", "simulate"):
@@ -279,7 +280,7 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
     run("tables", "tiny")
     run("figures", "tiny")
     run("report", "tiny")
-    source = gather.Source(settings, "tiny", identity.Paths(settings))
+    source = gather.Source(Pipeline(settings), "tiny")
     assert source.simulations[0].images == 30
     assert len(source.history(weights, 0)[0]) == 0
     run("export-checkpoint", "again.pth.tar", "--experiment", "tiny", "--weights", weights)
@@ -303,7 +304,7 @@ def test_content_counts_for_the_key_and_neither_place_nor_recipe() -> None:
     def keys(path: str, digit: str, epochs: int, weights: config.Weights) -> str:
         section = {"imported": {"full": {"path": path, "sha256": digit * 64}}, "train": {"epochs": epochs}}
         settings = config.validate(config.merge(SETTINGS, {"experiments": {"tiny": section}}))
-        return identity.key(identity.network(settings.experiments["tiny"], weights, 0))
+        return Pipeline(settings).key("network", Place("tiny", weights, 0))
 
     for weights in ("full", "binary"):
         kind: config.Weights = weights  # type: ignore[assignment]

@@ -17,8 +17,8 @@ from bsnn import config, provenance, reference
 from bsnn.cli import app
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
-from bsnn.pipeline import identity
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages
 
 NAME = "tiny"
@@ -45,10 +45,10 @@ def made(tmp_path_factory) -> tuple[Path, dict[str, Path]]:
     root = tmp_path_factory.mktemp("results")
     kept = {}
     for weights in ("full", "binary"):
-        job = Job(settings(), NAME, weights=weights, root=root)  # type: ignore[arg-type]
+        job = Job.of(settings(), NAME, weights=weights, root=root)  # type: ignore[arg-type]
         if weights == "full":
             stages.data(job)
-        stages.train(job)
+        stages.network(job)
         kept[weights] = reference.keep_network(job, root / "reference")
     return root, kept
 
@@ -70,9 +70,9 @@ def test_card_says_what_the_network_is(made, weights: config.Weights) -> None:
 @pytest.mark.parametrize("weights", ["full", "binary"])
 def test_loads_as_it_was_trained(made, weights: config.Weights) -> None:
     root, _ = made
-    job = Job(settings(), NAME, weights=weights, root=root)
+    job = Job.of(settings(), NAME, weights=weights, root=root)
     trained = shipped.load(NAME, weights, root / "reference")
-    original = files.load(job.paths.network(NAME, weights, 0), job.experiment.network)
+    original = files.load(job.pipeline.path("network", Place(NAME, weights, 0)), job.experiment.network)
     assert all(torch.equal(w, original.module.state_dict()[name]) for name, w in trained.module.state_dict().items())
     assert bool(trained.signs) == (weights == "binary")
 
@@ -123,12 +123,12 @@ def imported(file: Path, weights: config.Weights) -> config.Config:
 def test_experiment_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatch) -> None:
     """No training; the same weights, under another key."""
     root, kept = made
-    job = Job(imported(kept["binary"], "binary"), NAME, weights="binary", root=tmp_path)
+    job = Job.of(imported(kept["binary"], "binary"), NAME, weights="binary", root=tmp_path)
     stages.data(job)
     monkeypatch.setattr("bsnn.training.train.fit", None)
-    stages.train(job)
-    path = job.paths.network(NAME, "binary", 0)
-    assert path.name != Job(settings(), NAME, root=root).paths.network(NAME, "binary", 0).name
+    stages.network(job)
+    path = job.pipeline.path("network", Place(NAME, "binary", 0))
+    assert path.name != Job.of(settings(), NAME, root=root).pipeline.path("network", Place(NAME, "binary", 0)).name
     trained = files.load(path, job.experiment.network)
     before = shipped.load(NAME, "binary", root / "reference")
     assert all(torch.equal(w, before.module.state_dict()[name]) for name, w in trained.module.state_dict().items())
@@ -149,11 +149,11 @@ def test_network_that_does_not_suit_is_refused(
 ) -> None:
     _, kept = made
     given = {weights: {"path": str(kept["binary"]), "sha256": shipped.sha256(kept["binary"])}}
-    job = Job(settings(imported=given, **changes), NAME, weights=weights, root=tmp_path)
+    job = Job.of(settings(imported=given, **changes), NAME, weights=weights, root=tmp_path)
     stages.data(job)
     with pytest.raises(ArtifactError, match=rf"{message}.*; change the settings, or give experiments\.tiny\.imp"):
-        stages.train(job)
-    assert not job.paths.network(NAME, weights, 0).exists()
+        stages.network(job)
+    assert not job.pipeline.path("network", Place(NAME, weights, 0)).exists()
 
 
 def test_command_lists_them(made) -> None:

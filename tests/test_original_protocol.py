@@ -18,8 +18,8 @@ from bsnn.conversion import activations
 from bsnn.datasets import load, prepare, protocol
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ArtifactError, ConfigError
-from bsnn.pipeline import identity
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
 from bsnn.tables.propagation import delayed
@@ -99,15 +99,9 @@ def test_quirk_reaches_exactly_these_stages(quirk: str) -> None:
 
     def keys(protocol: object) -> dict[str, str]:
         loaded = config.load(FILE, {"run": [name], "experiments": {name: {"protocol": protocol}}})
-        one = loaded.experiments[name]
-        found = {
-            "train": identity.train(one, 0),
-            "activations": identity.activations(one, "binary", 0),
-            "thresholds": identity.thresholds(one, "binary", 0, 99.9),
-            "simulate": identity.simulate(loaded, one, "binary", 0, 99.9),
-            "results": identity.results(loaded, name),
-        }
-        return {stage: identity.key(value) for stage, value in found.items()}
+        pipeline, place = Pipeline(loaded), Place(name, "binary", 0, 99.9)
+        stages = {stage: stage for stage in ("train", "activations", "thresholds", "simulate")}
+        return {shown: pipeline.key(stage, place) for shown, stage in {**stages, "results": "tables"}.items()}
 
     before, after = keys("clean"), keys({quirk: True})
     assert [stage for stage in before if before[stage] != after[stage]] == REACH[quirk]
@@ -116,25 +110,28 @@ def test_quirk_reaches_exactly_these_stages(quirk: str) -> None:
 
 def test_dropout_reaches_thresholds_of_channels() -> None:
     """Beyond the activations that all methods read: they are measured anew. Others keep the keys that they had."""
-    one = experiment(protocol={"calibration_dropout": True})
     loaded = config.load(FILE)
-    found = {
-        name: identity.method(loaded, one, "full", 0, name, 128) for name in ("channel-thresholds", "burst", "baseline")
+    with_dropout = {"digits": experiment(protocol={"calibration_dropout": True})}
+    dropout = Pipeline(loaded.model_copy(update={"experiments": with_dropout}))
+    clean = Pipeline(loaded.model_copy(update={"experiments": {"digits": experiment()}}))
+    places = {
+        name: Place("digits", "full", 0, method=name, steps=128) for name in ("channel-thresholds", "burst", "baseline")
     }
+    found = {name: dropout.identity("method", place) for name, place in places.items()}
     assert [name for name, value in found.items() if "channels" in value] == ["channel-thresholds"]
-    assert "channels" in identity.search(loaded, one, "full", 0)
-    assert "channels" not in identity.search(loaded, one, "binary", 0)
-    clean = experiment()
-    assert "channels" not in identity.method(loaded, clean, "full", 0, "channel-thresholds", 128)
-    assert "channels" not in identity.search(loaded, clean, "full", 0)
+    assert "channels" in dropout.identity("find_switches", Place("digits", "full"))
+    assert "channels" not in dropout.identity("find_switches", Place("digits", "binary"))
+    assert "channels" not in clean.identity("method", places["channel-thresholds"])
+    assert "channels" not in clean.identity("find_switches", Place("digits", "full"))
 
 
 def test_clean_identities_do_not_speak_of_quirks() -> None:
     loaded = config.load(FILE)
+    pipeline = Pipeline(loaded)
     for name, one in loaded.experiments.items():
         if not one.quirks:
-            assert "quirks" not in str(identity.simulate(loaded, one, "full", 0, 99.9))
-            assert "quirks" not in identity.results(loaded, name)
+            assert "quirks" not in str(pipeline.identity("simulate", Place(name, "full", 0, 99.9)))
+            assert "quirks" not in pipeline.identity("tables", Place(name))
 
 
 def cut(image: np.ndarray, top: int, left: int, flip: bool) -> np.ndarray:
@@ -264,29 +261,31 @@ TINY: dict[str, Any] = {
 
 def whole(settings: config.Config, name: str) -> tables.Results:
     """All stages that are missing, then the tables."""
-    job = Job(settings, name, percentile=99.0)
+    job = Job.of(settings, name, percentile=99.0)
     shards = settings.experiments[name].simulation.shards
     for path, stage in [
-        (job.paths.data(name), stages_train.data),
-        (job.paths.network(name, "full", 0), stages_train.train),
-        (job.paths.activations(name, "full", 0), stages_convert.activations),
-        (job.paths.thresholds(name, "full", 0, 99.0), stages_convert.thresholds),
+        (job.pipeline.path("data", Place(name)), stages_train.data),
+        (job.pipeline.path("network", Place(name, "full", 0)), stages_train.network),
+        (job.pipeline.path("activations", Place(name, "full", 0)), stages_convert.activations),
+        (job.pipeline.path("thresholds", Place(name, "full", 0, 99.0)), stages_convert.thresholds),
     ]:
         if not path.exists():
             stage(job)
     for shard in range(1, shards + 1):
-        stages_convert.simulate(Job(settings, name, percentile=99.0, shard=shard))
-    return tables.collect(settings, name, job.paths)
+        stages_convert.simulate(Job.of(settings, name, percentile=99.0, shard=shard))
+    return tables.collect(job.pipeline, name)
 
 
 def test_original_protocol_through_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One network for both protocols; numbers do not depend on shards and batches; each quirk changes something."""
     monkeypatch.chdir(tmp_path)
     settings = config.validate(TINY)
-    paths = identity.Paths(settings)
-    assert paths.network("copy", "full", 0) == paths.network("tiny", "full", 0)
-    assert paths.history("copy", "full", 0) == paths.history("tiny", "full", 0)
-    assert paths.activations("copy", "full", 0).parent == Path("results/copy/full/seed0")
+    pipeline = Pipeline(settings)
+    assert pipeline.path("network", Place("copy", "full", 0)) == pipeline.path("network", Place("tiny", "full", 0))
+    assert pipeline.path("network", Place("copy", "full", 0), "history") == pipeline.path(
+        "network", Place("tiny", "full", 0), "history"
+    )
+    assert pipeline.path("activations", Place("copy", "full", 0)).parent == Path("results/copy/full/seed0")
     clean, original = whole(settings, "tiny"), whole(settings, "copy")
     assert set(clean["accuracy"]["protocol"]) == {"clean"}
     assert set(original["accuracy"]["protocol"]) == {"original"}
@@ -306,8 +305,8 @@ def test_delayed_alone_needs_no_other_simulation(tmp_path: Path, monkeypatch: py
     settings = config.validate(TINY)
     same = whole(settings, "tiny")["accuracy_over_time"]["accuracy"].to_numpy()
     late = config.validate(config.merge(TINY, {"experiments": {"tiny": {"protocol": {"delayed": True}}}}))
-    found = tables.collect(late, "tiny", identity.Paths(late))["accuracy_over_time"]["accuracy"].to_numpy()
-    path = identity.Paths(late).predictions("tiny", "full", 0, 99.0, 1)
+    found = tables.collect(late, "tiny", Pipeline(late))["accuracy_over_time"]["accuracy"].to_numpy()
+    path = Pipeline(late).path("simulate", Place("tiny", "full", 0, 99.0, 1))
     zeros = np.mean(pq.read_table(path)["label"].to_numpy() == 0) * 100
     assert np.array_equal(found[6:], same[:-6])
     assert np.allclose(found[:6], zeros)

@@ -31,8 +31,8 @@ def committed() -> config.Config:
 def gathered(root: Path, result: str, **changes: Any) -> measures.Gathered:
     chosen = small.settings(**merge(SWEPT, changes))
     written = chosen.model_copy(update={"percentile": plan.sweep(chosen)})
-    paths = small.write_all(written, root, small.random_truth())
-    return measures.Gathered(chosen, small.NAME, result, paths)
+    pipeline = small.write_all(written, root, small.random_truth())
+    return measures.Gathered(chosen, small.NAME, result, pipeline)
 
 
 def test_no_value_without_a_source() -> None:
@@ -172,7 +172,7 @@ def test_latency_needs_every_seed(tmp_path: Path) -> None:
 
 def test_three_formats_say_what_is_not_known(tmp_path: Path) -> None:
     found = gathered(tmp_path / "results", "accuracy")
-    write.write(found.config, found.name, "accuracy", found.paths)
+    write.write(found.config, found.name, "accuracy", found.pipeline)
     folder = tmp_path / "results" / small.NAME / "paper"
     rows = list(csv.DictReader((folder / "accuracy.csv").open()))
     assert [row["published"] for row in rows] == ["not available"] * 4
@@ -190,8 +190,8 @@ def test_three_formats_say_what_is_not_known(tmp_path: Path) -> None:
 
 def test_written_tables_are_read_for_their_settings_alone(tmp_path: Path) -> None:
     found = gathered(tmp_path / "results", "latency")
-    write.write(found.config, found.name, "latency", found.paths)
-    folder = found.paths.paper(found.name)
+    write.write(found.config, found.name, "latency", found.pipeline)
+    folder = found.pipeline.paper(found.name)
     assert write.read(found.config, found.name, "latency", folder)["latency"].equals(measures.latency(found))
     other = found.config.model_copy(update={"seeds": [3]})
     with pytest.raises(write.ArtifactError, match="made with other settings"):

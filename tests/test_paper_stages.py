@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
+from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
-from bsnn.stages import paper as stages_paper
 from bsnn.stages import train as stages_train
 
 CHANGES: dict[str, Any] = {
@@ -30,14 +31,14 @@ CHANGES: dict[str, Any] = {
 
 
 def simulated(config: Config, name: str, percentiles: list[float], root: Path) -> None:
-    job = Job(config, name, root=root)
-    if not job.paths.data(name).exists():
+    job = Job.of(config, name, root=root)
+    if not job.pipeline.path("data", Place(name)).exists():
         stages_train.data(job)
-    if not job.paths.network(name, "full", 0).exists():
-        stages_train.train(job)
+    if not job.pipeline.path("network", Place(name, "full", 0)).exists():
+        stages_train.network(job)
     stages_convert.activations(job)
     for percentile in percentiles:
-        job = Job(config, name, percentile=percentile, root=root)
+        job = Job.of(config, name, percentile=percentile, root=root)
         stages_convert.thresholds(job)
         stages_convert.simulate(job)
 
@@ -49,10 +50,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, config = folder / "results", validate(merge(TINY, CHANGES))
     for name in ("tiny", "tiny-average-after", "tiny-max-before", "tiny-max-after", "tiny-original"):
         simulated(config, name, plan.sweep(config) if name == "tiny" else [100.0], root)
-    job = Job(config, "tiny", root=root)
     for result in plan.results_of(config, "tiny"):
-        stages_paper.result(job, result)
-    stages_paper.report(job)
+        stages.run("paper_result", Job.of(config, "tiny", result=result, root=root))
+    stages.run("paper_report", Job.of(config, "tiny", root=root))
     return folder
 
 
@@ -67,9 +67,9 @@ def test_protocols_stand_side_by_side(finished: Path) -> None:
 
 
 def test_a_result_that_an_experiment_lacks(finished: Path) -> None:
-    job = Job(validate(merge(TINY, CHANGES)), "tiny-original", root=finished / "results")
+    job = Job.of(validate(merge(TINY, CHANGES)), "tiny-original", result="pooling", root=finished / "results")
     with pytest.raises(ConfigError, match="has no result 'pooling'"):
-        stages_paper.result(job, "pooling")
+        stages.run("paper_result", job)
 
 
 def test_every_result_in_every_format(finished: Path) -> None:

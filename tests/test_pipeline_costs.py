@@ -8,7 +8,9 @@ from workflow_for_tests import TINY
 from bsnn import config
 from bsnn.config import merge
 from bsnn.errors import ConfigError
-from bsnn.pipeline import costs, identity
+from bsnn.pipeline import costs
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 SETTINGS = config.validate(merge(TINY, {"seeds": [0, 1], "experiments": {"tiny": {"simulation": {"shards": 3}}}}))
 
@@ -103,20 +105,20 @@ def test_unknown_target_is_refused(tmp_path: Path) -> None:
 
 
 def test_jobs_done_are_those_whose_artifacts_are_all_there(tmp_path: Path) -> None:
-    paths = identity.Paths(SETTINGS, tmp_path)
-    write(paths.network("tiny", "full", 1), b"")
-    write(paths.predictions("tiny", "full", 0, 99.0, 1), b"")
+    pipeline = Pipeline(SETTINGS, tmp_path)
+    write(pipeline.path("network", Place("tiny", "full", 1)), b"")
+    write(pipeline.path("simulate", Place("tiny", "full", 0, 99.0, 1)), b"")
     assert counted(tmp_path)["train"] == (1, 1)
     assert counted(tmp_path)["simulate"] == (0, 24)
-    write(paths.spikes("tiny", "full", 0, 99.0, 1), b"")
+    write(pipeline.path("simulate", Place("tiny", "full", 0, 99.0, 1), "spikes"), b"")
     assert counted(tmp_path)["simulate"] == (1, 23)
 
 
 def test_costs(tmp_path: Path) -> None:
-    paths, measured = identity.Paths(SETTINGS, tmp_path), tmp_path / "benchmarks"
+    pipeline, measured = Pipeline(SETTINGS, tmp_path), tmp_path / "benchmarks"
     for shard, size in ((1, 100), (2, 200)):
-        write(paths.predictions("tiny", "full", 0, 99.0, shard), bytes(size))
-        write(paths.spikes("tiny", "full", 0, 99.0, shard), bytes(50))
+        write(pipeline.path("simulate", Place("tiny", "full", 0, 99.0, shard)), bytes(size))
+        write(pipeline.path("simulate", Place("tiny", "full", 0, 99.0, shard), "spikes"), bytes(50))
     benchmark(measured, "simulate", "tiny/a.tsv", 1800, "900.5")
     benchmark(measured, "simulate", "tiny/b.tsv", 5400, "NA")
     benchmark(measured, "simulate", "other/c.tsv", 9999, "9999")

@@ -15,11 +15,13 @@ from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, ru
 from bsnn import artifacts, config
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import exchange, identity
+from bsnn.pipeline import exchange
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 CONFIG = merge(TINY, {"percentile": [99.0]})
 SETTINGS = config.validate(CONFIG)
-PATHS = identity.Paths(SETTINGS, Path())
+PIPELINE = Pipeline(SETTINGS, Path())
 ARTIFACTS = 14  # data, summary; of each kind of network: weights, history, activations, thresholds, predictions, spikes
 
 
@@ -72,7 +74,11 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, cut])
-@pytest.mark.parametrize("which", [PATHS.network("tiny", "full", 0), PATHS.activations("tiny", "full", 0)], ids=str)
+@pytest.mark.parametrize(
+    "which",
+    [PIPELINE.path("network", Place("tiny", "full", 0)), PIPELINE.path("activations", Place("tiny", "full", 0))],
+    ids=str,
+)
 def test_damaged_artifacts_are_passed_over_and_mended(
     finished: Path,
     common: Path,
@@ -96,7 +102,7 @@ def test_damaged_artifacts_are_passed_over_and_mended(
 def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Path) -> None:
     folder = tmp_path / "common"
     shutil.copytree(common, folder)
-    one, other = (PATHS.thresholds("tiny", kind, 0, 99.0) for kind in ("full", "binary"))
+    one, other = (PIPELINE.path("thresholds", Place("tiny", kind, 0, 99.0)) for kind in ("full", "binary"))
     shutil.copyfile(folder / other, folder / one)
     assert one not in exchange.fetch(SETTINGS, folder, tmp_path / "results")
     assert not (tmp_path / "results" / one).exists()
@@ -105,18 +111,19 @@ def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Pat
 def test_damaged_artifact_is_not_shared(finished: Path, tmp_path: Path) -> None:
     root = tmp_path / "results"
     shutil.copytree(finished / "results", root)
-    flip_a_byte(root / PATHS.network("tiny", "full", 0))
+    flip_a_byte(root / PIPELINE.path("network", Place("tiny", "full", 0)))
     with pytest.raises(ArtifactError, match="does not match its digest"):
         exchange.share(SETTINGS, tmp_path / "common", root)
-    assert not (tmp_path / "common" / PATHS.network("tiny", "full", 0)).exists()
+    assert not (tmp_path / "common" / PIPELINE.path("network", Place("tiny", "full", 0))).exists()
     assert not list((tmp_path / "common").rglob("*.tmp"))
 
 
 def test_searches_come_with_their_readable_tables(tmp_path: Path) -> None:
-    experiment = SETTINGS.experiments["tiny"]
-    path = PATHS.search("tiny", "full", 0)
+    path = PIPELINE.path("find_switches", Place("tiny", "full", 0))
     table = pd.DataFrame({"method": ["a", "b"], "accuracy": [12.5, 0.1]})
-    artifacts.write_table(tmp_path / "common" / path, table, "search", identity.search(SETTINGS, experiment, "full", 0))
+    artifacts.write_table(
+        tmp_path / "common" / path, table, "search", PIPELINE.identity("find_switches", Place("tiny"))
+    )
     assert exchange.fetch(SETTINGS, tmp_path / "common", tmp_path / "results") == [path]
     text = (tmp_path / "results" / path).with_suffix(".csv").read_text()
     assert text == "method,accuracy\na,12.5\nb,0.1\n"
@@ -124,12 +131,17 @@ def test_searches_come_with_their_readable_tables(tmp_path: Path) -> None:
 
 def test_other_pools_of_an_ablation_are_shared(tmp_path: Path) -> None:
     settings = config.validate(merge(CONFIG, {"experiments": {"tiny": {"ablation": True}}}))
-    paths, table = identity.Paths(settings, Path()), pd.DataFrame({"epoch": [1]})
+    pipeline, table = Pipeline(settings, Path()), pd.DataFrame({"epoch": [1]})
     name = config.variant_name("tiny", "max", "after")
     for owner in ("tiny", name):
-        stands_for = identity.train(settings.experiments[owner], 0)
-        artifacts.write_table(tmp_path / "results" / paths.history(owner, "full", 0), table, "history", stands_for)
-    expected = sorted(paths.history(owner, "full", 0) for owner in ("tiny", name))
+        stands_for = pipeline.identity("train", Place(owner))
+        artifacts.write_table(
+            tmp_path / "results" / pipeline.path("network", Place(owner, "full", 0), "history"),
+            table,
+            "history",
+            stands_for,
+        )
+    expected = sorted(pipeline.path("network", Place(owner, "full", 0), "history") for owner in ("tiny", name))
     assert exchange.share(settings, tmp_path / "common", tmp_path / "results") == expected
 
 

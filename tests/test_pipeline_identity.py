@@ -1,11 +1,14 @@
 """Keys: which change of the settings changes which stage's key, and nothing else does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bsnn import config
-from bsnn.pipeline import identity
+from bsnn.pipeline import declarations
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 FILE = Path(__file__).parent.parent / "config.yaml"
 STAGES = ["data", "train", "binarize", "activations", "thresholds", "simulate", "results"]
@@ -13,18 +16,8 @@ STAGES = ["data", "train", "binarize", "activations", "thresholds", "simulate", 
 
 def keys(changes: dict[str, object], weights: config.Weights = "binary", name: str = "digits") -> dict[str, str]:
     loaded = config.load(FILE, changes)
-    one = loaded.experiments[name]
-    seed, percentile = loaded.seeds[0], loaded.percentile[0]
-    identities = [
-        identity.data(one),
-        identity.train(one, seed),
-        identity.binarize(one, seed),
-        identity.activations(one, weights, seed),
-        identity.thresholds(one, weights, seed, percentile),
-        identity.simulate(loaded, one, weights, seed, percentile),
-        identity.results(loaded, name),
-    ]
-    return {stage: identity.key(found) for stage, found in zip(STAGES, identities, strict=True)}
+    pipeline, place = Pipeline(loaded), Place(name, weights, loaded.seeds[0], loaded.percentile[0])
+    return {stage: pipeline.key("tables" if stage == "results" else stage, place) for stage in STAGES}
 
 
 def digits(**sections: object) -> dict[str, object]:
@@ -69,7 +62,7 @@ def test_engine_counts_for_full_precision_only() -> None:
 def test_search_counts_where_it_begins() -> None:
     def found(**latency: object) -> dict[str, object]:
         loaded = config.load(FILE, digits(latency=latency))
-        return identity.search(loaded, loaded.experiments["digits"], "binary", 0)
+        return Pipeline(loaded).identity("find_switches", Place("digits", "binary", 0))
 
     assert found(percentile=99.0) != found()
     assert found(percentile=99.9) == found()  # the default
@@ -84,21 +77,22 @@ def test_order_and_spelling_do_not_count() -> None:
     loaded = config.load(FILE)
     raw = loaded.model_dump(mode="json")
     turned = {name: raw[name] for name in reversed(raw)}
+    place = Place("digits")
     turned["experiments"]["digits"] = dict(reversed(raw["experiments"]["digits"].items()))
-    assert identity.results(config.validate(turned), "digits") == identity.results(loaded, "digits")
+    assert Pipeline(config.validate(turned)).key("tables", place) == Pipeline(loaded).key("tables", place)
     assert keys(digits(network={"dropout": 0.10})) == keys({})
 
 
 def test_version_of_a_stage_reaches_everything_below(monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys({})
-    monkeypatch.setitem(identity.VERSION, "activations", 99)
+    monkeypatch.setitem(declarations.STAGES, "activations", replace(declarations.STAGES["activations"], version=99))
     after = keys({})
     changed = [stage for stage in STAGES if before[stage] != after[stage]]
     assert changed == ["activations", "thresholds", "simulate", "results"]
 
 
 def test_paths_name_what_a_person_varies() -> None:
-    paths = identity.Paths(config.load(FILE))
-    path = paths.predictions("digits", "binary", 0, 99.9, 1)
+    pipeline = Pipeline(config.load(FILE))
+    path = pipeline.path("simulate", Place("digits", "binary", 0, 99.9, 1))
     assert path.parent == Path("results/digits/binary/seed0/p99.9")
     assert path.name.endswith(".1of1.parquet")

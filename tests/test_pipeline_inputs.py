@@ -11,9 +11,9 @@ from workflow_for_tests import TINY
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError
 from bsnn.pipeline import inputs
-from bsnn.pipeline.job import Job, MethodJob
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
-from bsnn.stages import methods as stages_methods
 from bsnn.stages import search as stages_search
 from bsnn.stages import train as stages_train
 
@@ -26,61 +26,59 @@ def settings(**sections: Any) -> Config:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job whose data, full network, activations and thresholds are there."""
-    job = Job(settings(), "tiny", root=tmp_path_factory.mktemp("stages") / "results")
-    for stage in (stages_train.data, stages_train.train, stages_convert.activations, stages_convert.thresholds):
+    job = Job.of(settings(), "tiny", root=tmp_path_factory.mktemp("stages") / "results")
+    for stage in (stages_train.data, stages_train.network, stages_convert.activations, stages_convert.thresholds):
         stage(job)
     return job
 
 
 def data_of(job: Job) -> Path:
-    return job.paths.data(job.name)
+    return job.pipeline.path("data", Place(job.place.experiment))
 
 
 def network_of(job: Job) -> Path:
-    return job.paths.network(job.name, "full", job.seed)
+    return job.pipeline.path("network", Place(job.place.experiment, "full", job.place.seed))
 
 
 def activations_of(job: Job) -> Path:
-    return job.paths.activations(job.name, "full", job.seed)
+    return job.pipeline.path("activations", Place(job.place.experiment, "full", job.place.seed))
 
 
 def thresholds_of(job: Job) -> Path:
-    return job.paths.thresholds(job.name, "full", job.seed, job.percentile)
+    return job.pipeline.path("thresholds", Place(job.place.experiment, "full", job.place.seed, job.place.percentile))
 
 
 FEWER = {"data": {"test_images": 40}}
 OTHER_PERCENTILES = {"activations": {"images": 80}}
-JOB, METHOD = Job, MethodJob
 STEPS = {"method": "baseline", "steps": 8}
 
 
 @pytest.mark.parametrize(
-    ("stage", "kind", "place", "changes", "wrong"),
+    ("stage", "place", "changes", "wrong"),
     [
-        (stages_train.train, JOB, {}, FEWER, data_of),
-        (stages_train.train, JOB, {"weights": "binary", "seed": 1}, {}, network_of),
-        (stages_convert.activations, JOB, {"seed": 1}, {}, network_of),
-        (stages_convert.simulate, JOB, {"seed": 1}, {}, network_of),
-        (stages_methods.method, METHOD, {"seed": 1, **STEPS}, {}, network_of),
-        (stages_search.search, JOB, {"seed": 1}, {}, network_of),
-        (stages_search.early_exit, JOB, {"seed": 1}, {}, network_of),
-        (stages_convert.thresholds, JOB, {}, OTHER_PERCENTILES, activations_of),
-        (stages_methods.method, METHOD, STEPS, OTHER_PERCENTILES, activations_of),
-        (stages_convert.simulate, JOB, {"percentile": 99.0}, {}, thresholds_of),
+        (stages_train.network, {}, FEWER, data_of),
+        (stages_train.binarize, {"weights": "binary", "seed": 1}, {}, network_of),
+        (stages_convert.activations, {"seed": 1}, {}, network_of),
+        (stages_convert.simulate, {"seed": 1}, {}, network_of),
+        (stages_convert.method, {"seed": 1, **STEPS}, {}, network_of),
+        (stages_search.find_switches, {"seed": 1}, {}, network_of),
+        (stages_search.find_exit, {"seed": 1}, {}, network_of),
+        (stages_convert.thresholds, {}, OTHER_PERCENTILES, activations_of),
+        (stages_convert.method, STEPS, OTHER_PERCENTILES, activations_of),
+        (stages_convert.simulate, {"percentile": 99.0}, {}, thresholds_of),
     ],
 )
 def test_artifacts_of_other_settings_are_refused(
     made: Job,
     tmp_path: Path,
     stage: Callable[[Any], None],
-    kind: type[Job],
     place: dict[str, Any],
     changes: dict[str, Any],
     wrong: Callable[[Job], Path],
 ) -> None:
     root = tmp_path / "results"
-    shutil.copytree(made.root, root)
-    job = kind(settings(**changes), "tiny", root=root, **place)
+    shutil.copytree(made.pipeline.root, root)
+    job = Job.of(settings(**changes), "tiny", root=root, **place)
     path = wrong(job)
     assert not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +93,6 @@ def test_artifacts_of_other_settings_are_refused(
 def test_what_its_path_says_is_read(made: Job) -> None:
     assert len(inputs.data_set(made).test) == 50
     assert inputs.network(made).input_shape == (3, 8, 8)
-    layers = set(inputs.activations(made)["layer"].to_pylist())
+    layers = set(made.pipeline.read("activations", made.place)[0]["layer"].to_pylist())
     assert set(inputs.thresholds(made)) == layers
     assert layers

@@ -5,31 +5,53 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn.config import Config, merge, validate
+from bsnn.config import merge, validate
 from bsnn.errors import ConfigError
-from bsnn.pipeline.job import Job, MethodJob
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+from bsnn.pipeline.wildcards import place_of
 
-WILDCARDS = {"experiment": "tiny", "weights": "binary", "seed": "3", "key": "0123456789ab"}
-
-
-def settings(**sections: Any) -> Config:
-    latency = {"time": [2, 8]}
-    return validate(merge(TINY, {"experiments": {"tiny": {"latency": latency, **sections}}}))
+NETWORK = {"experiment": "tiny", "weights": "binary", "seed": "0"}
 
 
-def test_a_job_from_the_wildcards_of_a_path() -> None:
-    config = settings(simulation={"shards": 2})
-    assert Job.of(config, WILDCARDS) == Job(config, "tiny", "binary", 3)
-    shard = {"percentile": "99.5", "shard": "2", "shards": "2"}
-    assert Job.of(config, {**WILDCARDS, **shard}) == Job(config, "tiny", "binary", 3, 99.5, 2)
-    assert Job.of(config, {"experiment": "tiny"}) == Job(config, "tiny")
+def pipeline(**sections: Any) -> Pipeline:
+    latency = {"time": [2, 8], "methods": {"bursts": {"burst": 3}}}
+    return Pipeline(validate(merge(TINY, {"experiments": {"tiny": {"latency": latency, **sections}}})))
+
+
+def test_a_place_from_the_wildcards_of_a_path() -> None:
+    found = pipeline(simulation={"shards": 2})
+    key = found.key("activations", Place("tiny", "binary"))
+    assert place_of(found, "activations", {**NETWORK, "key": key}) == Place("tiny", "binary")
+    shard = {**NETWORK, "percentile": "99.5", "shard": "2", "shards": "2"}
+    assert place_of(found, "simulate", shard) == Place("tiny", "binary", 0, 99.5, 2)
+    assert place_of(found, "tables", {"experiment": "tiny"}) == Place("tiny")
     with pytest.raises(ConfigError, match="shard 3 does not exist"):
-        Job.of(config, {**WILDCARDS, "shard": "3"})
+        place_of(found, "simulate", {**shard, "shard": "3"})
+    with pytest.raises(ConfigError, match="3 shards are not the current setting"):
+        place_of(found, "simulate", {**shard, "shards": "3"})
+    with pytest.raises(ConfigError, match="key 0123456789ab does not belong to the current settings"):
+        place_of(found, "activations", {**NETWORK, "key": "0123456789ab"})
+    with pytest.raises(ConfigError, match="no experiment 'other'"):
+        place_of(found, "tables", {"experiment": "other"})
 
 
-def test_a_job_of_a_method_from_the_wildcards_of_a_path() -> None:
-    config = settings()
-    found = MethodJob.of(config, {**WILDCARDS, "method": "baseline", "steps": "8", "shard": "1"})
-    assert found == MethodJob(config, "tiny", "binary", 3, method="baseline", steps=8)
-    with pytest.raises(ConfigError, match="there is no method 'other'"):
-        MethodJob.of(config, {**WILDCARDS, "method": "other", "steps": "8"})
+def test_a_place_of_a_method_from_the_wildcards_of_a_path() -> None:
+    found, words = pipeline(), {**NETWORK, "steps": "8", "shard": "1"}
+    place = place_of(found, "method", {**words, "method": "baseline"})
+    assert place == Place("tiny", "binary", method="baseline", steps=8)
+    for changes, message in (
+        ({"method": "other"}, "there is no method 'other'"),
+        ({"method": "bursts"}, "for full-precision networks only"),
+        ({"method": "baseline", "steps": "4"}, r"simulated for \[8\] steps, not 4"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            place_of(found, "method", {**words, **changes})
+
+
+def test_experiments_with_the_same_images_share_a_data_set() -> None:
+    config = validate(merge(TINY, {"experiments": {"other": {"extends": "tiny", "data": {"mean": [0.5] * 3}}}}))
+    found = Pipeline(config)
+    assert found.at("data", Place("other", seed=3)) == Place("tiny")
+    assert found.path("data", Place("other")) == found.path("data", Place("tiny"))
+    assert found.path("network", Place("other")) != found.path("network", Place("tiny"))

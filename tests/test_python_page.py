@@ -9,7 +9,7 @@ import torch
 from workflow_for_tests import TINY, configure
 
 from bsnn import config
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
 
@@ -21,10 +21,10 @@ def test_examples_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tiny = TINY["experiments"]["tiny"]
     configure(tmp_path, {**TINY, "run": ["digits"], "experiments": {"digits": tiny}})
     settings = config.load("config.yaml")
-    stages_train.data(Job(settings, "digits"))
-    stages_train.train(Job(settings, "digits"))
-    job = Job(settings, "digits", "binary", percentile=99.9)
-    for stage in (stages_train.train, stages_convert.activations, stages_convert.thresholds):
+    stages_train.data(Job.of(settings, "digits"))
+    stages_train.network(Job.of(settings, "digits"))
+    job = Job.of(settings, "digits", "binary", percentile=99.9)
+    for stage in (stages_train.network, stages_convert.activations, stages_convert.thresholds):
         stage(job)
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -10,7 +10,8 @@ from artifacts_for_tests import NAME, settings
 
 from bsnn import artifacts, reference, tables
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 ROOT = Path(__file__).parent.parent
 README = runpy.run_path(str(ROOT / ".ci/readme.py"))
@@ -46,15 +47,15 @@ def test_table_of_a_page(tmp_path: Path) -> None:
     assert "`make run`, 360 test images, 1 seed" in filled
 
 
-@pytest.mark.parametrize("table", ["search", "early_exit"])
-def test_choices_are_kept_if_they_are_of_these_settings(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(("table", "stage"), [("search", "find_switches"), ("early_exit", "find_exit")])
+def test_choices_are_kept_if_they_are_of_these_settings(tmp_path: Path, table: str, stage: str) -> None:
     """One of each network; a file that was copied from the other seed is refused, and nothing is written."""
     chosen = settings(seeds=[0, 1], weights=["full"])
-    paths, of = identity.Paths(chosen, tmp_path), getattr(identity, table)
+    pipeline = Pipeline(chosen, tmp_path)
 
     def write(seed: int, of_seed: int) -> None:
-        stands_for = of(chosen, chosen.experiments[NAME], "full", of_seed)
-        path = getattr(paths, table)(NAME, "full", seed)
+        stands_for = pipeline.identity(stage, Place(NAME, "full", of_seed))
+        path = pipeline.path(stage, Place(NAME, "full", seed))
         artifacts.write_table(path, pd.DataFrame({"T": [10 + of_seed]}), stands_for["stage"], stands_for)
 
     write(0, 0)

@@ -14,6 +14,8 @@ import yaml
 from bsnn import config, figures, report, tables
 from bsnn.errors import ArtifactError
 from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 
 class Page(HTMLParser):
@@ -51,8 +53,8 @@ class Page(HTMLParser):
 
 def collected(root: Path, **changes: object) -> tables.Results:
     chosen = small.settings(**changes)
-    paths = small.write_all(chosen, root, small.random_truth(images=11), reason="fastest <here>", device="cpu")
-    return tables.collect(chosen, small.NAME, paths)
+    pipeline = small.write_all(chosen, root, small.random_truth(images=11), reason="fastest <here>", device="cpu")
+    return tables.collect(pipeline, small.NAME)
 
 
 def written(results: tables.Results, root: Path) -> str:
@@ -112,8 +114,7 @@ def test_several_seeds_show_their_spread(tmp_path: Path) -> None:
 
 def test_origins_are_shown(results: tables.Results, text: str) -> None:
     page = Page(text)
-    experiment = results.config.experiments[small.NAME]
-    key = identity.key(identity.simulate(results.config, experiment, "full", 0, 99.0))
+    key = Pipeline(results.config).key("simulate", Place(small.NAME, "full", 0, 99.0))
     assert [row[:3] for row in page.rows if key in row] == [["simulate", "full", "0"]]
     assert results["origins"]["revision"].dropna().iloc[0] in page.text
     assert f"Key of these results: {identity.key(results.identity)}" in page.text
@@ -122,8 +123,8 @@ def test_origins_are_shown(results: tables.Results, text: str) -> None:
 
 def test_broken_files_are_counted(results: tables.Results, tmp_path: Path) -> None:
     chosen = small.settings(shards=2)
-    paths = small.write_all(chosen, tmp_path, small.random_truth(images=11), left_out=1200)
-    found = dict(report.facts(tables.collect(chosen, small.NAME, paths)))
+    pipeline = small.write_all(chosen, tmp_path, small.random_truth(images=11), left_out=1200)
+    found = dict(report.facts(tables.collect(pipeline, small.NAME)))
     assert found["Test images"] == "11; 1,200 broken files left out"
     assert dict(report.facts(results))["Test images"] == "11"
 

@@ -15,10 +15,11 @@ from bsnn.config import Method, merge, validate
 from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
-from bsnn.pipeline import identity
-from bsnn.pipeline.job import Job, MethodJob
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
-from bsnn.stages import methods as stages_methods
+from bsnn.stages import evaluation
+from bsnn.stages import results as stages_results
 from bsnn.stages import search as stages_search
 from bsnn.stages import train as stages_train
 
@@ -31,7 +32,7 @@ BURSTS = {"time": [4], "methods": {"bursts": {"burst": 3}}, "early_exit": {"meth
 def job(**changes: Any) -> Job:
     latency = {"time": [2, 8], "images": 16, "methods": METHODS, "search": SEARCH, "early_exit": EXIT, **changes}
     settings = merge(TINY, {"weights": ["full"], "experiments": {"tiny": {"latency": latency}}})
-    return Job(validate(settings), "tiny")
+    return Job.of(validate(settings), "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for stage in (stages_train.data, stages_train.train, stages_convert.activations):
+        for stage in (stages_train.data, stages_train.network, stages_convert.activations):
             stage(job())
     return place
 
@@ -49,15 +50,15 @@ def test_held_out_images_calibrate_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(folder)
-    count = len(datasets.load(job().paths.data("tiny")).train)
-    held = set(stages_search.held_out(job(), count, 60).tolist())
+    count = len(datasets.load(job().pipeline.path("data", Place("tiny"))).train)
+    held = set(evaluation.held_out_images(job(), count, 60).tolist())
     assert len(held) == 60
     with caplog.at_level(logging.WARNING):
-        assert len(stages_search.held_out(job(), count, 1000)) == count - 100
+        assert len(evaluation.held_out_images(job(), count, 1000)) == count - 100
     assert f"1000 held-out images asked for, {count - 100} do not calibrate" in caplog.text
     assert not held & set(protocol.calibration(job().experiment, count).tolist())
     with pytest.raises(ConfigError, match="none is left"):
-        stages_search.held_out(job(), 100, 60)
+        evaluation.held_out_images(job(), 100, 60)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -76,14 +77,14 @@ def test_channels_are_measured_as_the_activations_are(
             }
         },
     }
-    one = Job(validate(merge(TINY, changes)), "tiny")
+    one = Job.of(validate(merge(TINY, changes)), "tiny")
     assert one.experiment.network.dropout > 0
     stages_convert.activations(one)
-    bench = stages_search.Bench(one, None)
-    whole = stages_methods.thetas(one, bench.trained, Method(), 8, bench.calibration)
+    bench = evaluation.Evaluation(one)
+    whole = bench.thresholds(Method(), 8)
     silent = dict.fromkeys(whole, 0.0)  # would take the layer's, which is to be found
-    monkeypatch.setattr(stages_methods, "lambdas", lambda *_: silent)
-    found = stages_methods.thetas(one, bench.trained, Method(channels=True), 8, bench.calibration)
+    monkeypatch.setattr("bsnn.conversion.method.lambdas", lambda *_, **__: silent)
+    found = bench.thresholds(Method(channels=True), 8)
     largest = {name: float(torch.as_tensor(values).max()) for name, values in found.items()}
     assert largest == pytest.approx(whole, rel=0, abs=0)
 
@@ -91,15 +92,15 @@ def test_channels_are_measured_as_the_activations_are(
 def test_search_reports_its_choice_once_on_the_test_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     on_test: list[Method] = []
-    score = stages_search.Bench.score
+    score = stages_search._score
 
-    def spied(bench: stages_search.Bench, steps: int, method: Method) -> Any:
+    def spied(bench: evaluation.Evaluation, steps: int, method: Method) -> Any:
         on_test.extend([] if bench.held_out else [method])
         return score(bench, steps, method)
 
-    monkeypatch.setattr(stages_search.Bench, "score", spied)
-    stages_search.search(job())
-    table = pd.read_csv(job().paths.search("tiny", "full", 0).with_suffix(".csv"))
+    monkeypatch.setattr(stages_search, "_score", spied)
+    stages_search.find_switches(job())
+    table = pd.read_csv(job().pipeline.path("find_switches", Place("tiny", "full", 0)).with_suffix(".csv"))
     tried, held, test = (table[table["what"] == what] for what in ("tried", "chosen, held-out", "chosen, test"))
     assert len(on_test) == len(held) == len(test) == 1
     assert Method.model_validate(json.loads(test["switches"].iloc[0])) == on_test[0]
@@ -115,15 +116,15 @@ def test_search_for_a_drop_stops_at_the_first_time_that_reaches_it(
     monkeypatch.chdir(folder)
     for drop, last in ((100.0, 2), (-100.0, 8)):
         wanted = job(search={**SEARCH, "time": None, "drop": drop})
-        stages_search.search(wanted)
-        table = pd.read_csv(wanted.paths.search("tiny", "full", 0).with_suffix(".csv"))
+        stages_search.find_switches(wanted)
+        table = pd.read_csv(wanted.pipeline.path("find_switches", Place("tiny", "full", 0)).with_suffix(".csv"))
         assert table["T"].iloc[-1] == table["T"].max() == last
 
 
 def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    stages_search.early_exit(job())
-    table = pd.read_csv(job().paths.early_exit("tiny", "full", 0).with_suffix(".csv"))
+    stages_search.find_exit(job())
+    table = pd.read_csv(job().pipeline.path("find_exit", Place("tiny", "full", 0)).with_suffix(".csv"))
     held, test = (table[table["split"] == split].reset_index(drop=True) for split in ("held-out", "test"))
     assert list(held["bound"].iloc[2:]) == list(test["bound"].iloc[2:])
     for part in (held, test):
@@ -136,10 +137,10 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
     enough = allowed[allowed["accuracy"] >= allowed["accuracy"].iloc[0] - 2.0]
     assert held.loc[held["chosen"], "mean_steps"].tolist() == [enough["mean_steps"].min()]
     assert test["chosen"].tolist() == held["chosen"].tolist()
-    stages_methods.method(MethodJob(job().config, "tiny", method="half", steps=8))
-    path = job().paths.method("predictions", "tiny", "full", 0, "half", 8, 1)
+    stages_convert.method(Job.of(job().config, "tiny", method="half", steps=8))
+    path = job().pipeline.path("method", Place("tiny", "full", 0, method="half", steps=8), "predictions")
     whole = pd.read_parquet(path)
-    spikes = pd.read_parquet(job().paths.method("spikes", "tiny", "full", 0, "half", 8, 1))
+    spikes = pd.read_parquet(job().pipeline.path("method", Place("tiny", "full", 0, method="half", steps=8), "spikes"))
     for row, step in ((0, 8), (1, 2)):
         right = whole["predicted"].str[step - 1] == whole["label"]
         assert test["accuracy"].iloc[row] == pytest.approx(100 * right.mean())
@@ -153,15 +154,15 @@ def test_early_exit_of_all_networks_in_one_table_and_its_figures(
     """One measured network, and another that is as if it had been measured."""
     monkeypatch.chdir(folder)
     first = job(early_exit={**EXIT, "images": 50})
-    stages_search.early_exit(first)
+    stages_search.find_exit(first)
     monkeypatch.chdir(tmp_path)
-    both = Job(first.config.model_copy(update={"seeds": [0, 1]}), "tiny")
-    measured, _ = artifacts.read_table(folder / first.paths.early_exit("tiny", "full", 0), "exit", {})
+    both = Job.of(first.config.model_copy(update={"seeds": [0, 1]}), "tiny")
+    measured, _ = artifacts.read_table(folder / first.pipeline.path("find_exit", Place("tiny", "full", 0)), "exit", {})
     for seed in (0, 1):
         own = measured.to_pandas().assign(accuracy=lambda frame, seed=seed: frame["accuracy"] - seed)
-        stands_for = identity.early_exit(both.config, both.experiment, "full", seed)
-        artifacts.write_table(both.paths.early_exit("tiny", "full", seed), own, "exit", stands_for)
-    stages_search.exit_results(both)
+        stands_for = both.pipeline.identity("find_exit", Place("tiny", "full", seed))
+        artifacts.write_table(both.pipeline.path("find_exit", Place("tiny", "full", seed)), own, "exit", stands_for)
+    stages_results.exit_results(both)
     table = pd.read_csv("results/tiny/tables/early_exit.csv")
     assert table.groupby("seed").size().tolist() == [len(measured)] * 2
     assert set(table["method"]) == {"half"}
@@ -173,9 +174,9 @@ def test_early_exit_of_all_networks_in_one_table_and_its_figures(
     assert lines[0].get_xdata().tolist() == lines[1].get_xdata().tolist() == [2, 8]
     assert len(lines[2].get_xdata()) == (table["bound"].notna() & (table["split"] == "test")).sum() / 2
     assert [len(line.get_xdata()) for line in lines[4:6]] == [1, 1]
-    both.paths.early_exit("tiny", "full", 1).unlink()
+    both.pipeline.path("find_exit", Place("tiny", "full", 1)).unlink()
     with pytest.raises(ArtifactError, match="exit-"):
-        stages_search.exit_results(both)
+        stages_results.exit_results(both)
 
 
 def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
@@ -189,6 +190,6 @@ def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
     with pytest.raises(ConfigError, match="not both"):
         job(search={"time": 4, "drop": 1.0})
     with pytest.raises(ConfigError, match="there is no method"):
-        MethodJob(job().config, "tiny", method="other", steps=8)
+        job().pipeline.check("method", Place("tiny", method="other", steps=8))
     with pytest.raises(ConfigError, match=r"simulated for \[8\] steps, not 4"):
-        MethodJob(job().config, "tiny", method="half", steps=4)
+        job().pipeline.check("method", Place("tiny", method="half", steps=4))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bsnn import artifacts, config, tables
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import columns
 from bsnn.tables.shards import Shard, join
 
@@ -136,8 +137,7 @@ def test_training_is_the_last_epoch_with_all_seconds(results: tables.Results) ->
 def test_origins_name_key_engine_and_machine(results: tables.Results) -> None:
     frame = results["origins"]
     simulated = row(frame, stage="simulate", weights="binary", seed=1)
-    experiment = results.config.experiments[small.NAME]
-    expected = identity.key(identity.simulate(results.config, experiment, "binary", 1, 99.0))
+    expected = Pipeline(results.config).key("simulate", Place(small.NAME, "binary", 1, 99.0))
     assert (simulated["key"], simulated["engine"], simulated["reason"]) == (expected, "torch", "for the test")
     assert json.loads(simulated["settings"])["settings"] == {"time": 4}
     assert simulated["cores"] >= 1
@@ -206,7 +206,7 @@ def test_written_tables_read_back(results: tables.Results, tmp_path: Path) -> No
     for name in tables.TABLES:
         pd.testing.assert_frame_equal(back[name], results[name])
     settings = json.loads((tmp_path / "tables/settings.json").read_text())
-    assert settings["key"] == identity.key(identity.results(results.config, small.NAME))
+    assert settings["key"] == Pipeline(results.config).key("tables", Place(small.NAME))
     assert config.validate(settings["config"]) == results.config
 
 
@@ -229,18 +229,18 @@ def test_tables_of_other_settings_are_refused(results: tables.Results, tmp_path:
 WHICH: tuple[config.Weights, int, float] = ("binary", 0, 99.0)
 
 
-def sharded(tmp_path: Path) -> tuple[config.Config, identity.Paths, dict]:
+def sharded(tmp_path: Path) -> tuple[config.Config, Pipeline, dict]:
     """Three shards of random findings, of the binary network alone."""
     chosen = small.settings(shards=3, weights=["binary"])
-    paths = small.write_all(chosen, tmp_path, small.random_truth())
-    return chosen, paths, identity.simulate(chosen, chosen.experiments[small.NAME], *WHICH)
+    pipeline = small.write_all(chosen, tmp_path, small.random_truth())
+    return chosen, pipeline, pipeline.identity("simulate", Place(small.NAME, *WHICH))
 
 
 def test_missing_shard_names_its_file(tmp_path: Path) -> None:
-    chosen, paths, _ = sharded(tmp_path)
-    paths.predictions(small.NAME, *WHICH, 2).unlink()
+    _, pipeline, _ = sharded(tmp_path)
+    pipeline.path("simulate", Place(small.NAME, *WHICH, 2)).unlink()
     with pytest.raises(ArtifactError, match=r"2of3.*no such file"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 @pytest.mark.parametrize(
@@ -248,28 +248,30 @@ def test_missing_shard_names_its_file(tmp_path: Path) -> None:
     [(range(8), "appear twice"), (range(9, 16), "are missing"), (range(100, 108), "are missing")],
 )
 def test_shards_must_make_up_the_test_set(tmp_path: Path, images: range, message: str) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
+    _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth(200)(*WHICH), np.array(images))
-    artifacts.write_table(paths.predictions(small.NAME, *WHICH, 2), table, "predictions", stands_for)
+    artifacts.write_table(pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), table, "predictions", stands_for)
     with pytest.raises(ArtifactError, match=message):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_truncated_last_shard_is_noticed(tmp_path: Path) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
+    _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth()(*WHICH), np.arange(16, 20))
-    artifacts.write_table(paths.predictions(small.NAME, *WHICH, 3), table, "predictions", stands_for, {"images": 7})
+    artifacts.write_table(
+        pipeline.path("simulate", Place(small.NAME, *WHICH, 3)), table, "predictions", stands_for, {"images": 7}
+    )
     with pytest.raises(ArtifactError, match="holds 4 images, says 7"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_shard_of_another_identity_is_refused(tmp_path: Path) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
+    _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth()(*WHICH), np.arange(8, 16))
     other = {**stands_for, "version": stands_for["version"] + 1}
-    artifacts.write_table(paths.predictions(small.NAME, *WHICH, 2), table, "predictions", other)
+    artifacts.write_table(pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), table, "predictions", other)
     with pytest.raises(ArtifactError, match="other settings"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 @pytest.mark.parametrize(
@@ -285,47 +287,51 @@ def test_shard_of_another_identity_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_spikes_are_refused(tmp_path: Path, damage: object, message: str) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
+    _, pipeline, stands_for = sharded(tmp_path)
     frame = damage(small.spikes(small.random_truth()(*WHICH), np.arange(8, 16)))  # type: ignore[operator]
-    artifacts.write_table(paths.spikes(small.NAME, *WHICH, 2), frame, "spikes", stands_for)
+    artifacts.write_table(
+        pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes"), frame, "spikes", stands_for
+    )
     with pytest.raises(ArtifactError, match=message):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_images_may_leave_early(tmp_path: Path) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
-    expected = tables.collect(chosen, small.NAME, paths)["accuracy"]
+    _, pipeline, stands_for = sharded(tmp_path)
+    expected = tables.collect(pipeline, small.NAME)["accuracy"]
     frame = small.spikes(small.random_truth()(*WHICH), np.arange(8, 16))
     frame.loc[frame["step"] > 2, "images"] = 3
-    artifacts.write_table(paths.spikes(small.NAME, *WHICH, 2), frame, "spikes", stands_for)
-    pd.testing.assert_frame_equal(tables.collect(chosen, small.NAME, paths)["accuracy"], expected)
+    artifacts.write_table(
+        pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes"), frame, "spikes", stands_for
+    )
+    pd.testing.assert_frame_equal(tables.collect(pipeline, small.NAME)["accuracy"], expected)
 
 
 def test_fewer_steps_than_simulated_are_refused(tmp_path: Path) -> None:
-    chosen, paths, stands_for = sharded(tmp_path)
+    _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth(steps=3)(*WHICH), np.arange(8, 16))
-    artifacts.write_table(paths.predictions(small.NAME, *WHICH, 2), table, "predictions", stands_for)
+    artifacts.write_table(pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), table, "predictions", stands_for)
     with pytest.raises(ArtifactError, match="4 simulated steps"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_simulations_must_be_of_the_same_images(tmp_path: Path) -> None:
     chosen = small.settings(percentile=[99.0, 99.9], weights=["full"])
     truth = small.random_truth()
-    paths = small.write_all(chosen, tmp_path, lambda *which: truth(*which) if which[2] == 99.0 else by_hand(*which))
+    pipeline = small.write_all(chosen, tmp_path, lambda *which: truth(*which) if which[2] == 99.0 else by_hand(*which))
     with pytest.raises(ArtifactError, match="its 4 test images are not the 23"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_spiking_layer_without_threshold_is_named(tmp_path: Path) -> None:
     chosen = small.settings(weights=["binary"])
     truth = small.random_truth()
-    paths = small.write_all(chosen, tmp_path, truth)
+    pipeline = small.write_all(chosen, tmp_path, truth)
     less = truth(*WHICH)
     less.thresholds.pop("fc1")
     small.write_thresholds(chosen, tmp_path, WHICH, less)
     with pytest.raises(ArtifactError, match="layer 'fc1' spikes but has no threshold"):
-        tables.collect(chosen, small.NAME, paths)
+        tables.collect(pipeline, small.NAME)
 
 
 def test_every_column_has_a_heading(results: tables.Results) -> None:

@@ -26,7 +26,6 @@ from bsnn.datasets import Normalise
 from bsnn.errors import BsnnError, ConfigError, Interrupted
 from bsnn.networks import binary, files
 from bsnn.networks.vgg import VGG, Trained
-from bsnn.pipeline import identity
 from bsnn.seeds import derived_seed
 from bsnn.training import checkpoint, recipe, train
 
@@ -236,9 +235,8 @@ def test_binary_network_is_stored_as_it_was_trained(tmp_path, undisturbed: Train
 
     module = VGG(experiment().network, (3, 8, 8), 4).to(memory_format=torch.channels_last)
     binary.prepare(module, experiment().binarize)
-    run = identity.binarize(experiment(), 0)
     optimiser = recipe.optimiser(experiment().binarize, module)
-    checkpoint.restore(tmp_path, run, {"model": module}, optimiser, Fabric(accelerator="cpu", devices=1))
+    checkpoint.restore(tmp_path, {}, {"model": module}, optimiser, Fabric(accelerator="cpu", devices=1))
     for layer in module.plan:
         expected = module.get_submodule(layer.name).weight.detach()
         assert torch.equal(loaded.module.get_parameter(f"{layer.name}.weight"), expected)
@@ -332,8 +330,8 @@ def test_damaged_checkpoint_is_named_and_passed_over(
 
 def test_checkpoint_of_other_settings_is_passed_over(tmp_path, undisturbed: Trained, caplog) -> None:
     other = experiment(train__epochs=2, train__batch_size=32)
-    train.fit(other, "full", 0, data_set(), COMPUTE, tmp_path, None)
-    trained, *_ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None)
+    train.fit(other, "full", 0, data_set(), COMPUTE, tmp_path, None, stands_for={"epochs": 2})
+    trained, *_ = train.fit(experiment(), "full", 0, data_set(), COMPUTE, tmp_path, None, stands_for={"epochs": 6})
     assert "other settings" in caplog.text
     assert same(trained, undisturbed)
 

@@ -13,7 +13,8 @@ import pytest
 from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run, snakemake
 
 from bsnn.config import merge, validate
-from bsnn.pipeline.identity import Paths
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 BOTH = {"thresholds": 4, "simulate": 4}
 ONE_KIND = {"thresholds": 2, "simulate": 2}
@@ -172,8 +173,12 @@ def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
     (folder / "b").mkdir()
     networks = {"data": 1, "train": 1, "binarize": 1}
     assert planned(folder, "networks") == networks
-    paths = Paths(validate(here), folder / "results")
-    for path in (paths.data("tiny"), paths.network("tiny", "full", 0), paths.network("tiny", "binary", 0)):
+    pipeline = Pipeline(validate(here), folder / "results")
+    for path in (
+        pipeline.path("data", Place("tiny")),
+        pipeline.path("network", Place("tiny", "full", 0)),
+        pipeline.path("network", Place("tiny", "binary", 0)),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert planned(folder, "networks") == {}

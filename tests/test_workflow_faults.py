@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from workflow_for_tests import TINY, checkout, configure, environment, planned, run, snakemake
 
 from bsnn.config import merge, validate
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 LONGER = {"epochs": 40}
 CONFIG = merge(
@@ -101,15 +102,18 @@ def test_data_that_are_not_there_are_told_before_anything_runs(tmp_path: Path) -
     done = snakemake(folder, "-n", "networks")
     assert done.returncode == 1
     assert f"experiments.missing.data.path: {folder}/pictures does not exist" in done.stdout + done.stderr
-    paths = identity.Paths(validate(settings), folder / "results")
-    touch(paths.data("missing"))
+    pipeline = Pipeline(validate(settings), folder / "results")
+    touch(pipeline.path("data", Place("missing")))
     assert planned(folder, "networks") == {"train": 1}
-    touch(paths.network("missing", "full", 0), paths.history("missing", "full", 0))
-    paths.data("missing").unlink()
+    touch(
+        pipeline.path("network", Place("missing", "full", 0)),
+        pipeline.path("network", Place("missing", "full", 0), "history"),
+    )
+    pipeline.path("data", Place("missing")).unlink()
     assert planned(folder, "networks") == {}
 
 
-def touch(*paths: Path) -> None:
-    for path in paths:
+def touch(*pipeline: Path) -> None:
+    for path in pipeline:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -15,7 +15,8 @@ from bsnn import reference
 from bsnn.config import merge, validate
 from bsnn.datasets import evenly
 from bsnn.errors import ArtifactError
-from bsnn.pipeline.identity import Paths
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import read
 
 METHODS: dict[str, Any] = {
@@ -63,7 +64,7 @@ def test_what_reruns(finished: Path, tmp_path: Path, changes: dict[str, Any], ex
 
 
 def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
-    paths = Paths(validate(settings()), finished / "results")
+    pipeline = Pipeline(validate(settings()), finished / "results")
     table = pd.read_csv(finished / "results/tiny/tables/latency.csv")
     assert list(table.columns) == [
         *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
@@ -75,7 +76,9 @@ def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
     for row in table.itertuples():
         steps = row.T if row.method == "fitted" else 8
         predictions, spikes = (
-            pq.read_table(paths.method(what, "tiny", "binary", 0, row.method, steps, 1)).to_pandas()
+            pq.read_table(
+                pipeline.path("method", Place("tiny", "binary", 0, method=row.method, steps=steps), what)
+            ).to_pandas()
             for what in ("predictions", "spikes")
         )
         predicted = np.stack(predictions["predicted"])[:, row.T - 1]
@@ -132,8 +135,10 @@ def test_fewer_simulated_images_train_nothing(finished: Path, tmp_path: Path) ->
     assert jobs(folder) == {"method": 4, **TABLES}
     assert planned(folder, "--cores", "1") == {"thresholds": 2, "simulate": 2, **RESULTS}
     run(folder, "latency")
-    paths = Paths(validate(merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}})))
-    found = pq.read_table(folder / paths.method("predictions", "tiny", "binary", 0, "baseline", 8, 1))
+    pipeline = Pipeline(validate(merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}})))
+    found = pq.read_table(
+        folder / pipeline.path("method", Place("tiny", "binary", 0, method="baseline", steps=8), "predictions")
+    )
     assert found["image"].to_pylist() == evenly(50, 20).tolist()
 
 

@@ -11,6 +11,7 @@ import typer
 from bsnn import artifacts, log
 from bsnn.cli.options import CONFIG_FILE, Changes, CommonFolder, ConfigFile, Experiment, load
 from bsnn.pipeline import inventory
+from bsnn.pipeline.model import Pipeline
 
 
 def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
@@ -26,7 +27,7 @@ def list_artifacts(
 ) -> None:
     """List artifacts: size in MiB, whether a current setting needs them, path."""
     with log.job():
-        for item in inventory.artifacts(load(config_file, changes)):
+        for item in inventory.artifacts(Pipeline(load(config_file, changes))):
             if not (unused and item.needed):
                 typer.echo(f"{item.size / 2**20:10.2f}  {'needed' if item.needed else 'unused'}  {item.path}")
 
@@ -38,7 +39,7 @@ def clean(
 ) -> None:
     """Remove artifacts that no current setting needs."""
     with log.job():
-        unused = [item for item in inventory.artifacts(load(config_file, changes)) if not item.needed]
+        unused = [item for item in inventory.artifacts(Pipeline(load(config_file, changes))) if not item.needed]
         for item in unused:
             typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
             if yes:
@@ -66,15 +67,15 @@ def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: 
 
 
 def plan(
-    target: Annotated[str, typer.Argument(help="all, paper, latency, search or early_exit.")] = "all",
+    target: Annotated[str, typer.Argument(help="Target of snakemake: all, paper, latency, search, ...")] = "all",
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
     """Tell what a target has to do: jobs by rule; hours, memory and disk where jobs of their kind were measured."""
-    from bsnn.pipeline import costs as rooms
+    from bsnn.pipeline import costs
 
     with log.job():
-        typer.echo(rooms.to_text(rooms.stages(load(config_file, changes), target=target)))
+        typer.echo(costs.to_text(costs.costs(Pipeline(load(config_file, changes)), target=target)))
 
 
 def keep_reference(

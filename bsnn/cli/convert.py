@@ -8,17 +8,16 @@ needs no new pass over the training images. What was put right is listed in docs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bsnn import artifacts, config, log
+from bsnn import artifacts, config, log, stages
 from bsnn.errors import ConfigError
-from bsnn.pipeline.job import Job
-from bsnn.stages import convert as stages_convert
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages_train
 
 if TYPE_CHECKING:
@@ -141,39 +140,23 @@ def run(flags: Flags) -> float:
     Raises:
         BsnnError: a flag, the checkpoint or the data cannot be used.
     """
-    chosen = settings(flags)
-    job = Job(chosen, NAME, chosen.weights[0], flags.seed, chosen.percentile[0], root=flags.job_dir / "artifacts")
-    for path, stage in _chain(job, flags):
-        if path.exists():
-            logger.info("%s: there already", path)
-        else:
-            stage(job)
-    return _write(flags, job, _simulated(job))
-
-
-def _chain(job: Job, flags: Flags) -> list[tuple[Path, Callable[[Job], None]]]:
-    """Each stage with the file that it makes last."""
-    place = (NAME, job.weights, job.seed)
-
-    def data(job: Job) -> None:
-        stages_train.data(job, downloads=flags.data)
-
-    return [
-        (job.paths.data(NAME), data),
-        (job.paths.network(*place), stages_train.train),
-        (job.paths.activations(*place), stages_convert.activations),
-        (job.paths.thresholds(*place, job.percentile), stages_convert.thresholds),
-        (job.paths.predictions(*place, job.percentile, 1), stages_convert.simulate),
-    ]
-
-
-def _simulated(job: Job) -> Simulation:
     from bsnn.tables.gather import Source
 
-    return Source(job.config, NAME, job.paths).simulation(job.weights, job.seed, job.percentile)
+    chosen = settings(flags)
+    place = Place(NAME, chosen.weights[0], flags.seed, chosen.percentile[0])
+    job = Job(Pipeline(chosen, flags.job_dir / "artifacts"), place)
+    for name in ("data", "network", "activations", "thresholds", "simulate"):
+        path, rule = job.pipeline.path(name, place), job.pipeline.rule(name, place)
+        if path.exists():
+            logger.info("%s: there already", path)
+        elif rule == "data":
+            stages_train.data(job, downloads=flags.data)
+        else:
+            stages.run(rule, job)
+    return _write(flags, Source(job.pipeline, NAME).simulation(place.weights, place.seed, place.percentile))
 
 
-def _write(flags: Flags, job: Job, found: Simulation) -> float:
+def _write(flags: Flags, found: Simulation) -> float:
     """The three results, and the two lines on the terminal."""
     import numpy as np
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from bsnn import config, log
+from bsnn import config, log, stages
 from bsnn.cli.options import (
     CONFIG_FILE,
     Changes,
@@ -20,12 +20,12 @@ from bsnn.cli.options import (
     MethodName,
     Seed,
     changes_of,
-    load,
+    job_of,
     weights_of,
 )
 from bsnn.pipeline import inputs
-from bsnn.pipeline.job import Job
-from bsnn.stages import train as stages_train
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 
 
 def networks(
@@ -56,7 +56,7 @@ def keep_network(
     from bsnn import reference
 
     with log.job():
-        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
         typer.echo(f"kept: {reference.keep_network(job)}")
 
 
@@ -72,14 +72,15 @@ def import_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
-        imported = {"imported": {weights: {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
+        imported = {"imported": {weights_of(weights): {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
-        job = Job(config.load(config_file, changed), experiment, weights=job.weights, seed=seed)
-        if not job.paths.data(experiment).exists():
-            stages_train.data(job)
-        stages_train.train(job)
-        typer.echo(f"imported: {job.paths.network(experiment, job.weights, seed)}")
+        place = Place(experiment, weights_of(weights), seed)
+        job = Job(Pipeline(config.load(config_file, changed)), place)
+        job.pipeline.check("network", place)
+        if not job.pipeline.path("data", place).exists():
+            stages.run("data", job)
+        stages.run(job.pipeline.rule("network", place), job)
+        typer.echo(f"imported: {job.pipeline.path('network', place)}")
         typer.echo(f"the pipeline uses it with these settings, to be added to experiments.{experiment}:")
         typer.echo(yaml.safe_dump(imported, sort_keys=False), nl=False)
 
@@ -96,7 +97,7 @@ def export_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
         original_checkpoint.save(file, inputs.network(job))
         typer.echo(f"exported: {file}")
 
@@ -113,13 +114,13 @@ def export_nir(
 ) -> None:
     """Export a converted network as NIR; thresholds at latency.percentile, unless the method says otherwise."""
     from bsnn import nir_graph
-    from bsnn.stages import search as stages_search
+    from bsnn.stages.evaluation import Evaluation
 
     with log.job():
-        job = Job(load(config_file, changes), experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
-        network, _ = stages_search.Bench(job, None).converted(switches, steps)
+        network = Evaluation(job).converted(switches, steps).network
         percentile = switches.percentile_at(steps, settings.percentile)
         thresholds = f"percentile {percentile:g}" if switches.threshold == "percentile" else switches.threshold
         fitted = f", T = {steps}" if switches.per_time else ""

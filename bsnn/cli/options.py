@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,8 @@ import yaml
 from bsnn import config, log
 from bsnn.config import Config, Weights
 from bsnn.errors import ConfigError
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 
 Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment that the network is of.")]
@@ -60,7 +60,14 @@ def weights_of(text: str) -> Weights:
     raise ConfigError(f"--weights {text}: expected full or binary")
 
 
-def run(stage: Callable[[Job], None], file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
+def job_of(file: Path, changes: list[str] | None, name: str, **place: Any) -> Job:
+    """The job that options name."""
+    return Job(Pipeline(load(file, changes)), Place(name, **place))
+
+
+def run(rule: str, file: Path, changes: list[str] | None, name: str, **place: Any) -> None:
     """Run a stage of an experiment, for one of its networks and percentiles."""
+    from bsnn import stages
+
     with log.job():
-        stage(Job(load(file, changes), name, **place))
+        stages.run(rule, job_of(file, changes, name, **place))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from bsnn import log
 from bsnn.cli.options import (
     CONFIG_FILE,
     Changes,
@@ -17,33 +16,28 @@ from bsnn.cli.options import (
     Percentile,
     Seed,
     Shard,
-    load,
     run,
     weights_of,
 )
-from bsnn.pipeline.job import MethodJob
-from bsnn.stages import convert as stages_convert
-from bsnn.stages import results as stages_results
-from bsnn.stages import train as stages_train
 
 
 def data(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Fetch, verify and store the data set."""
-    run(stages_train.data, config_file, changes, experiment)
+    run("data", config_file, changes, experiment)
 
 
 def train(
     experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
 ) -> None:
     """Train the full-precision network."""
-    run(stages_train.train, config_file, changes, experiment, seed=seed)
+    run("train", config_file, changes, experiment, seed=seed)
 
 
 def binarize(
     experiment: Experiment, seed: Seed = 0, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None
 ) -> None:
     """Fine-tune the binary network from the full-precision one."""
-    run(stages_train.train, config_file, changes, experiment, weights="binary", seed=seed)
+    run("binarize", config_file, changes, experiment, seed=seed)
 
 
 def activations(
@@ -54,7 +48,7 @@ def activations(
     changes: Changes = None,
 ) -> None:
     """Collect every percentile of every layer's activations."""
-    run(stages_convert.activations, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("activations", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
 
 def thresholds(
@@ -67,7 +61,7 @@ def thresholds(
 ) -> None:
     """Read thresholds at one percentile from the activation table."""
     place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile}
-    run(stages_convert.thresholds, config_file, changes, experiment, **place)
+    run("thresholds", config_file, changes, experiment, **place)
 
 
 def simulate(
@@ -81,7 +75,7 @@ def simulate(
 ) -> None:
     """Simulate the spiking network on one shard of the test set."""
     place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile, "shard": shard}
-    run(stages_convert.simulate, config_file, changes, experiment, **place)
+    run("simulate", config_file, changes, experiment, **place)
 
 
 def method(
@@ -95,20 +89,14 @@ def method(
     changes: Changes = None,
 ) -> None:
     """Convert by a method and simulate it on one shard of the test set."""
-    from bsnn.stages import methods as stages_methods
-
-    with log.job():
-        loaded = load(config_file, changes)
-        kind = weights_of(weights)
-        stages_methods.method(MethodJob(loaded, experiment, kind, seed, 100.0, shard, name, steps))
+    place = {"weights": weights_of(weights), "seed": seed, "shard": shard, "method": name, "steps": steps}
+    run("method", config_file, changes, experiment, **place)
 
 
 def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write tables and figures of all methods of conversion, side by side."""
-    from bsnn.stages import methods as stages_methods
-
-    run(stages_methods.tables, config_file, changes, experiment)
-    run(stages_methods.figures, config_file, changes, experiment)
+    run("latency_tables", config_file, changes, experiment)
+    run("latency_figures", config_file, changes, experiment)
 
 
 def search(
@@ -119,9 +107,7 @@ def search(
     changes: Changes = None,
 ) -> None:
     """Search the best switches for a wanted time or drop (latency.search), on held-out training images."""
-    from bsnn.stages import search as stages_search
-
-    run(stages_search.search, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("find_switches", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
 
 def early_exit(
@@ -132,28 +118,24 @@ def early_exit(
     changes: Changes = None,
 ) -> None:
     """Accuracy against mean steps, the bound chosen on held-out training images (latency.early_exit)."""
-    from bsnn.stages import search as stages_search
-
-    run(stages_search.early_exit, config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("find_exit", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
 
 
 def exit_results(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write table and figures of the early exit of all networks, side by side."""
-    from bsnn.stages import search as stages_search
-
-    run(stages_search.exit_results, config_file, changes, experiment)
+    run("exit_results", config_file, changes, experiment)
 
 
 def tables(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the tables (CSV, Parquet, Markdown)."""
-    run(stages_results.tables, config_file, changes, experiment)
+    run("tables", config_file, changes, experiment)
 
 
 def figures(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Draw the figures (SVG, PNG)."""
-    run(stages_results.figures, config_file, changes, experiment)
+    run("figures", config_file, changes, experiment)
 
 
 def report(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
     """Write the report (one HTML file)."""
-    run(stages_results.report, config_file, changes, experiment)
+    run("report", config_file, changes, experiment)

@@ -22,7 +22,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from bsnn import artifacts, errors, log
 from bsnn.errors import BsnnError, ConfigError
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
 from bsnn.training import stopping
 
 logger = logging.getLogger("bsnn")
@@ -49,7 +49,7 @@ def run(job: Job, module: str) -> None:
         ArtifactError: the folder of the checkpoints cannot be written to.
     """
     compute = job.config.compute
-    note = job.paths.checkpoints(job.name, job.weights, job.seed) / TO_RUN
+    note = job.pipeline.scratch("network", job.place) / TO_RUN
     command = [*_srun(compute.nodes), sys.executable, "-m", module, str(note), str(_place(compute.nodes))]
     artifacts.write_text(note, json.dumps(_to_run(job)))
     try:
@@ -63,7 +63,7 @@ def run(job: Job, module: str) -> None:
 
 
 def _to_run(job: Job) -> dict[str, object]:
-    place = {"name": job.name, "weights": job.weights, "seed": job.seed, "root": str(job.root)}
+    place = {**job.place._asdict(), "root": str(job.pipeline.root)}
     return {"config": job.config.model_dump(mode="json"), "place": place, "logs": log.files()}
 
 

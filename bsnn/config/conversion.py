@@ -227,6 +227,11 @@ class Latency(Section):
         return sorted(self.time) if self.method(name).per_time else [max(self.time)]
 
     @property
+    def exit_method(self) -> str:
+        """Method whose images leave early: the baseline where an experiment's own methods lack the default's."""
+        return self.early_exit.method if self.early_exit.method in self.names else "baseline"
+
+    @property
     def names(self) -> list[str]:
         """All methods, the baseline first."""
         return ["baseline", *self.methods]

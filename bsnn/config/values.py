@@ -61,6 +61,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+_PERCENTILE = TypeAdapter(Percentile)
+
+
 def check_percentile(value: float) -> float:
     """The value, if it is a percentile of the activation tables.
 
@@ -68,7 +71,7 @@ def check_percentile(value: float) -> float:
         ConfigError: out of range, or off the grid.
     """
     try:
-        return TypeAdapter(Percentile).validate_python(value)
+        return _PERCENTILE.validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"percentile {value}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 

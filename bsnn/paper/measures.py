@@ -17,7 +17,7 @@ import pandas as pd
 from bsnn.config import Config, Weights
 from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
-from bsnn.pipeline.identity import Paths
+from bsnn.pipeline.model import Pipeline
 from bsnn.tables.gather import Source
 from bsnn.tables.shards import Simulation
 
@@ -34,17 +34,23 @@ SLACK = 1e-9  # points: differences of equal decimals are not told apart
 class Gathered:
     """The artifacts behind one result of an experiment."""
 
-    config: Config
+    pipeline: Pipeline
     name: str
     result: str
-    paths: Paths
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.pipeline.config
 
     @cached_property
     def sources(self) -> dict[str, Source]:
         """Artifacts of each experiment that the result needs."""
         needed = plan.simulated(self.config, self.name, self.result)
+        root = self.pipeline.root
         return {
-            other: Source(plan.view(self.config, other, found), other, self.paths) for other, found in needed.items()
+            other: Source(Pipeline(plan.view(self.config, other, found), root), other)
+            for other, found in needed.items()
         }
 
     @property

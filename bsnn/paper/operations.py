@@ -9,9 +9,10 @@ from bsnn.config import Weights
 from bsnn.conversion import spiking
 from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ArtifactError
-from bsnn.networks import files
 from bsnn.paper.measures import Gathered
-from bsnn.pipeline import identity
+from bsnn.pipeline import inputs
+from bsnn.pipeline.model import Job
+from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
 from bsnn.tables.shards import Simulation
 
@@ -35,9 +36,7 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     source = gathered.source
     run = source.simulation(weights, seed, percentile)
     thresholds, _ = source.thresholds(weights, seed, percentile)
-    path = source.paths.network(source.name, weights, seed)
-    stands_for = identity.network(source.experiment, weights, seed)
-    network = spiking.convert(files.load(path, source.experiment.network, stands_for), thresholds)
+    network = spiking.convert(inputs.network(Job(source.pipeline, Place(source.name, weights, seed))), thresholds)
     totals = accounting.totals(_costs(network, run)).set_index("step").loc[source.time]
     layers = [work for work in accounting.works(network) if work.op != "pool"]
     dense, first = sum(work.dense for work in layers), layers[0].dense

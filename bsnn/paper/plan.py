@@ -1,4 +1,4 @@
-"""Which simulations each of the paper's results needs, and what its identity is. Imports nothing heavy.
+"""Which simulations each of the paper's results needs. Imports nothing heavy.
 
 One sweep of percentiles serves the curves, activity, operations and latency; accuracy and the pooling ablation need the
 chosen percentile alone, so that a new percentile leaves them as they are.
@@ -6,11 +6,8 @@ chosen percentile alone, so that a new percentile leaves them as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
-from bsnn.config import POOLING, Config, format_percentile, variant_name
+from bsnn.config import POOLING, Config, variant_name
 from bsnn.paper import published
-from bsnn.pipeline import identity as identities
 
 SWEPT = ("time", "activity", "operations", "latency")
 RESULTS = ("accuracy", "time", "pooling", "activity", "operations", "latency", "hyperparameters")
@@ -73,37 +70,3 @@ def times(config: Config, name: str) -> list[int]:
 def view(config: Config, name: str, percentiles: list[float]) -> Config:
     """The configuration whose tables would hold all simulated steps at some percentiles."""
     return config.model_copy(update={"run": [name], "percentile": percentiles, "time": times(config, name)})
-
-
-def identity(config: Config, name: str, result: str) -> dict[str, Any]:
-    """Identity of a result: the networks and simulations behind it, and what it shows of them."""
-    needed = simulated(config, name, result)
-    parts = {other: identities.results(view(config, other, found), other) for other, found in needed.items()}
-    experiment = config.experiments[name]
-    stands_for = {
-        "stage": "paper",
-        "version": identities.VERSION["paper"],
-        "result": result,
-        "experiment": name,
-        "parts": parts,
-        "chosen": [format_percentile(config.paper.chosen), chosen_time(config, name)],
-    }
-    if result == "latency":
-        stands_for["within"] = sorted(config.paper.within)
-    if result in ("accuracy", "hyperparameters"):
-        stands_for["published"] = published.of(experiment).model_dump(mode="json")
-    if result == "hyperparameters":
-        networks = [(weights, seed) for weights in config.weights for seed in config.seeds]
-        stands_for["networks"] = [identities.key(identities.network(experiment, *place)) for place in networks]
-        sections = (experiment.activations, experiment.thresholds, experiment.simulation)
-        stands_for["settings"] = [section.model_dump(mode="json") for section in sections]
-        stands_for["protocol"] = experiment.protocol_name
-        stands_for["sweep"] = [format_percentile(value) for value in sweep(config)]
-    return stands_for
-
-
-def report_identity(config: Config, name: str) -> dict[str, Any]:
-    """Identity of the report of all results."""
-    keys = {result: identities.key(identity(config, name, result)) for result in results_of(config, name)}
-    version = identities.VERSION["paper"]
-    return {"stage": "paper", "version": version, "experiment": name, "results": keys}

@@ -12,23 +12,23 @@ from bsnn import artifacts, report
 from bsnn.config import Config, format_percentile
 from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
-from bsnn.pipeline import identity as identities
-from bsnn.pipeline.identity import Paths
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import Results
 from bsnn.tables.columns import column
 
 
-def page(config: Config, name: str, paths: Paths, path: Path) -> None:
+def page(pipeline: Pipeline, name: str, folder: Path, path: Path) -> None:
     """Write the report from the results' folder.
 
     Raises:
         ArtifactError: when a table or figure is missing or of other settings, or the file cannot be written.
     """
-    folder = paths.paper(name)
+    config = pipeline.config
     loader = jinja2.PackageLoader("bsnn")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.undefined = jinja2.StrictUndefined
-    read = {result: write.read(config, name, result, folder) for result in plan.results_of(config, name)}
+    read = {place.result: write.read(pipeline, place, folder) for place in pipeline.places("paper_result", name)}
     origins = _origins(config, name, read)
     text = environment.get_template("paper.html.j2").render(
         name=name,
@@ -37,7 +37,7 @@ def page(config: Config, name: str, paths: Paths, path: Path) -> None:
         sections=[_section(result, frames, folder) for result, frames in read.items()],
         machines=_view(report.machines(origins), ""),
         versions=_view(report.versions(origins), ""),
-        key=identities.key(plan.report_identity(config, name)),
+        key=pipeline.key("paper_report", Place(name)),
     )
     artifacts.write_text(path, text)
 

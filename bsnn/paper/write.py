@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from bsnn import artifacts
-from bsnn.config import Config
-from bsnn.errors import ArtifactError
 from bsnn.figures.style import save, style
 from bsnn.paper import plan
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.paper.measures import Gathered
-from bsnn.pipeline import identity as identities
-from bsnn.pipeline.identity import Paths
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import Results
 from bsnn.tables.columns import cells, column, pipes
 from bsnn.tables.origins import origins
@@ -36,30 +33,29 @@ WORDS = ("source", "published_full", "published_binary", "used_full", "used_bina
 SPECIAL = {character: f"\\{character}" for character in "%&_#$"}
 
 
-def collect(config: Config, name: str, result: str, paths: Paths) -> dict[str, pd.DataFrame]:
+def collect(pipeline: Pipeline, name: str, result: str) -> dict[str, pd.DataFrame]:
     """Tables of a result, by name, and the origins of what is behind them.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or made with other settings.
     """
-    gathered = Gathered(config, name, result, paths)
+    gathered = Gathered(pipeline, name, result)
     frames = {table: entry.make(gathered) for table, entry in CATALOGUE[result].tables.items()}
     parts = [origins(source) for source in gathered.sources.values()]
     return {**frames, **({f"{result}-{ORIGINS}": pd.concat(parts)} if parts else {})}
 
 
-def write(config: Config, name: str, result: str, paths: Paths) -> None:
-    """Make one result: its tables, its figures, and last the note of what it stands for."""
-    folder, stands_for = paths.paper(name), plan.identity(config, name, result)
-    frames = collect(config, name, result, paths)
+def write(pipeline: Pipeline, place: Place, folder: Path) -> None:
+    """Make one result: its tables and its figures."""
+    config, name, result = pipeline.config, place.experiment, place.result
+    stands_for = pipeline.identity("paper_result", place)
+    frames = collect(pipeline, name, result)
     for table, frame in frames.items():
         artifacts.write_table(folder / f"{table}.parquet", frame, KIND, stands_for, {"table": table})
     for table, entry in CATALOGUE[result].tables.items():
         _write_texts(folder / table, frames[table], entry.caption, long=entry.long)
     last = plan.simulated(config, name, result).get(name, [])
     draw(Results(plan.view(config, name, last), name, frames), result, folder)
-    note = {"key": identities.key(stands_for), **stands_for}
-    artifacts.write_text(folder / f"{result}.json", json.dumps(note, indent=2) + "\n")
 
 
 def _write_texts(path: Path, frame: pd.DataFrame, caption: str, *, long: bool) -> None:
@@ -113,20 +109,15 @@ def draw(results: Results, result: str, folder: Path) -> None:
             save(picture.draw(results), folder, name)
 
 
-def read(config: Config, name: str, result: str, folder: Path) -> Mapping[str, pd.DataFrame]:
+def read(pipeline: Pipeline, place: Place, folder: Path) -> Mapping[str, pd.DataFrame]:
     """Tables of a result as `write` left them, without the long ones.
 
     Raises:
         ArtifactError: when one is missing, damaged or of other settings.
     """
-    wanted = identities.key(plan.identity(config, name, result))
+    stands_for, result = pipeline.identity("paper_result", place), place.result
     names = [table for table, entry in CATALOGUE[result].tables.items() if not entry.long]
-    names += [f"{result}-{ORIGINS}"] if plan.simulated(config, name, result) else []
-    frames = {}
-    for table in names:
-        path = folder / f"{table}.parquet"
-        arrow, document = artifacts.read_table(path, KIND, {})
-        if identities.key(document["identity"]) != wanted:
-            raise ArtifactError(f"{path}: was made with other settings; delete {folder} and run again")
-        frames[table] = arrow.to_pandas()
-    return frames
+    names += [f"{result}-{ORIGINS}"] if plan.simulated(pipeline.config, place.experiment, result) else []
+    return {
+        name: artifacts.read_table(folder / f"{name}.parquet", KIND, {}, stands_for)[0].to_pandas() for name in names
+    }

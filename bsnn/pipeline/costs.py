@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-from bsnn.config import Config
-from bsnn.errors import ConfigError
-from bsnn.paper import plan as paper
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 BENCHMARKS = Path("logs/benchmarks")  # <rule>/<experiment>/...tsv, of data sets <rule>/<data set>-...tsv
-FOLDERS = {"find_switches": "search", "find_exit": "exit"}  # where it is not the rule's name
-TARGETS = ("all", "paper", "latency", "search", "early_exit")
+One = tuple[str, Place]  # a job: its rule, and the place of what it makes
 
 
 @dataclass(frozen=True)
-class Stage:
+class Cost:
     """The jobs of one rule for one experiment."""
 
     experiment: str
@@ -45,80 +41,64 @@ def _times(count: int, each: float | None) -> float | None:
     return count * each if each is not None else None if count else 0.0
 
 
-def stages(
-    config: Config, root: Path = identity.RESULTS, benchmarks: Path = BENCHMARKS, target: str = "all"
-) -> list[Stage]:
+def costs(pipeline: Pipeline, benchmarks: Path = BENCHMARKS, target: str = "all") -> list[Cost]:
     """Jobs that a target needs, with costs where jobs of the same rule and experiment were measured.
 
-    At most: an artifact that is missing, but that nothing missing needs, is not made again. What several experiments
-    share counts for the first.
+    Jobs to do are those that `snakemake -n TARGET` plans; what several experiments share counts for its owner.
 
     Raises:
-        ConfigError: there is no such target.
+        ConfigError: there is no such target to plan.
     """
-    if target not in TARGETS:
-        raise ConfigError(f"there is no target '{target}' to plan; targets: {', '.join(TARGETS)}")
-    paths, seen, found = identity.Paths(config, root), set[Path](), []
-    for name, percentiles in _simulated(config, target).items():
-        for rule, jobs in _jobs(config, paths, name, percentiles, target):
-            own = [job for job in jobs if job[0] not in seen]
-            seen |= {job[0] for job in own}
-            found += [_stage(config, name, rule, own, benchmarks)] if own else []
+    needs = _closure(pipeline, target)
+    ahead = _to_do(pipeline, target, needs)
+    groups: dict[tuple[str, str], list[One]] = defaultdict(list)
+    for one in needs:
+        groups[one[1].experiment, one[0]].append(one)
+    return [_cost(pipeline, *group, jobs, ahead, benchmarks) for group, jobs in groups.items()]
+
+
+def _closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
+    """Every job behind a target, with the jobs that it needs and their files that it reads; upstream first."""
+    needs: dict[One, dict[One, set[Path]]] = {}
+
+    def visit(one: One) -> None:
+        if one in needs:
+            return
+        above: dict[One, set[Path]] = defaultdict(set)
+        for need in pipeline.reads(*one):
+            above[need.stage, need.place].add(pipeline.path(*need))
+        for other in above:
+            visit(other)
+        needs[one] = above
+
+    for stage, place in pipeline.target(target):
+        visit((pipeline.rule(stage, place), place))
+    return needs
+
+
+def _to_do(pipeline: Pipeline, target: str, needs: dict[One, dict[One, set[Path]]]) -> set[One]:
+    """Jobs of which a file is missing that the target asks for, or another job to do."""
+    asked = [(pipeline.rule(stage, place), place) for stage, place in pipeline.target(target)]
+    waiting = [one for one in asked if not all(path.exists() for path in pipeline.files(*one))]
+    found: set[One] = set()
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += [other for other, paths in needs[one].items() if not all(path.exists() for path in paths)]
     return found
 
 
-def _simulated(config: Config, target: str) -> dict[str, list[float]]:
-    """Experiments behind a target, and the percentiles at which each is simulated for it."""
-    if target != "paper":
-        return {name: config.percentile if target == "all" else [] for name in config.run}
-    found: dict[str, set[float]] = {name: set() for name in config.run}
-    for name in config.run:
-        for result in paper.results_of(config, name):
-            for other, percentiles in paper.simulated(config, name, result).items():
-                found.setdefault(other, set()).update(percentiles)
-    return {name: sorted(percentiles) for name, percentiles in found.items()}
-
-
-def _jobs(
-    config: Config, paths: identity.Paths, name: str, percentiles: list[float], target: str
-) -> Iterator[tuple[str, list[list[Path]]]]:
-    """For each rule, the artifacts of each of its jobs."""
-    places = list(product([name], config.weights, config.seeds))
-    shards = range(1, config.experiments[name].simulation.shards + 1)
-    swept = list(product(places, percentiles))
-    yield "data", [[paths.data(name)]]
-    yield "train", [[paths.network(name, "full", seed)] for seed in config.seeds]
-    if "binary" in config.weights:
-        yield "binarize", [[paths.network(name, "binary", seed)] for seed in config.seeds]
-    yield "activations", [[paths.activations(*place)] for place in places]
-    yield "thresholds", [[paths.thresholds(*place, p)] for place, p in swept]
-    simulations = [(*place, p, shard) for (place, p), shard in product(swept, shards)]
-    yield "simulate", [[paths.predictions(*one), paths.spikes(*one)] for one in simulations]
-    if target == "latency":
-        settings = config.experiments[name].latency
-        every = [
-            (*place, method, steps, shard)
-            for place in places
-            for method in settings.names_for(place[1])
-            for steps, shard in product(settings.runs(method), shards)
-        ]
-        yield "method", [[paths.method(what, *one) for what in identity.METHOD_FILES] for one in every]
-    if target == "search":
-        yield "find_switches", [[paths.search(*place)] for place in places]
-    if target == "early_exit":
-        yield "find_exit", [[paths.early_exit(*place)] for place in places]
-
-
-def _stage(config: Config, name: str, rule: str, jobs: list[list[Path]], benchmarks: Path) -> Stage:
-    done = [job for job in jobs if all(path.exists() for path in job)]
-    sizes = [sum(path.stat().st_size for path in job) for job in done]
-    pattern = f"{config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
-    measured = [_benchmark(path) for path in sorted((benchmarks / FOLDERS.get(rule, rule)).glob(pattern))]
-    return Stage(
+def _cost(pipeline: Pipeline, name: str, rule: str, jobs: list[One], ahead: set[One], benchmarks: Path) -> Cost:
+    files = [pipeline.files(*job) for job in jobs]
+    sizes = [sum(path.stat().st_size for path in own) for own in files if all(path.exists() for path in own)]
+    pattern = f"{pipeline.config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
+    measured = [_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern))]
+    return Cost(
         name,
         rule,
-        len(done),
-        len(jobs) - len(done),
+        len(sizes),
+        sum(job in ahead for job in jobs),
         sum(seconds for seconds, _ in measured) / len(measured) / 3600 if measured else None,
         max((memory for _, memory in measured if memory is not None), default=None),
         sum(sizes) / len(sizes) if sizes else None,
@@ -132,7 +112,7 @@ def _benchmark(path: Path) -> tuple[float, float | None]:
     return float(found["s"]), None if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
 
 
-def to_text(found: list[Stage]) -> str:
+def to_text(found: list[Cost]) -> str:
     """A table for people; a dash where nothing was measured. Sums are those of what was measured."""
     from tabulate import tabulate
 

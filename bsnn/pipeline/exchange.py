@@ -14,12 +14,14 @@ from bsnn import artifacts
 from bsnn.config import Config
 from bsnn.errors import ArtifactError
 from bsnn.paper import plan
-from bsnn.pipeline import identity, inventory
+from bsnn.pipeline import identity
+from bsnn.pipeline.declarations import STAGES
+from bsnn.pipeline.model import RESULTS, Pipeline
 
 logger = logging.getLogger(__name__)
 
 
-def share(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[Path]:
+def share(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
     """Copy artifacts that the current settings need into a common folder.
 
     Returns:
@@ -34,7 +36,7 @@ def share(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[P
     return missing
 
 
-def fetch(config: Config, folder: Path, root: Path = identity.RESULTS) -> list[Path]:
+def fetch(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
     """Copy what the current settings need, and this checkout lacks, from a common folder.
 
     A damaged file there is named in a warning and passed over: the pipeline then makes its own.
@@ -60,9 +62,15 @@ def _wanted(config: Config) -> list[Path]:
     No checkpoints: somebody may write them.
     """
     names = {*config.run, *(other for name in config.run for other in plan.poolings(config, name).values())}
-    running = config.model_copy(update={"experiments": {name: config.experiments[name] for name in sorted(names)}})
-    needed = inventory.needed(running, Path())
-    return sorted(path for path in needed if path.suffix in (".parquet", ".safetensors"))
+    pipeline = Pipeline(config, Path())
+    found = {
+        path
+        for name in names
+        for stage in STAGES
+        for place in pipeline.places(stage, name, plan.sweep(config))
+        for path in pipeline.files(stage, place)
+    }
+    return sorted(path for path in found if path.suffix in (".parquet", ".safetensors"))
 
 
 def _sound(path: Path) -> bool:

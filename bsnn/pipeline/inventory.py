@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-from bsnn.config import Config, Weights
-from bsnn.paper import plan
-from bsnn.pipeline.identity import KEY_LENGTH, METHOD_FILES, Paths
+from bsnn.pipeline.identity import KEY_LENGTH
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.wildcards import in_use
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 
@@ -31,44 +30,25 @@ class Item:
             self.path.unlink()
 
 
-def needed(config: Config, root: Path) -> set[Path]:
-    """Every path that an experiment of the configuration can ask for, with its seeds, weights and percentiles.
-
-    Checkpoints are needed until their network is there.
-    """
-    paths = Paths(config, root)
-    found = {paths.data(name) for name in config.experiments}
-    for name, weights, seed in product(config.experiments, config.weights, config.seeds):
-        place = (name, weights, seed)
-        found |= {path(name, kind, seed) for kind in ("full", weights) for path in (paths.network, paths.history)}
-        found |= {paths.activations(*place), paths.summary(name, seed)}
-        found |= {paths.checkpoints(*place)} if not paths.network(*place).exists() else set()
-        for percentile in plan.sweep(config):
-            found.add(paths.thresholds(*place, percentile))
-            shards = range(1, config.experiments[name].simulation.shards + 1)
-            found |= {path(*place, percentile, shard) for shard in shards for path in (paths.predictions, paths.spikes)}
-        chosen = (paths.search(*place), paths.early_exit(*place))
-        found |= _methods(config, paths, place) | {
-            path.with_suffix(kind) for path in chosen for kind in (".parquet", ".csv")
-        }
-    return found
-
-
-def _methods(config: Config, paths: Paths, place: tuple[str, Weights, int]) -> set[Path]:
-    """What the methods of conversion leave."""
-    settings, shards = config.experiments[place[0]].latency, config.experiments[place[0]].simulation.shards
-    runs = [(name, steps) for name in settings.names_for(place[1]) for steps in settings.runs(name)]
-    every = product(METHOD_FILES, runs, range(1, shards + 1))
-    return {paths.method(what, *place, name, steps, shard) for what, (name, steps), shard in every}
-
-
-def artifacts(config: Config, root: Path = Path("results")) -> list[Item]:
+def artifacts(pipeline: Pipeline) -> list[Item]:
     """All artifacts and checkpoints under a results folder, sorted by path; reference tables are not among them."""
-    wanted = needed(config, root)
+    root, checkpoints = pipeline.root, _checkpoints(pipeline)
     files = [path for path in root.rglob("*") if path.is_file() and KEYED.search(path.name)]
     files = [path for path in files if not {root / "reference", root / "checkpoints"} & set(path.parents)]
     folders = [path for path in (root / "checkpoints").glob("*/*/*/*") if path.is_dir()]
-    return [Item(path, _size(path), path in wanted) for path in sorted([*files, *folders])]
+    found = {path: in_use(pipeline, path) for path in files} | {path: path in checkpoints for path in folders}
+    return [Item(path, _size(path), needed) for path, needed in sorted(found.items())]
+
+
+def _checkpoints(pipeline: Pipeline) -> set[Path]:
+    """Folders of checkpoints whose network is not there yet. Kept shards are needed by nobody who asks this."""
+    places = {
+        (stage, place)
+        for stage in ("train", "binarize")
+        for name in pipeline.config.experiments
+        for place in pipeline.places(stage, name)
+    }
+    return {pipeline.scratch(*one) for one in places if not pipeline.path(*one).exists()}
 
 
 def _size(path: Path) -> int:

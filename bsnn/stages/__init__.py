@@ -1,4 +1,44 @@
-"""The stages of the pipeline: read artifacts, call one module, write artifacts. What a rule does, also by hand.
+"""The stages of the pipeline: read artifacts, call one module, write artifacts. What a rule does, also by hand."""
 
-Every function takes a `Job` (bsnn.pipeline.job).
-"""
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bsnn.pipeline.declarations import STAGES
+
+if TYPE_CHECKING:
+    from bsnn.pipeline.model import Job
+
+# Modules of this package, and the rules whose functions they hold. They are loaded when a stage runs.
+MODULES = {
+    "train": ("data", "train", "binarize"),
+    "convert": ("activations", "thresholds", "simulate", "method"),
+    "search": ("find_switches", "find_exit"),
+    "results": (
+        "tables",
+        "figures",
+        "report",
+        "latency_tables",
+        "latency_figures",
+        "exit_results",
+        "paper_result",
+        "paper_report",
+    ),
+}
+
+
+def run(rule: str, job: Job) -> None:
+    """Make the files of a rule.
+
+    Raises:
+        ConfigError: the configuration has no such job.
+        BsnnError: what the stage says.
+    """
+    from bsnn.pipeline import notes
+
+    job.pipeline.check(rule, job.place)
+    [module] = [name for name, rules in MODULES.items() if rule in rules]
+    getattr(import_module(f"bsnn.stages.{module}"), rule)(job)
+    if "note" in STAGES[rule].files:
+        notes.write(job.pipeline, rule, job.place)

@@ -1,85 +1,124 @@
-"""Stages from a trained network to counted spikes: activations, thresholds, simulation."""
+"""Stages from a trained network to counted spikes: activations, thresholds, simulation by percentile or by method."""
 
 from __future__ import annotations
 
 import logging
-import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bsnn import artifacts
-from bsnn.pipeline import identity, inputs
+from bsnn.config import Method
+from bsnn.pipeline import inputs
+from bsnn.pipeline.declarations import simulation_of
+from bsnn.pipeline.model import Job
 from bsnn.stages import common
+from bsnn.stages.evaluation import Converted, Evaluation
 
 if TYPE_CHECKING:
-    from bsnn.pipeline.job import Job
+    import pandas as pd
+    import pyarrow as pa
+    from torch import Tensor
 
 logger = logging.getLogger("bsnn")
 
 
 def activations(job: Job) -> None:
     """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
-    from bsnn.conversion import activations as rooms
+    from bsnn.conversion import activations
     from bsnn.datasets import protocol
 
-    common.settle(job)
-    experiment, device = job.experiment, common.device(job)
+    experiment, device, seed = job.experiment, common.settle(job), job.place.seed
     trained = inputs.network(job)
     trained.module.to(device)
     split = inputs.data_set(job).train
     order = protocol.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
-    batches = partial(protocol.batches, experiment, trained, job.seed, "calibration", split, *how)
-    table = rooms.collect(trained, batches, dropout_seed=protocol.dropout_seed(experiment, job.seed))
-    stands_for = identity.activations(experiment, job.weights, job.seed)
-    path = job.paths.activations(job.name, job.weights, job.seed)
-    artifacts.write_table(path, table, "activations", stands_for, {"images": len(order), **common.left_out(split)})
+    batches = partial(protocol.batches, experiment, trained, seed, "calibration", split, *how)
+    table = activations.collect(trained, batches, dropout_seed=protocol.dropout_seed(experiment, seed))
+    noted = {"images": len(order), **common.left_out(split)}
+    job.pipeline.write("activations", job.place, table, extra=noted)
 
 
 def thresholds(job: Job) -> None:
     """Thresholds at one percentile, from the activation table alone."""
-    from bsnn.conversion import thresholds as rooms
+    from bsnn.conversion import thresholds
 
-    found = rooms.from_table(inputs.activations(job), job.percentile, job.experiment.thresholds.population)
-    stands_for = identity.thresholds(job.experiment, job.weights, job.seed, job.percentile)
-    target = job.paths.thresholds(job.name, job.weights, job.seed, job.percentile)
-    artifacts.write_table(target, found, "thresholds", stands_for)
+    table, _ = job.pipeline.read("activations", job.place)
+    found = thresholds.from_table(table, job.place.percentile, job.experiment.thresholds.population)
+    job.pipeline.write("thresholds", job.place, found)
 
 
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
-    from bsnn import engines
     from bsnn.cluster import kept_shards
-    from bsnn.conversion import spiking
-    from bsnn.datasets import protocol
-    from bsnn.simulation import readout
-    from bsnn.simulation import run as simulation
 
-    common.settle(job)
-    where = (job.name, job.weights, job.seed, job.percentile, job.shard)
-    made = {"spikes": job.paths.spikes(*where), "predictions": job.paths.predictions(*where)}
-    stands_for = identity.simulate(job.config, job.experiment, job.weights, job.seed, job.percentile)
-    kept = job.paths.tries(job.name, job.weights, job.seed, job.percentile)
-    if kept_shards.take(kept, made, stands_for):
+    pipeline, place, settings = job.pipeline, job.place, job.experiment.simulation
+    made = {kind: pipeline.path("simulate", place, kind) for kind in ("spikes", "predictions")}
+    kept = pipeline.scratch("simulate", place)
+    if kept_shards.take(kept, made, pipeline.identity("simulate", place)):
         logger.info("taken from a former try, which finished it: %s (`bsnn clean` removes it)", kept)
         return
-    experiment, device, compute = job.experiment, common.device(job), job.config.compute
-    trained = inputs.network(job)
-    network = spiking.convert(trained, inputs.thresholds(job), initial=experiment.simulation.initial)
-    chosen, reason = engines.choose(network, device) if compute.engine == "auto" else (compute.engine, "as configured")
-    logger.info("engine %s on %s: %s", chosen, device, reason)
-    engine = engines.create(chosen, network, device, compute.memory_mib)
-    split = inputs.data_set(job).test
-    order, noted = common.simulated(job, len(split))
-    how = (order, compute.batch_size, device, compute.workers)
-    batches = partial(protocol.batches, experiment, trained, job.seed, "test", split, *how)
-    started = time.monotonic()
-    result = simulation.run(engine, batches(), experiment.simulation.time, total=len(order))
-    seconds = time.monotonic() - started
-    ann = common.predictions(trained.module.to(device), batches())
-    predictions, spikes = simulation.to_tables(result, images=order, labels=split.labels[order], ann=ann)
-    extra = {"engine": chosen, "reason": reason, "device": str(device), "seconds": seconds, "images": len(order)}
-    extra |= {"delays": readout.propagation_delays(network), **noted, **common.left_out(split)}
-    for kind, table in {"spikes": spikes, "predictions": predictions}.items():
-        artifacts.write_table(made[kind], table, kind, stands_for, extra)
+    method = Method(percentile=place.percentile, initial=settings.initial)
+    evaluation = Evaluation(job, shard=True)
+    _, tables, noted = evaluation.tables(evaluation.converted(method, settings.time, inputs.thresholds(job)))
+    for kind, table in tables.items():
+        pipeline.write("simulate", place, table, kind, noted)
     kept_shards.keep(kept, made.values())
+
+
+def method(job: Job) -> None:
+    """Convert by a method, and simulate one shard of the test set; operations and errors by layer beside it.
+
+    What a simulation at a percentile already shows is read from there.
+    """
+    from bsnn.simulation import accounting
+
+    place = job.place
+    evaluation = Evaluation(job, shard=True)
+    converted = evaluation.converted(job.experiment.latency.method(place.method), place.steps)
+    source = simulation_of(job.pipeline, place)
+    if source is None:
+        result, tables, noted = evaluation.tables(converted)
+        counts, images = result.counts, result.images
+    else:
+        tables, noted = _first_steps(Job(job.pipeline, source), place.steps)
+        counts, images = _counts(tables["spikes"], place.steps)
+    tables["operations"] = accounting.table(converted.network, counts, images)
+    tables["errors"] = _errors(evaluation, converted)
+    for kind in ("operations", "errors", "spikes", "predictions"):
+        job.pipeline.write("method", place, tables[kind], kind, noted)
+
+
+def _first_steps(job: Job, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Predictions and spikes of a simulation as one of fewer steps would have written them; what it noted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    predictions, noted = job.pipeline.read("simulate", job.place, "predictions", whole=True)
+    spikes, _ = job.pipeline.read("simulate", job.place, "spikes", whole=True)
+    logger.info("the first %d steps of %s", steps, job.pipeline.path("simulate", job.place))
+    for name in ("predicted", "margin"):
+        rows = pc.list_slice(predictions[name], 0, steps).cast(predictions.schema.field(name).type)
+        predictions = predictions.set_column(predictions.schema.get_field_index(name), name, rows)
+    taken = pa.array([steps] * len(predictions), predictions.schema.field("steps").type)
+    predictions = predictions.set_column(predictions.schema.get_field_index("steps"), "steps", taken)
+    return {"predictions": predictions, "spikes": spikes.filter(pc.field("step") <= steps)}, noted["extra"]
+
+
+def _counts(spikes: pa.Table, steps: int) -> tuple[Tensor, Tensor]:
+    """Spikes of each step and layer [steps, layers], and images of each step [steps], from a table layer by layer."""
+    import torch
+
+    counts = torch.tensor(spikes["spikes"].to_pylist(), dtype=torch.int64).reshape(-1, steps).T
+    return counts, torch.tensor(spikes["images"].to_pylist()[:steps], dtype=torch.int64)
+
+
+def _errors(evaluation: Evaluation, converted: Converted) -> pd.DataFrame:
+    """Errors by layer on calibration images; none for two passes, of which each image has its own network."""
+    from bsnn.conversion import errors_by_layer
+
+    method, images = converted.method, evaluation.calibration
+    times = [converted.steps] if method.per_time else sorted(evaluation.job.experiment.latency.time)
+    initial = 0.5 if method.shift else method.initial
+    batches = images.split(32) if method.second_pass == "none" else ()
+    theta = converted.theta
+    return errors_by_layer.errors(evaluation.trained, converted.network, theta, lambda: batches, times, initial)

@@ -10,7 +10,8 @@ from pathlib import Path
 from bsnn import config
 from bsnn.cluster.nodes import MARK
 from bsnn.errors import BsnnError
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.stages import train
 
 
@@ -25,8 +26,8 @@ def main(path: str, first: str) -> None:
     settings = config.Config.model_validate(note["config"])
     os.environ["NODE_RANK"] = str((int(os.environ["SLURM_NODEID"]) - int(first)) % settings.compute.nodes)
     os.environ["MASTER_ADDR"] = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
-    place = note["place"]
-    job = Job(settings, place["name"], place["weights"], place["seed"], root=Path(place["root"]))
+    pipeline = Pipeline(settings, Path(note["place"].pop("root")))
+    job = Job(pipeline, Place(**note["place"]))
     try:
         train.take_part(job, note["logs"])
     except BsnnError as error:

@@ -1,37 +1,70 @@
-"""Stages that show an experiment's results: tables, figures, report."""
+"""Stages that show an experiment's results: tables, figures, reports, each with its note (Pipeline.note)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bsnn import artifacts
-
 if TYPE_CHECKING:
-    from bsnn.pipeline.job import Job
+    from bsnn.pipeline.model import Job
 
 
 def tables(job: Job) -> None:
     """Gather all artifacts of the experiment into tables: CSV, Parquet, Markdown."""
-    from bsnn import tables as rooms
+    from bsnn import tables
 
-    rooms.write(rooms.collect(job.config, job.name, job.paths), job.paths.tables(job.name))
+    tables.write(tables.collect(job.pipeline, job.place.experiment), job.folder("tables"))
 
 
 def figures(job: Job) -> None:
     """Draw the figures from the tables: SVG, PNG."""
-    from bsnn import figures as rooms
-    from bsnn import tables as gathered
+    from bsnn import figures, tables
 
-    folder = job.paths.figures(job.name)
-    source = job.paths.tables(job.name)
-    rooms.draw(gathered.read(source), folder)
-    artifacts.copy(source / gathered.SETTINGS, folder / gathered.SETTINGS)
+    figures.draw(tables.read(job.folder("tables")), job.folder("figures"))
 
 
 def report(job: Job) -> None:
     """Write the report: one HTML file with tables, figures, settings and origins."""
-    from bsnn import report as rooms
-    from bsnn import tables as gathered
+    from bsnn import report, tables
 
-    results = gathered.read(job.paths.tables(job.name))
-    rooms.write(results, job.paths.figures(job.name), job.paths.report(job.name))
+    results = tables.read(job.folder("tables"))
+    report.write(results, job.folder("figures"), job.folder("report.html"))
+
+
+def latency_tables(job: Job) -> None:
+    """Gather all methods of the experiment into tables."""
+    from bsnn.tables import latency
+
+    latency.write(job.pipeline, job.place.experiment, job.folder("tables"))
+
+
+def latency_figures(job: Job) -> None:
+    """Draw the figures of methods from their tables."""
+    from bsnn.figures import latency as figures
+    from bsnn.tables import latency
+
+    stands_for = job.pipeline.identity("latency_tables", job.place)
+    figures.draw(latency.load(job.folder("tables"), stands_for), job.folder("figures"))
+
+
+def exit_results(job: Job) -> None:
+    """Early exit of all networks of the experiment, as one table and its figures."""
+    from bsnn.figures import early_exit as figures
+    from bsnn.tables import early_exit
+
+    table = early_exit.collect(job.pipeline, job.place.experiment)
+    early_exit.write(table, job.folder("tables"), job.pipeline.identity("exit_results", job.place))
+    figures.draw(table, job.folder("figures"))
+
+
+def paper_result(job: Job) -> None:
+    """Tables and figures of one of the paper's results."""
+    from bsnn.paper import write
+
+    write.write(job.pipeline, job.place, job.folder("paper"))
+
+
+def paper_report(job: Job) -> None:
+    """Report of all of the paper's results, from what `paper_result` wrote."""
+    from bsnn.paper import report
+
+    report.page(job.pipeline, job.place.experiment, job.folder("paper"), job.folder("paper.html"))

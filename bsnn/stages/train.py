@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bsnn import artifacts
 from bsnn.config import Checkpoint
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import identity, inputs
+from bsnn.pipeline import columns, inputs
+from bsnn.pipeline.model import Job
 from bsnn.stages import common
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from bsnn.datasets import DataSet
     from bsnn.networks.vgg import Trained
-    from bsnn.pipeline.job import Job
 
 DOWNLOADS = Path("data")
 
@@ -28,28 +26,35 @@ def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
     """Prepare and verify the data set; archives are downloaded into a folder of their own."""
     from bsnn import datasets
 
-    path, workers = job.paths.data(job.name), job.config.compute.workers
-    datasets.prepare(job.experiment.data, path, identity.data(job.experiment), cache=downloads, workers=workers)
+    path, stands_for = job.pipeline.path("data", job.place), job.pipeline.identity("data", job.place)
+    datasets.prepare(job.experiment.data, path, stands_for, cache=downloads, workers=job.config.compute.workers)
 
 
 def train(job: Job) -> None:
-    """Train the full-precision network, fine-tune the binary one from it, or import either from a checkpoint."""
+    """Train the full-precision network, or import it from a checkpoint."""
+    network(Job(job.pipeline, job.place._replace(weights="full")))
+
+
+def binarize(job: Job) -> None:
+    """Fine-tune the binary network from the full-precision one, or import it from a checkpoint."""
+    network(Job(job.pipeline, job.place._replace(weights="binary")))
+
+
+def network(job: Job) -> None:
+    """Make the job's kind of network."""
     from bsnn.networks import binary, files
 
     common.settle(job)
-    paths, experiment = job.paths, job.experiment
+    pipeline, place = job.pipeline, job.place
     images = inputs.data_set(job)
-    given = experiment.imported.of(job.weights)
+    given = job.experiment.imported.of(place.weights)
     trained, history, *precision = _fitted(job, images) if given is None else _imported(job, images, given)
-    stands_for = identity.network(experiment, job.weights, job.seed)
-    if job.weights == "binary":
-        summary = binary.summary(trained)
-        artifacts.write_table(paths.summary(job.name, job.seed), summary, "summary", stands_for)
-    left_out = common.left_out(images.train)
-    artifacts.write_table(paths.history(job.name, job.weights, job.seed), history, "history", stands_for, left_out)
+    if place.weights == "binary":
+        pipeline.write("network", place, binary.summary(trained), "summary")
+    pipeline.write("network", place, history, "history", common.left_out(images.train))
     extra: dict[str, Any] = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
     extra |= {"precision": precision[0]} if precision else {}
-    files.save(paths.network(job.name, job.weights, job.seed), trained, stands_for, extra)
+    files.save(pipeline.path("network", place), trained, pipeline.identity("network", place), extra)
 
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame, str]:
@@ -74,32 +79,30 @@ def take_part(job: Job, logs: Sequence[str]) -> None:
 def _training(job: Job, images: DataSet) -> dict[str, Any]:
     """What a training is told, by the names of bsnn.training.loop.Job."""
     experiment = job.experiment
-    from_full = job.weights == "binary" and not experiment.binarize.from_scratch
+    from_full = job.place.weights == "binary" and not experiment.binarize.from_scratch
     return {
         "experiment": experiment,
-        "weights": job.weights,
-        "seed": job.seed,
+        "weights": job.place.weights,
+        "seed": job.place.seed,
         "data": images,
         "compute": job.config.compute,
-        "checkpoints": job.paths.checkpoints(job.name, job.weights, job.seed),
-        "start": inputs.network(replace(job, weights="full")) if from_full else None,
+        "checkpoints": job.pipeline.scratch("network", job.place),
+        "stands_for": job.pipeline.identity("network", job.place),
+        "start": inputs.network(Job(job.pipeline, job.place._replace(weights="full"))) if from_full else None,
     }
 
 
 def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:
     """A network from a file; its history has no epochs."""
-    import pyarrow as pa
-
     from bsnn.networks import original_checkpoint
-    from bsnn.tables.gather import HISTORY
 
-    empty = pa.schema(list(HISTORY.items())).empty_table().to_pandas()
+    empty = columns.schema(columns.HISTORY).empty_table().to_pandas()
 
     found = original_checkpoint.sha256(given.path)
     if found != given.sha256:
         raise ArtifactError(
-            f"{given.path}: its SHA-256 is {found}, but experiments.{job.name}.imported.{job.weights} asks for "
-            f"{given.sha256}; bring that file back, or change the setting"
+            f"{given.path}: its SHA-256 is {found}, but experiments.{job.place.experiment}.imported."
+            f"{job.place.weights} asks for {given.sha256}; bring that file back, or change the setting"
         )
     settings, network = job.experiment.data, job.experiment.network
     if given.path.suffix == ".safetensors":
@@ -107,7 +110,7 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
     trained = original_checkpoint.load(
         given.path,
         network,
-        job.weights,
+        job.place.weights,
         image_size=images.image_size,
         classes=images.classes,
         mean=settings.mean or images.mean,
@@ -124,12 +127,12 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
     """
     from bsnn.networks import files
 
-    settings, where = job.experiment.data, f"experiments.{job.name}"
-    remedy = f"change the settings, or give {where}.imported.{job.weights} another file"
+    settings, where = job.experiment.data, f"experiments.{job.place.experiment}"
+    remedy = f"change the settings, or give {where}.imported.{job.place.weights} another file"
     trained = files.load(path, job.experiment.network, remedy=remedy)
     kind = "binary" if trained.signs else "full"
     asked = {
-        "kind": (kind, job.weights),
+        "kind": (kind, job.place.weights),
         "input shape": (trained.input_shape, (3, images.image_size, images.image_size)),
         "classes": (trained.classes, images.classes),
         "mean": (trained.mean, tuple(settings.mean or images.mean)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from bsnn import artifacts
 from bsnn.config import Config, validate
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.tables import measures
 from bsnn.tables.columns import markdown
 from bsnn.tables.gather import Source
@@ -100,21 +103,21 @@ class Results:
     def __getitem__(self, table: str) -> pd.DataFrame:
         return self.frames[table]
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What the tables stand for."""
-        return identity.results(self.config, self.name)
+        return Pipeline(self.config).identity("tables", Place(self.name))
 
 
-def collect(config: Config, name: str, paths: identity.Paths) -> Results:
+def collect(pipeline: Pipeline, name: str) -> Results:
     """All tables of an experiment, from its artifacts.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or made with other settings, or when the shards of a
             simulation do not make up one test set.
     """
-    source = Source(config, name, paths)
-    return Results(config, name, {table: entry.make(source) for table, entry in TABLES.items()})
+    source = Source(pipeline, name)
+    return Results(pipeline.config, name, {table: entry.make(source) for table, entry in TABLES.items()})
 
 
 def write(results: Results, folder: str | Path) -> None:
@@ -153,7 +156,7 @@ def read(folder: str | Path) -> Results:
     try:
         settings = json.loads(path.read_text())
         name, config = settings["experiment"], validate(settings["config"])
-        stands_for = identity.results(config, name)
+        stands_for = Pipeline(config).identity("tables", Place(name))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {folder}") from None
     except (ValueError, KeyError, TypeError, ConfigError) as error:

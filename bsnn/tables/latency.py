@@ -6,111 +6,100 @@ Means over seeds.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from bsnn import artifacts
-from bsnn.config import Config, Weights
-from bsnn.conversion.errors_by_layer import ERRORS
-from bsnn.pipeline import identity
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
-from bsnn.tables.gather import PREDICTIONS, SPIKES, read
-from bsnn.tables.shards import Shard, predictions, spikes
+from bsnn.tables.gather import shards
+from bsnn.tables.propagation import delays, later
+from bsnn.tables.shards import predictions, spikes
 
 logger = logging.getLogger("bsnn")
 
 KIND = "latency-table"
-SETTINGS = "latency.json"
-OPERATIONS = {"layer": pa.string(), "step": pa.int64(), "quantity": pa.string(), "value": pa.float64()}
-LAYER_ERRORS = {
-    "layer": pa.string(),
-    "time": pa.int64(),
-    **dict.fromkeys((*ERRORS, "activation"), pa.float64()),
-}
 
 
 @dataclass(frozen=True)
 class Run:
     """One method of one network, simulated for some steps."""
 
-    config: Config
-    name: str
-    paths: identity.Paths
-    weights: Weights
-    seed: int
-    method: str
-    steps: int
+    pipeline: Pipeline
+    place: Place
 
     @property
     def times(self) -> list[int]:
         """Numbers of steps that it is read at."""
-        settings = self.config.experiments[self.name].latency
-        return [self.steps] if settings.method(self.method).per_time else sorted(settings.time)
+        settings = self.pipeline.experiment(self.place).latency
+        return [self.place.steps] if settings.method(self.place.method).per_time else sorted(settings.time)
 
-    def path(self, what: str, shard: int) -> Path:
-        """Artifact of one shard."""
-        return self.paths.method(what, self.name, self.weights, self.seed, self.method, self.steps, shard)
+    @property
+    def delayed(self) -> bool:
+        """Whether it is shown under delayed propagation, as all simulations of its experiment are."""
+        return "delayed" in self.pipeline.experiment(self.place).quirks
 
-    def read(self, what: str, columns: dict[str, pa.DataType]) -> list[tuple[pa.Table, dict[str, Any]]]:
-        """An artifact of each shard, and what its job noted: `images` in it, among others."""
-        experiment = self.config.experiments[self.name]
-        stands_for = identity.method(self.config, experiment, self.weights, self.seed, self.method, self.steps)
-        shards = range(1, experiment.simulation.shards + 1)
-        found = [read(self.path(what, shard), what, stands_for, columns) for shard in shards]
-        return [(table, document["extra"]) for table, document in found]
-
-    def shards(self) -> list[Shard]:
-        """Predictions and spikes of all shards."""
-        parts = zip(self.read("predictions", PREDICTIONS), self.read("spikes", SPIKES), strict=True)
-        return [
-            Shard(self.path("predictions", number), predictions, spikes, {"extra": noted})
-            for number, ((predictions, noted), (spikes, _)) in enumerate(parts, 1)
-        ]
+    def delays(self, document: Mapping[str, Any], layers: Sequence[str]) -> dict[str, int]:
+        """Steps of delay of each layer with neurons, and of the read-out."""
+        found = delays(document, len(layers), self.pipeline.path("method", self.place))
+        return dict(zip((*layers, accounting.READOUT), found, strict=True))
 
     def operations(self) -> pd.DataFrame:
         """Long table of costs (accounting.table), mean over all images."""
-        read = self.read("operations", OPERATIONS)
-        parts = [table.to_pandas().assign(images=noted["images"]) for table, noted in read]
+        places = [self.place._replace(shard=shard) for shard in self.pipeline.shards(self.place.experiment)]
+        read = [self.pipeline.read("method", place, "operations") for place in places]
+        parts = [table.to_pandas().assign(images=document["extra"]["images"]) for table, document in read]
         whole = pd.concat(parts)
         total = sum(part["images"].iloc[0] for part in parts)
         weighted = whole.assign(value=whole["value"] * whole["images"] / total)
         keys = ["layer", "step", "quantity"]
-        return weighted.groupby(keys, sort=False)["value"].sum().reset_index()
+        summed = weighted.groupby(keys, sort=False)["value"].sum().reset_index()
+        if not self.delayed:
+            return summed
+        firing = summed.loc[summed["quantity"] == "spikes", "layer"].unique()
+        return _delayed(summed, self.delays(read[0][1], firing))
 
     def errors(self) -> pd.DataFrame:
         """Errors by layer at `times`; of calibration images, so that all shards have the same. None of two passes.
 
         Times are no part of the artifact's key: what it has of others is left out, what it lacks is named in a warning.
         """
-        frame: pd.DataFrame = self.read("errors", LAYER_ERRORS)[0][0].to_pandas()
+        frame: pd.DataFrame = self.pipeline.read("method", self.place, "errors")[0].to_pandas()
         absent = [time for time in self.times if time not in set(frame["time"])]
         if len(frame) and absent:
-            path, times = self.path("errors", 1), ", ".join(map(str, absent))
+            path, times = self.pipeline.path("method", self.place, "errors"), ", ".join(map(str, absent))
             logger.warning(
                 "%s: made before T = %s was asked for; for errors there, delete it and run again", path, times
             )
         return frame[frame["time"].isin(self.times)]
 
 
-def runs(config: Config, name: str, paths: identity.Paths) -> Iterator[Run]:
+def _delayed(operations: pd.DataFrame, delays: Mapping[str, int]) -> pd.DataFrame:
+    """Costs under delayed propagation: spikes come later by their layer's delay, operations on them by its source's."""
+    parts, source = [], 0
+    for layer, own in operations.groupby("layer", sort=False):
+        for quantity, part in own.groupby("quantity", sort=False):
+            delay = {"spikes": delays.get(str(layer), 0), "activation_sparsity": delays.get(str(layer), 0)}
+            delay |= dict.fromkeys(("effective_macs", "effective_acs", "effective_binary_acs"), source)
+            before = 1.0 if quantity == "activation_sparsity" else 0.0
+            parts.append(part.assign(value=later(part["value"].to_numpy(), delay.get(str(quantity), 0), before)))
+        source = delays.get(str(layer), source)
+    return pd.concat(parts, ignore_index=True)
+
+
+def runs(pipeline: Pipeline, name: str) -> list[Run]:
     """Every method of every network of an experiment."""
-    settings = config.experiments[name].latency
-    for weights in config.weights:
-        for method in settings.names_for(weights):
-            for seed, steps in product(config.seeds, settings.runs(method)):
-                yield Run(config, name, paths, weights, seed, method, steps)
+    return [Run(pipeline, place) for place in pipeline.places("method", name) if place.shard == 1]
 
 
-def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.DataFrame]:
+def collect(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     """All tables.
 
     Returns:
@@ -123,10 +112,12 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.
     """
-    every = list(runs(config, name, paths))
+    every = runs(pipeline, name)
     accuracies = pd.DataFrame([row for run in every for row in _accuracies(run)])
     costs = pd.concat([_costs(run) for run in every], ignore_index=True)
-    operations = pd.concat([_named(run, run.operations()).assign(T=run.steps) for run in every], ignore_index=True)
+    operations = pd.concat(
+        [_named(run, run.operations()).assign(T=run.place.steps) for run in every], ignore_index=True
+    )
     errors = pd.concat([_named(run, run.errors()).rename(columns={"time": "T"}) for run in every], ignore_index=True)
     keys = ["weights", "method", "T"]
     return {
@@ -138,7 +129,7 @@ def collect(config: Config, name: str, paths: identity.Paths) -> dict[str, pd.Da
 
 
 def _named(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(weights=run.weights, method=run.method)
+    return frame.assign(weights=run.place.weights, method=run.place.method)
 
 
 def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -147,15 +138,19 @@ def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
     """A row at each time; `lost` is 1 for each image that only the ANN classifies correctly, -1 for the contrary."""
-    shards = run.shards()
-    labels, ann, predicted = predictions(shards, run.steps, run.steps)
-    _, _, counts = spikes(shards, run.steps, run.steps)
+    found, steps = shards(run.pipeline, "method", run.place), run.place.steps
+    labels, ann, predicted = predictions(found, steps, steps)
+    layers, _, counts = spikes(found, steps, steps)
+    if run.delayed:
+        delay = run.delays(found[0].document, layers)
+        predicted = later(predicted, delay[accounting.READOUT], 0)
+        counts = np.stack([later(row, delay[layer], 0) for row, layer in zip(counts, layers, strict=True)])
     for time in run.times:
         at_time = predicted[:, time - 1]
         accuracy, reached = (100 * int((classes == labels).sum()) / len(labels) for classes in (at_time, ann))
         yield {
-            "weights": run.weights,
-            "method": run.method,
+            "weights": run.place.weights,
+            "method": run.place.method,
             "T": time,
             "accuracy": accuracy,
             "ann": reached,
@@ -194,21 +189,21 @@ def _costs(run: Run) -> pd.DataFrame:
 TABLES = ("latency", "latency_costs", "latency_operations", "latency_errors")
 
 
-def load(folder: Path) -> dict[str, pd.DataFrame]:
+def load(folder: Path, stands_for: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Tables as `write` left them.
 
     Raises:
-        ArtifactError: when one is missing or damaged.
+        ArtifactError: when one is missing, damaged or of other settings.
     """
-    return {name: artifacts.read_table(folder / f"{name}.parquet", KIND, {})[0].to_pandas() for name in TABLES}
+    return {
+        name: artifacts.read_table(folder / f"{name}.parquet", KIND, {}, stands_for)[0].to_pandas() for name in TABLES
+    }
 
 
-def write(config: Config, name: str, paths: identity.Paths) -> None:
-    """Write all tables as CSV (but the long one of operations) and Parquet, and note what they stand for."""
-    folder, stands_for = paths.tables(name), identity.latency(config, name)
-    for table, frame in collect(config, name, paths).items():
+def write(pipeline: Pipeline, name: str, folder: Path) -> None:
+    """Write all tables as CSV (but the long one of operations) and Parquet."""
+    stands_for = pipeline.identity("latency_tables", Place(name))
+    for table, frame in collect(pipeline, name).items():
         artifacts.write_table(folder / f"{table}.parquet", frame, KIND, stands_for, {"table": table})
         if table != "latency_operations":
             artifacts.write_text(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    settings = {"key": identity.key(stands_for), **stands_for}
-    artifacts.write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bsnn.errors import ArtifactError
-from bsnn.tables.gather import HISTORY, SUMMARY, Source
+from bsnn.pipeline.columns import HISTORY, SUMMARY
+from bsnn.pipeline.stage import Place
+from bsnn.tables.gather import Source
 
 
 def accuracy(source: Source) -> pd.DataFrame:
@@ -94,7 +96,7 @@ def rates(source: Source) -> pd.DataFrame:
         means, _ = source.activations(run.weights, run.seed)
         for layer, rate in zip(run.layers, run.rates, strict=True):
             if layer not in thresholds or layer not in means:
-                path = source.paths.thresholds(source.name, run.weights, run.seed, run.percentile)
+                path = source.pipeline.path("thresholds", Place(source.name, run.weights, run.seed, run.percentile))
                 raise ArtifactError(
                     f"{path}: layer '{layer}' spikes but has no threshold or no activations; "
                     f"thresholds {sorted(thresholds)}, activations {sorted(means)}; delete them and run again"
@@ -124,7 +126,7 @@ def binary_summary(source: Source) -> pd.DataFrame:
 def training_history(source: Source) -> pd.DataFrame:
     """Loss and accuracy of every epoch: one row a network and epoch."""
     parts = []
-    for weights, seed in source.networks:
+    for weights, seed in source.pipeline.networks:
         history, _ = source.history(weights, seed)
         parts.append(history.assign(weights=weights, seed=seed)[["weights", "seed", *HISTORY]])
     table = pd.concat(parts, ignore_index=True)

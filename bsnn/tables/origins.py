@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bsnn.pipeline import identity
+from bsnn.pipeline.stage import Place
 from bsnn.tables.gather import Document, Source
 
 COLUMNS = {
@@ -44,8 +45,8 @@ def origins(source: Source) -> pd.DataFrame:
 
 
 def _rows(source: Source) -> Iterator[dict[str, Any]]:
-    yield _row(identity.data(source.experiment), {}, {})
-    for weights, seed in source.networks:
+    yield _row(source.pipeline.identity("data", Place(source.name)), {}, {})
+    for weights, seed in source.pipeline.networks:
         network = {"weights": weights, "seed": seed}
         history, document = source.history(weights, seed)
         yield {**_row(document["identity"], document, network), "seconds": history["seconds"].sum()}

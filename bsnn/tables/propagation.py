@@ -6,8 +6,10 @@ what they are given counted. So a simulation under delayed propagation is the ot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,17 +29,28 @@ def delayed(run: Simulation, path: Path) -> Simulation:
     Raises:
         ArtifactError: its artifacts do not note the delays of its layers.
     """
-    delays = run.documents[0].get("extra", {}).get("delays")
-    if not isinstance(delays, list) or len(delays) != len(run.layers) + 1:
+    steps = delays(run.documents[0], len(run.layers), path)
+    spikes = np.stack([later(row, delay, 0) for row, delay in zip(run.spikes, steps[:-1], strict=True)])
+    return replace(run, correct=later(run.correct, steps[-1], int((run.labels == 0).sum())), spikes=spikes)
+
+
+def delays(document: Mapping[str, Any], layers: int, path: Path) -> list[int]:
+    """Steps of delay of each layer with neurons and, last, of the read-out, as an artifact notes them.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    found = document.get("extra", {}).get("delays")
+    if not isinstance(found, list) or len(found) != layers + 1:
         raise ArtifactError(
             f"{path}: does not note the delays of its layers; delete it and make it again: snakemake {path}"
         )
-    spikes = np.stack([_later(row, delay, 0) for row, delay in zip(run.spikes, delays[:-1], strict=True)])
-    before = int((run.labels == 0).sum())
-    return replace(run, correct=_later(run.correct, delays[-1], before), spikes=spikes)
+    return found
 
 
-def _later(values: np.ndarray, delay: int, before: int) -> np.ndarray:
-    """The same number of steps, each value `delay` steps later."""
-    kept = values[: max(0, len(values) - delay)]
-    return np.concatenate([np.full(len(values) - len(kept), before, values.dtype), kept])
+def later(values: np.ndarray, delay: int, before: float) -> np.ndarray:
+    """The same number of steps along the last axis, each value `delay` steps later."""
+    steps = values.shape[-1]
+    kept = values[..., : max(0, steps - delay)]
+    waiting = np.full((*values.shape[:-1], steps - kept.shape[-1]), before, values.dtype)
+    return np.concatenate([waiting, kept], axis=-1)

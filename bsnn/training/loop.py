@@ -7,9 +7,9 @@ an epoch stays on the device: a step never waits for it. Between steps a run may
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,7 @@ class Job:
     compute: config.Compute
     checkpoints: Path
     start: Trained | None
+    stands_for: Mapping[str, Any] = field(default_factory=dict)  # identity of the network, which checkpoints carry
 
     @property
     def recipe(self) -> config.Train:

@@ -8,7 +8,7 @@ for bit on the CPU with the same number of threads).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from bsnn.errors import BsnnError
 from bsnn.networks import binary
 from bsnn.networks.files import assemble
 from bsnn.networks.vgg import VGG, Trained, scale_to_unit_variance_
-from bsnn.pipeline import identity
 from bsnn.training import checkpoint, folding, processes, recipe, stopping
 from bsnn.training.folding import FoldableVGG
 from bsnn.training.loop import Job, Loop, State
@@ -55,6 +54,7 @@ def fit(
     checkpoints: Path,
     start: Trained | None,
     *,
+    stands_for: Mapping[str, Any] | None = None,
     elsewhere: Callable[[], None] | None = None,
 ) -> Fitted:
     """Train a network, or go on where a killed run stopped.
@@ -67,6 +67,7 @@ def fit(
         compute: devices. With several, each takes its part of the recipe's (global) batch.
         checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
         start: the trained full-precision network (for binary weights).
+        stands_for: identity of the network. A checkpoint of another one is not gone on from.
         elsewhere: with several nodes, has them all `take_part`, in place of the devices of this machine.
 
     Returns:
@@ -80,7 +81,7 @@ def fit(
         ArtifactError: a checkpoint cannot be written.
         Interrupted: SIGTERM or SIGINT came; a checkpoint of the step at hand is written.
     """
-    job = Job(experiment, weights, seed, data, compute, checkpoints, start)
+    job = Job(experiment, weights, seed, data, compute, checkpoints, start, stands_for or {})
     with checkpoint.exclusive(checkpoints):
         found = take_part(job, log.files()) if elsewhere is None else elsewhere()
         found = found or torch.load(checkpoints / HANDED_OVER, weights_only=True)
@@ -114,11 +115,10 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
     """
     with _reproducible(fabric.device):
         state = _state(fabric, job)
-        run = identity.network(job.experiment, job.weights, job.seed)
         networks = {"model": state.module} | ({} if state.averaged is None else {"averaged": state.averaged})
-        history, position = checkpoint.restore(job.checkpoints, run, networks, state.optimiser, fabric)
+        history, position = checkpoint.restore(job.checkpoints, job.stands_for, networks, state.optimiser, fabric)
         checkpoint.require_same(job.checkpoints, fabric, len(history), position)
-        save = partial(checkpoint.save, job.checkpoints, run, networks, state.optimiser, history)
+        save = partial(checkpoint.save, job.checkpoints, job.stands_for, networks, state.optimiser, history)
         pauses = stopping.Pauses(fabric, save)
         loop = Loop(fabric, job, state, pauses)
         with stopping.on_signal(pauses.ask):

@@ -5,8 +5,7 @@
 rule activations:
     """Percentiles of the {wildcards.weights} network of {wildcards.experiment}, seed {wildcards.seed}."""
     input:
-        network=for_activations,
-        data=data_of,
+        unpack(needs("activations")),
     output:
         "results/{experiment}/{weights}/seed{seed}/activations-{key}.parquet",
     log:
@@ -20,4 +19,4 @@ rule activations:
         mem_mb=each_try(8000),
         runtime=each_try(120),
     script:
-        "../scripts/activations.py"
+        "../scripts/stage.py"

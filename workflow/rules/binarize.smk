@@ -6,8 +6,7 @@
 rule binarize:
     """Fine-tune the binary network of {wildcards.experiment}, seed {wildcards.seed}."""
     input:
-        network=for_binarize,
-        data=data_of,
+        unpack(needs("binarize")),
     output:
         network="results/{experiment}/binary/seed{seed}/ann-{key}.safetensors",
         history="results/{experiment}/binary/seed{seed}/history-{key}.parquet",
@@ -22,7 +21,5 @@ rule binarize:
     resources:
         mem_mb=each_try(8000),
         runtime=720,
-    params:
-        weights="binary",
     script:
-        "../scripts/train.py"
+        "../scripts/stage.py"

@@ -5,7 +5,7 @@
 rule data:
     """Fetch, verify and store data set {wildcards.data}."""
     input:
-        for_data,
+        unpack(needs("data")),
     output:
         "results/data/{data}-{key}.{suffix,safetensors|parquet}",
     log:
@@ -18,7 +18,5 @@ rule data:
     resources:
         mem_mb=each_try(4000),
         runtime=240,
-    params:
-        experiment=experiment_of_data,
     script:
-        "../scripts/data.py"
+        "../scripts/stage.py"

@@ -1,8 +1,8 @@
-# Needs: a trained network, its activation table, and the data set (training images for corrections, test images).
-# Makes, for each method of conversion, number of steps and shard of the test set:
-#   results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/{predictions,spikes,operations,errors}-{key}...
-# and from all of them results/{experiment}/tables/latency*.csv and figures/latency*.svg, noted in tables/latency.json;
-# likewise search-{key} and exit-{key} of each network, and early_exit.csv and .svg of all.
+# Needs: a trained network, its activation table, and the data set (training images for corrections, test images); where
+# a simulation at a percentile already shows what a method gives, that simulation.
+# Makes, for each method of conversion, number of steps and shard of the test set: predictions, spikes, operations, errors.
+# From all of them tables/latency*.csv and figures/latency*.svg; likewise search and exit of each network, and
+# tables/early_exit.csv and figures/early_exit*.svg of all. What lies at plain names has a keyed note beside it.
 
 
 localrules:
@@ -14,11 +14,12 @@ localrules:
 rule method:
     """Method {wildcards.method}, {wildcards.steps} steps: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
     input:
-        activations=for_method,
-        network=network_of,
-        data=data_of,
+        unpack(needs("method")),
     output:
-        **{what: f"{METHOD}/{what}-{{key}}.{{shard}}of{{shards}}.parquet" for what in identity.METHOD_FILES},
+        predictions="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/predictions-{key}.{shard}of{shards}.parquet",
+        spikes="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/spikes-{key}.{shard}of{shards}.parquet",
+        operations="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/operations-{key}.{shard}of{shards}.parquet",
+        errors="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/errors-{key}.{shard}of{shards}.parquet",
     log:
         "logs/method/{experiment}/{weights}-seed{seed}-{method}-T{steps}-{key}.{shard}of{shards}.log",
     benchmark:
@@ -30,112 +31,94 @@ rule method:
         mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
         runtime=each_try(120),
     script:
-        "../scripts/method.py"
+        "../scripts/stage.py"
 
 
 rule latency_tables:
     """Methods of conversion of {wildcards.experiment}, side by side."""
     input:
-        stale=stale("tables/latency.json", identity.latency),
-        artifacts=for_latency,
+        unpack(needs("latency_tables")),
     output:
-        settings="results/{experiment}/tables/latency.json",
-        table="results/{experiment}/tables/latency.csv",
+        note="results/{experiment}/tables/latency-{made}.json",
     log:
-        "logs/latency/{experiment}.tables.log",
+        "logs/latency_tables/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/latency/{experiment}.tables.tsv"
+        "logs/benchmarks/latency_tables/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
     script:
-        "../scripts/latency_tables.py"
+        "../scripts/stage.py"
 
 
 rule latency_figures:
     """Figures of methods of conversion of {wildcards.experiment}."""
     input:
-        stale=stale("figures/latency.json", identity.latency),
-        tables=after("figures/latency.json", "tables/latency.json", identity.latency),
+        unpack(needs("latency_figures")),
     output:
-        settings="results/{experiment}/figures/latency.json",
-        accuracy="results/{experiment}/figures/latency.svg",
+        note="results/{experiment}/figures/latency-{made}.json",
     log:
-        "logs/latency/{experiment}.figures.log",
+        "logs/latency_figures/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/latency/{experiment}.figures.tsv"
+        "logs/benchmarks/latency_figures/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
     script:
-        "../scripts/latency_figures.py"
+        "../scripts/stage.py"
 
 
 rule find_switches:
     """Best switches for the {wildcards.weights} network of {wildcards.experiment}, by held-out training images."""
     input:
-        activations=for_search,
-        network=network_of,
-        data=data_of,
+        unpack(needs("find_switches")),
     output:
-        table="results/{experiment}/{weights}/seed{seed}/search-{key}.parquet",
+        search="results/{experiment}/{weights}/seed{seed}/search-{key}.parquet",
         text="results/{experiment}/{weights}/seed{seed}/search-{key}.csv",
     log:
-        "logs/search/{experiment}/{weights}-seed{seed}-{key}.log",
+        "logs/find_switches/{experiment}/{weights}-seed{seed}-{key}.log",
     benchmark:
-        "logs/benchmarks/search/{experiment}/{weights}-seed{seed}-{key}.tsv"
+        "logs/benchmarks/find_switches/{experiment}/{weights}-seed{seed}-{key}.tsv"
     conda:
         "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
         runtime=720,
-    params:
-        stage="search",
     script:
-        "../scripts/of_network.py"
+        "../scripts/stage.py"
 
 
 rule find_exit:
     """Early exit of the {wildcards.weights} network of {wildcards.experiment}."""
     input:
-        activations=for_exit,
-        network=network_of,
-        data=data_of,
+        unpack(needs("find_exit")),
     output:
-        table="results/{experiment}/{weights}/seed{seed}/exit-{key}.parquet",
+        exit="results/{experiment}/{weights}/seed{seed}/exit-{key}.parquet",
         text="results/{experiment}/{weights}/seed{seed}/exit-{key}.csv",
     log:
-        "logs/exit/{experiment}/{weights}-seed{seed}-{key}.log",
+        "logs/find_exit/{experiment}/{weights}-seed{seed}-{key}.log",
     benchmark:
-        "logs/benchmarks/exit/{experiment}/{weights}-seed{seed}-{key}.tsv"
+        "logs/benchmarks/find_exit/{experiment}/{weights}-seed{seed}-{key}.tsv"
     conda:
         "../../environment.yml"
     threads: THREADS
     resources:
         mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
         runtime=720,
-    params:
-        stage="early_exit",
     script:
-        "../scripts/of_network.py"
+        "../scripts/stage.py"
 
 
 rule exit_results:
     """Early exit of {wildcards.experiment}: table and figures."""
     input:
-        stale=stale("tables/early_exit.json", identity.early_exits),
-        artifacts=for_exit_results,
+        unpack(needs("exit_results")),
     output:
-        settings="results/{experiment}/tables/early_exit.json",
-        table="results/{experiment}/tables/early_exit.csv",
-        steps="results/{experiment}/figures/early_exit.svg",
-        operations="results/{experiment}/figures/early_exit_operations.svg",
+        note="results/{experiment}/tables/early_exit-{made}.json",
     log:
-        "logs/exit/{experiment}.results.log",
+        "logs/exit_results/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/exit/{experiment}.results.tsv"
+        "logs/benchmarks/exit_results/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
-    params:
-        stage="exit_results",
     script:
-        "../scripts/of_network.py"
+        "../scripts/stage.py"

@@ -1,58 +1,78 @@
 # Needs: for each result of the paper, the simulations that bsnn/paper/plan.py names, of one experiment or several.
-# Makes: results/{experiment}/paper/ (tables as CSV, Markdown, LaTeX; figures as SVG, PNG; RESULT.json notes what they are
-# of), and results/{experiment}/paper.html. Targets: paper, and paper_RESULT for each result.
+# Makes: results/{experiment}/paper/ (tables as CSV, Markdown, LaTeX; figures as SVG, PNG), and results/{experiment}/paper.html;
+# beside each result, and the report, a keyed note. Targets: paper, and paper_RESULT for each result.
 
 
-for _result in plan.RESULTS:
-
-    rule:
-        name:
-            f"make_paper_{_result}"
-        input:
-            stale=stale(f"paper/{_result}.json", partial(plan.identity, result=_result)),
-            artifacts=partial(for_paper, result=_result),
-        output:
-            f"results/{{experiment}}/paper/{_result}.json",
-        log:
-            f"logs/paper/{{experiment}}.{_result}.log",
-        benchmark:
-            f"logs/benchmarks/paper/{{experiment}}.{_result}.tsv"
-        conda:
-            "../../environment.yml"
-        resources:
-            mem_mb=4000,
-            runtime=60,
-        params:
-            result=_result,
-        script:
-            "../scripts/paper.py"
-
-    rule:
-        name:
-            f"paper_{_result}"
-        input:
-            partial(paper_results, result=_result),
+rule paper_result:
+    """Result {wildcards.result} of the paper, for {wildcards.experiment}."""
+    input:
+        unpack(needs("paper_result")),
+    output:
+        note="results/{experiment}/paper/{result}-{made}.json",
+    log:
+        "logs/paper_result/{experiment}/{result}-{made}.log",
+    benchmark:
+        "logs/benchmarks/paper_result/{experiment}/{result}-{made}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/stage.py"
 
 
 rule paper_report:
     """The paper's results for {wildcards.experiment}, in one HTML file that needs nothing beside it."""
     input:
-        stale("paper.html", plan.report_identity),
-        **{result: paper_before(result) for result in plan.RESULTS},
+        unpack(needs("paper_report")),
     output:
-        "results/{experiment}/paper.html",
+        note="results/{experiment}/paper-{made}.json",
     log:
-        "logs/paper/{experiment}.report.log",
+        "logs/paper_report/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/paper/{experiment}.report.tsv"
+        "logs/benchmarks/paper_report/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
-    params:
-        result="report",
     script:
-        "../scripts/paper.py"
+        "../scripts/stage.py"
 
 
 rule paper:
     input:
-        [f"results/{name}/paper.html" for name in CONFIG.run],
+        files_of("paper"),
+
+
+rule paper_accuracy:
+    input:
+        files_of("paper_accuracy"),
+
+
+rule paper_time:
+    input:
+        files_of("paper_time"),
+
+
+rule paper_pooling:
+    input:
+        files_of("paper_pooling"),
+
+
+rule paper_activity:
+    input:
+        files_of("paper_activity"),
+
+
+rule paper_operations:
+    input:
+        files_of("paper_operations"),
+
+
+rule paper_latency:
+    input:
+        files_of("paper_latency"),
+
+
+rule paper_hyperparameters:
+    input:
+        files_of("paper_hyperparameters"),

@@ -1,6 +1,6 @@
 # Needs: networks, histories, activation tables, thresholds and all simulations of an experiment.
-# Makes: results/{experiment}/tables/ (CSV, Parquet, Markdown), figures/ (SVG, PNG) and report.html, at plain names.
-# They are made anew when the settings that they show changed; see `stale` in common.smk.
+# Makes: results/{experiment}/tables/ (CSV, Parquet, Markdown), figures/ (SVG, PNG) and report.html, at plain names. Beside
+# them lies a note whose name carries the key of what they show: it is the output, and a changed setting is a missing note.
 
 
 localrules:
@@ -12,60 +12,46 @@ localrules:
 rule tables:
     """Tables of {wildcards.experiment}."""
     input:
-        stale=stale("tables/settings.json"),
-        artifacts=for_results,
+        unpack(needs("tables")),
     output:
-        settings="results/{experiment}/tables/settings.json",
-        accuracy=report(
-            "results/{experiment}/tables/accuracy.csv",
-            caption="../report/accuracy.rst",
-            category="Accuracy",
-        ),
+        note="results/{experiment}/tables/results-{made}.json",
     log:
-        "logs/tables/{experiment}.log",
+        "logs/tables/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/tables/{experiment}.tsv"
+        "logs/benchmarks/tables/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
     script:
-        "../scripts/tables.py"
+        "../scripts/stage.py"
 
 
 rule figures:
     """Figures of {wildcards.experiment}."""
     input:
-        stale=stale("figures/settings.json"),
-        tables=after("figures/settings.json", "tables/settings.json"),
+        unpack(needs("figures")),
     output:
-        settings="results/{experiment}/figures/settings.json",
-        accuracy=report(
-            "results/{experiment}/figures/accuracy_over_time.svg",
-            caption="../report/accuracy_over_time.rst",
-            category="Accuracy",
-        ),
+        note="results/{experiment}/figures/results-{made}.json",
     log:
-        "logs/figures/{experiment}.log",
+        "logs/figures/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/figures/{experiment}.tsv"
+        "logs/benchmarks/figures/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
     script:
-        "../scripts/figures.py"
+        "../scripts/stage.py"
 
 
 rule report:
     """Report of {wildcards.experiment}: one HTML file that needs nothing beside it."""
     input:
-        stale=stale("report.html"),
-        tables=after("report.html", "tables/settings.json"),
-        figures=after("report.html", "figures/settings.json"),
+        unpack(needs("report")),
     output:
-        "results/{experiment}/report.html",
+        note="results/{experiment}/report-{made}.json",
     log:
-        "logs/report/{experiment}.log",
+        "logs/report/{experiment}/{made}.log",
     benchmark:
-        "logs/benchmarks/report/{experiment}.tsv"
+        "logs/benchmarks/report/{experiment}/{made}.tsv"
     conda:
         "../../environment.yml"
     script:
-        "../scripts/report.py"
+        "../scripts/stage.py"

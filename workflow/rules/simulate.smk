@@ -7,9 +7,7 @@
 rule simulate:
     """Shard {wildcards.shard} of {wildcards.shards}: {wildcards.experiment}, {wildcards.weights}, percentile {wildcards.percentile}."""
     input:
-        thresholds=for_simulate,
-        network=network_of,
-        data=data_of,
+        unpack(needs("simulate")),
     output:
         predictions="results/{experiment}/{weights}/seed{seed}/p{percentile}/predictions-{key}.{shard}of{shards}.parquet",
         spikes="results/{experiment}/{weights}/seed{seed}/p{percentile}/spikes-{key}.{shard}of{shards}.parquet",
@@ -24,4 +22,4 @@ rule simulate:
         mem_mb=each_try(2000 + CONFIG.compute.memory_mib),
         runtime=each_try(120),
     script:
-        "../scripts/simulate.py"
+        "../scripts/stage.py"

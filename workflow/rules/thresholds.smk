@@ -9,7 +9,7 @@ localrules:
 rule thresholds:
     """Thresholds at percentile {wildcards.percentile}, {wildcards.weights} network of {wildcards.experiment}."""
     input:
-        for_thresholds,
+        unpack(needs("thresholds")),
     output:
         "results/{experiment}/{weights}/seed{seed}/p{percentile}/thresholds-{key}.parquet",
     log:
@@ -22,4 +22,4 @@ rule thresholds:
         mem_mb=1000,
         runtime=10,
     script:
-        "../scripts/thresholds.py"
+        "../scripts/stage.py"

@@ -6,7 +6,7 @@
 rule train:
     """Train the full-precision network of {wildcards.experiment}, seed {wildcards.seed}."""
     input:
-        for_train,
+        unpack(needs("train")),
     output:
         network="results/{experiment}/full/seed{seed}/ann-{key}.safetensors",
         history="results/{experiment}/full/seed{seed}/history-{key}.parquet",
@@ -20,7 +20,5 @@ rule train:
     resources:
         mem_mb=each_try(8000),
         runtime=720,
-    params:
-        weights="full",
     script:
-        "../scripts/train.py"
+        "../scripts/stage.py"

@@ -1,0 +1,294 @@
+"""Every stage, declared once: its version, coordinates, settings and upstream, what it reads, and its files.
+
+Keys, paths, the inputs of Snakemake's rules, inventory, costs and exchange all follow (bsnn.pipeline.model). A new
+stage is a declaration here, a function in bsnn.stages and a rule in workflow/rules. Settings that only affect display
+or resources are part of no identity. Raise a stage's version when its outputs change for the same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bsnn.config import Experiment, Method, Weights, format_percentile
+from bsnn.paper import plan
+from bsnn.pipeline import columns, shown
+from bsnn.pipeline.stage import File, Need, Place, Stage
+
+if TYPE_CHECKING:
+    from bsnn.pipeline.model import Pipeline
+
+VERIFIED = ("digits", "cifar10", "cifar100")  # a checksum fixes their content: where they lie does not matter
+CALIBRATION = ("augmented_calibration", "calibration_dropout", "first_images", "original_normalisation")
+TEST = ("augmented_test", "stretched_test")  # the normalisation counts too, through the thresholds
+
+
+def _same(*names: str) -> Callable[[Pipeline, Place], Iterator[Need]]:
+    """The first file of some stages, of the same place."""
+
+    def reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+        for name in names:
+            yield pipeline.need(name, place)
+
+    return reads
+
+
+def _above(name: str) -> Callable[[Pipeline, Place], tuple[str, Place]]:
+    return lambda pipeline, place: (name, place)
+
+
+def _quirks(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of some quirks of the original that are on; nothing if none is, so that clean keys stay what they are."""
+    found = [name for name in names if name in experiment.quirks]
+    return {"quirks": found} if found else {}
+
+
+def _tested(experiment: Experiment) -> dict[str, Any]:
+    """Which test images are simulated, and how they are shown."""
+    images = experiment.simulation.images
+    return {**_quirks(experiment, TEST), **({} if images is None else {"test_images": images})}
+
+
+def _engine(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """All engines give the same spikes for binary weights; for full ones the engine counts."""
+    return {"engine": pipeline.config.compute.engine} if place.weights == "full" else {}
+
+
+def _channels(experiment: Experiment) -> dict[str, Any]:
+    """How thresholds of channels are measured, where it is not the customary way."""
+    return {"channels": "with dropout"} if "calibration_dropout" in experiment.quirks else {}
+
+
+def _data(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """Normalisation belongs to later stages."""
+    settings = pipeline.experiment(place).data
+    where = ("path",) if settings.name in VERIFIED else ()
+    return {"settings": pipeline.own(settings, "mean", "std", *where)}
+
+
+def _training(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """Recipe of a network; of an imported one the content of its checkpoint, wherever that lies."""
+    experiment = pipeline.experiment(place)
+    given, data = experiment.imported.of(place.weights), pipeline.own(experiment.data)
+    network = {
+        "network": pipeline.own(experiment.network),
+        "normalisation": {name: value for name, value in data.items() if name in ("mean", "std")},
+        "seed": place.seed,
+    }
+    if given is not None:
+        return {"checkpoint": given.sha256, **network}
+    if place.weights == "binary":  # the rest is the full-precision network's
+        return {"settings": pipeline.own(experiment.binarize)}
+    return {"settings": pipeline.own(experiment.train), **network}
+
+
+def _before_binary(pipeline: Pipeline, place: Place) -> tuple[str, Place]:
+    """The full-precision network, from scratch too, for a simple chain; of an imported network the data alone."""
+    imported = pipeline.experiment(place).imported.binary is not None
+    return ("data", place) if imported else ("train", place._replace(weights="full"))
+
+
+def _binarize_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    yield pipeline.need("data", place)
+    before, above = _before_binary(pipeline, place)
+    if before == "train":
+        yield pipeline.need("network", above)
+
+
+def _activations(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """One table answers every percentile, and both populations."""
+    experiment = pipeline.experiment(place)
+    return {"settings": pipeline.own(experiment.activations), **_quirks(experiment, CALIBRATION)}
+
+
+def _thresholds(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    settings = pipeline.own(pipeline.experiment(place).thresholds)
+    return {"settings": settings, "percentile": format_percentile(place.percentile)}
+
+
+def _simulate(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """The number of shards is a matter of resources: it stands in the path, not in the key."""
+    experiment = pipeline.experiment(place)
+    settings = pipeline.own(experiment.simulation, "shards")
+    return {"settings": settings, **_engine(pipeline, place), **_quirks(experiment, TEST)}
+
+
+def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """Switches count, not the method's name."""
+    experiment = pipeline.experiment(place)
+    settings = experiment.latency
+    chosen = settings.method(place.method)
+    by_percentile = {
+        "percentile": format_percentile(chosen.percentile_at(place.steps, settings.percentile)),
+        "thresholds": pipeline.own(experiment.thresholds),
+    }
+    return {
+        "switches": pipeline.own(chosen, "percentile", "percentiles"),
+        "steps": place.steps,
+        "images": settings.images,
+        **(by_percentile if chosen.threshold == "percentile" else {}),
+        **(_channels(experiment) if chosen.channels else {}),
+        **_engine(pipeline, place),
+        **_tested(experiment),
+    }
+
+
+def simulation_of(pipeline: Pipeline, place: Place) -> Place | None:
+    """The simulation at a percentile whose first steps are what a method gives, where the pipeline makes it anyway.
+
+    A percentile is a method with that field alone, so nothing else may be switched on.
+    """
+    settings, simulated = pipeline.experiment(place).latency, pipeline.experiment(place).simulation
+    chosen = settings.method(place.method)
+    percentile = chosen.percentile_at(place.steps, settings.percentile)
+    plain = Method(percentile=chosen.percentile, percentiles=chosen.percentiles, initial=simulated.initial) == chosen
+    if not plain or percentile not in pipeline.config.percentile or place.steps > simulated.time:
+        return None
+    return place._replace(percentile=percentile)
+
+
+def _method_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    yield from _same("activations", "network", "data")(pipeline, place)
+    source = simulation_of(pipeline, place)
+    if source is not None:
+        yield from (pipeline.need("simulate", source, kind) for kind in ("predictions", "spikes"))
+
+
+def _search(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    experiment = pipeline.experiment(place)
+    settings, full = experiment.latency, place.weights == "full"
+    return {
+        "settings": pipeline.own(settings.search),
+        "times": sorted(settings.time) if settings.search.drop is not None else [],
+        **{name: value for name, value in pipeline.own(settings).items() if name == "percentile"},
+        "starts": [pipeline.own(settings.method(name)) for name in settings.names_for(place.weights)],
+        "images": settings.images,
+        "thresholds": pipeline.own(experiment.thresholds),
+        **({**_engine(pipeline, place), "tried": "channels, bursts", **_channels(experiment)} if full else {}),
+        **_tested(experiment),
+    }
+
+
+def _exit(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    settings = pipeline.experiment(place).latency
+    return {"settings": pipeline.own(settings.early_exit, "method"), "times": sorted(settings.time)}
+
+
+def _exit_upstream(pipeline: Pipeline, place: Place) -> tuple[str, Place]:
+    settings = pipeline.experiment(place).latency
+    return "method", place._replace(method=settings.exit_method, steps=max(settings.time))
+
+
+NETWORK: tuple[str, ...] = ("weights", "seed")
+OF_NETWORK = "{experiment}/{weights}/seed{seed}"
+OF_PERCENTILE = OF_NETWORK + "/p{percentile}"
+OF_METHOD = OF_NETWORK + "/methods/{method}/T{steps}"
+SHARD = "-{key}.{shard}of{shards}.parquet"
+
+
+def _network(weights: Weights) -> dict[str, File]:
+    folder = f"{{experiment}}/{weights}/seed{{seed}}"
+    summary = {"summary": File(f"{folder}/summary-{{key}}.parquet", columns.SUMMARY)}
+    return {
+        "network": File(f"{folder}/ann-{{key}}.safetensors"),
+        "history": File(f"{folder}/history-{{key}}.parquet", columns.HISTORY),
+        **(summary if weights == "binary" else {}),
+    }
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage({"images": File("data/{data}-{key}.{suffix}")}, (), settings=_data, shared=True),
+    "train": Stage(
+        _network("full"),
+        ("seed",),
+        settings=_training,
+        upstream=_above("data"),
+        reads=_same("data"),
+        weights="full",
+        shared=True,
+        scratch="checkpoints/{experiment}/full/seed{seed}/{key}",
+    ),
+    "binarize": Stage(
+        _network("binary"),
+        ("seed",),
+        settings=_training,
+        upstream=_before_binary,
+        reads=_binarize_reads,
+        weights="binary",
+        shared=True,
+        scratch="checkpoints/{experiment}/binary/seed{seed}/{key}",
+    ),
+    "activations": Stage(
+        {"activations": File(OF_NETWORK + "/activations-{key}.parquet", columns.ACTIVATIONS)},
+        NETWORK,
+        version=2,  # 2: those of the first layer are of the sum that it is simulated with
+        settings=_activations,
+        upstream=_above("network"),
+        reads=_same("network", "data"),
+    ),
+    "thresholds": Stage(
+        {"thresholds": File(OF_PERCENTILE + "/thresholds-{key}.parquet", columns.THRESHOLDS)},
+        (*NETWORK, "percentile"),
+        settings=_thresholds,
+        upstream=_above("activations"),
+        reads=_same("activations"),
+    ),
+    "simulate": Stage(
+        {
+            "predictions": File(OF_PERCENTILE + "/predictions" + SHARD, columns.PREDICTIONS),
+            "spikes": File(OF_PERCENTILE + "/spikes" + SHARD, columns.SPIKES),
+        },
+        (*NETWORK, "percentile", "shard"),
+        version=2,  # 2: a finer current of the first layer
+        settings=_simulate,
+        upstream=_above("thresholds"),
+        reads=_same("thresholds", "network", "data"),
+        scratch="checkpoints/" + OF_NETWORK + "/shards-{key}",
+    ),
+    "method": Stage(
+        {
+            "predictions": File(OF_METHOD + "/predictions" + SHARD, columns.PREDICTIONS),
+            "spikes": File(OF_METHOD + "/spikes" + SHARD, columns.SPIKES),
+            "operations": File(OF_METHOD + "/operations" + SHARD, columns.OPERATIONS),
+            "errors": File(OF_METHOD + "/errors" + SHARD, columns.ERRORS),
+        },
+        (*NETWORK, "method", "steps", "shard"),
+        version=2,  # 2: as simulate
+        settings=_method,
+        upstream=_above("activations"),
+        reads=_method_reads,
+    ),
+    "find_switches": Stage(
+        {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
+        NETWORK,
+        version=3,  # 2: begins with all methods of the experiment, and tries the shift; 3: as simulate
+        name="search",
+        settings=_search,
+        upstream=_above("activations"),
+        reads=_same("activations", "network", "data"),
+    ),
+    "find_exit": Stage(
+        {"exit": File(OF_NETWORK + "/exit-{key}.parquet"), "text": File(OF_NETWORK + "/exit-{key}.csv")},
+        NETWORK,
+        version=4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
+        name="exit",
+        settings=_exit,
+        upstream=_exit_upstream,
+        reads=_same("activations", "network", "data"),
+    ),
+    **shown.STAGES,
+}
+
+# What `snakemake TARGET` asks for, of every experiment that runs; a result of the paper where the target names one.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "all": ("report",),
+    "networks": ("network",),
+    "activation_tables": ("activations",),
+    "threshold_tables": ("thresholds",),
+    "simulations": ("simulate",),
+    "latency": ("latency_tables", "latency_figures"),
+    "search": ("find_switches",),
+    "early_exit": ("exit_results",),
+    "paper": ("paper_report",),
+    **{f"paper_{result}": ("paper_result",) for result in plan.RESULTS},
+}

@@ -1,0 +1,207 @@
+"""Declarations of the stages that show results: tables, figures and reports at plain names, each with a keyed note.
+
+A changed setting must be a missing file here too. So beside files whose names stay lies a note whose name carries the
+key; the note is the rule's output, and whoever writes it removes those of other settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bsnn.config import Experiment, format_percentile
+from bsnn.paper import plan, published
+from bsnn.pipeline.stage import File, Need, Place, Stage
+
+if TYPE_CHECKING:
+    from bsnn.pipeline.model import Pipeline
+
+
+def _shows(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """Everything that an experiment's tables, figures and report show."""
+    return _results(pipeline, place, pipeline.config.percentile, pipeline.config.time)
+
+
+def _results(pipeline: Pipeline, place: Place, percentiles: list[float], times: list[int]) -> dict[str, Any]:
+    config, experiment = pipeline.config, pipeline.experiment(place)
+    return {
+        "experiment": place.experiment,
+        "time": sorted(times),
+        "percentile": [format_percentile(percentile) for percentile in percentiles],
+        "weights": list(config.weights),
+        "seeds": list(config.seeds),
+        "description": experiment.description,
+        "simulations": [
+            pipeline.key("simulate", Place(place.experiment, *network, percentile))
+            for network in pipeline.networks
+            for percentile in percentiles
+        ],
+        **_shift(experiment),
+    }
+
+
+def _shift(experiment: Experiment) -> dict[str, Any]:
+    """Delayed propagation shifts the time axis of what is shown: no other simulation."""
+    return {"quirks": ["delayed"]} if "delayed" in experiment.quirks else {}
+
+
+def _artifacts(pipeline: Pipeline, name: str, percentiles: Iterable[float]) -> Iterator[Need]:
+    """Everything behind the results at some percentiles."""
+    for weights, seed in pipeline.networks:
+        place = Place(name, weights, seed)
+        yield from (pipeline.need("network", place, kind) for kind in ("network", "history"))
+        for percentile in percentiles:
+            yield pipeline.need("activations", place)
+            at = Place(name, weights, seed, percentile)
+            yield pipeline.need("thresholds", at)
+            for shard in pipeline.shards(name):
+                one = Place(name, weights, seed, percentile, shard)
+                yield from (pipeline.need("simulate", one, kind) for kind in ("predictions", "spikes"))
+
+
+def _tables_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    yield from _artifacts(pipeline, place.experiment, pipeline.config.percentile)
+    if "binary" in pipeline.config.weights:
+        for seed in pipeline.config.seeds:
+            yield pipeline.need("binarize", Place(place.experiment, "binary", seed), "summary")
+
+
+def _notes(*stages: str) -> Any:
+    def reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+        yield from (pipeline.need(stage, place) for stage in stages)
+
+    return reads
+
+
+def _methods(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    time = sorted(pipeline.experiment(place).latency.time)
+    runs = {
+        f"{run.weights} {run.seed} {run.method} {run.steps}": pipeline.key("method", run)
+        for run in pipeline.places("method", place.experiment)
+    }
+    return {"experiment": place.experiment, "time": time, "runs": runs, **_shift(pipeline.experiment(place))}
+
+
+def _methods_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    for run in pipeline.places("method", place.experiment):
+        yield from (pipeline.need("method", run, kind) for kind in pipeline.stage("method").files)
+
+
+def _exits(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    found = pipeline.places("find_exit", place.experiment)
+    networks = {f"{one.weights} {one.seed}": pipeline.key("find_exit", one) for one in found}
+    return {"experiment": place.experiment, "networks": networks}
+
+
+def _exits_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    for one in pipeline.places("find_exit", place.experiment):
+        yield pipeline.need("find_exit", one)
+
+
+def _paper(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    """The networks and simulations behind a result of the paper, and what it shows of them."""
+    config, name, result = pipeline.config, place.experiment, place.result
+    parts = {}
+    for other, percentiles in plan.simulated(config, name, result).items():
+        shown = _results(pipeline, Place(other), percentiles, plan.times(config, other))
+        parts[other] = {"stage": "results", "version": STAGES["tables"].version, **shown}
+    found: dict[str, Any] = {
+        "result": result,
+        "experiment": name,
+        "parts": parts,
+        "chosen": [format_percentile(config.paper.chosen), plan.chosen_time(config, name)],
+    }
+    if result == "latency":
+        found["within"] = sorted(config.paper.within)
+    experiment = pipeline.experiment(place)
+    if result in ("accuracy", "hyperparameters"):
+        found["published"] = published.of(experiment).model_dump(mode="json")
+    if result == "hyperparameters":
+        found["networks"] = [pipeline.key("network", Place(name, *network)) for network in pipeline.networks]
+        sections = (experiment.activations, experiment.thresholds, experiment.simulation)
+        found["settings"] = [section.model_dump(mode="json") for section in sections]
+        found["protocol"] = experiment.protocol_name
+        found["sweep"] = [format_percentile(value) for value in plan.sweep(config)]
+    return found
+
+
+def _paper_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    """Networks of the experiment always; those of others, and simulations, as the result needs them."""
+    needed = plan.simulated(pipeline.config, place.experiment, place.result)
+    for other in {place.experiment: None, **needed}:
+        yield from _artifacts(pipeline, other, needed.get(other, []))
+
+
+def _paper_report(pipeline: Pipeline, place: Place) -> dict[str, Any]:
+    known = plan.results_of(pipeline.config, place.experiment)
+    keys = {result: pipeline.key("paper_result", Place(place.experiment, result=result)) for result in known}
+    return {"experiment": place.experiment, "results": keys}
+
+
+def _paper_report_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    for result in plan.results_of(pipeline.config, place.experiment):
+        yield pipeline.need("paper_result", Place(place.experiment, result=result))
+
+
+def _note(path: str) -> dict[str, File]:
+    return {"note": File("{experiment}/" + path + "-{made}.json")}
+
+
+def _files(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{{experiment}}/{folder}{name}" for name in names.split())
+
+
+STAGES: dict[str, Stage] = {
+    "tables": Stage(
+        _note("tables/results"),
+        (),
+        version=2,  # 2: rates as shares of activations, layer by layer
+        name="results",
+        settings=_shows,
+        reads=_tables_read,
+        shown=_files("tables/", "settings.json accuracy.csv"),
+    ),
+    "figures": Stage(
+        _note("figures/results"),
+        (),
+        identity_of="tables",
+        reads=_notes("tables"),
+        shown=_files("figures/", "accuracy_over_time.svg spikes_by_layer.svg rates.svg training.svg"),
+    ),
+    "report": Stage(
+        _note("report"), (), identity_of="tables", reads=_notes("tables", "figures"), shown=_files("", "report.html")
+    ),
+    "latency_tables": Stage(
+        _note("tables/latency"),
+        (),
+        version=2,  # 2: standard error of the drop, agreement, Pareto front
+        name="latency",
+        settings=_methods,
+        reads=_methods_read,
+        shown=_files("tables/", "latency.csv latency_costs.csv latency_errors.csv latency_operations.parquet"),
+    ),
+    "latency_figures": Stage(
+        _note("figures/latency"),
+        (),
+        identity_of="latency_tables",
+        reads=_notes("latency_tables"),
+        shown=_files("figures/", "latency.svg latency_operations.svg latency_energy.svg latency_errors.svg"),
+    ),
+    "exit_results": Stage(
+        _note("tables/early_exit"),
+        (),
+        name="exits",
+        settings=_exits,
+        reads=_exits_read,
+        shown=_files("", "tables/early_exit.csv figures/early_exit.svg figures/early_exit_operations.svg"),
+    ),
+    "paper_result": Stage(_note("paper/{result}"), ("result",), name="paper", settings=_paper, reads=_paper_read),
+    "paper_report": Stage(
+        _note("paper"),
+        (),
+        name="paper",
+        settings=_paper_report,
+        reads=_paper_report_read,
+        shown=_files("", "paper.html"),
+    ),
+}

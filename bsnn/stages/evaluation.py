@@ -1,0 +1,197 @@
+"""One act, of all stages that simulate: convert a trained network by a method, choose an engine, show it images.
+
+A percentile is a method with that field alone. The images are a shard of the test set, the whole of it, or held-out
+training images, by which methods and bounds are chosen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bsnn.config import Method
+from bsnn.errors import ConfigError
+from bsnn.pipeline import inputs
+from bsnn.pipeline.model import Job
+from bsnn.stages import common
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from bsnn.conversion.spiking import SpikingNetwork, Thresholds
+    from bsnn.engines.base import Engine
+    from bsnn.simulation.run import Simulation
+
+logger = logging.getLogger("bsnn")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network as a method converts it for some time steps, and what runs it."""
+
+    method: Method
+    steps: int
+    theta: Thresholds
+    network: SpikingNetwork
+    engine: Engine
+    reason: str  # why this engine
+
+
+class Evaluation:
+    """One trained network, and images to try methods on.
+
+    Args:
+        job: which network.
+        held_out: so many training images that calibrate nothing; None: test images.
+        shard: the job's shard of the test images alone.
+    """
+
+    def __init__(self, job: Job, held_out: int | None = None, *, shard: bool = False) -> None:
+        from bsnn import datasets
+
+        self.job, self.device = job, common.settle(job)
+        self.trained = inputs.network(job)
+        self.trained.module.to(self.device)
+        self.data = inputs.data_set(job)
+        self.held_out = held_out is not None
+        self.split = self.data.train if self.held_out else self.data.test
+        count, settings = len(self.split), job.experiment.simulation
+        order = datasets.evenly(count, settings.images) if held_out is None else held_out_images(job, count, held_out)
+        self.chosen = len(order)
+        self.order = order.tensor_split(settings.shards)[job.place.shard - 1] if shard else order
+        self.labels = self.split.labels[self.order]
+
+    def batches(self) -> Iterator[Tensor]:
+        """The images, normalised."""
+        return self._batches(self.order, self.job.config.compute.batch_size, held_out=self.held_out)
+
+    def _batches(self, order: Tensor, size: int, *, held_out: bool) -> Iterator[Tensor]:
+        from bsnn.datasets import protocol
+
+        job, split = self.job, self.data.train if held_out else self.data.test
+        use: protocol.Use = "calibration" if held_out else "test"
+        how = (order, size, self.device, job.config.compute.workers)
+        return protocol.batches(job.experiment, self.trained, job.place.seed, use, split, *how)
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """Images that corrections are measured on, evenly from those that the percentiles are of; normalised."""
+        import torch
+
+        from bsnn import datasets
+        from bsnn.datasets import protocol
+
+        settings = self.job.experiment
+        order = protocol.calibration(settings, len(self.data.train))
+        order = order[datasets.evenly(len(order), settings.latency.images)]
+        return torch.cat(list(self._batches(order, settings.activations.batch_size, held_out=True)))
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Classes that the ANN predicts, int64 [N], on the CPU."""
+        import torch
+
+        with torch.no_grad():
+            found = [self.trained.module(batch).argmax(1).cpu() for batch in self.batches()]
+        return torch.cat([torch.zeros(0, dtype=torch.int64), *found])
+
+    @property
+    def ann(self) -> float:
+        """Accuracy of the ANN, in percent."""
+        return self.correct(self.predicted)
+
+    def correct(self, predicted: Tensor) -> float:
+        """Accuracy in percent."""
+        return 100 * float((predicted == self.labels).double().mean())
+
+    def converted(self, method: Method, steps: int, theta: Thresholds | None = None) -> Converted:
+        """The network as a method converts it for some steps; its own thresholds, unless others are given."""
+        from bsnn.conversion import method as conversion
+
+        compute, images = self.job.config.compute, self.calibration if method.calibrated else None
+        theta = self.thresholds(method, steps) if theta is None else theta
+        network = conversion.convert(self.trained, theta, method, steps, images)
+        engine, reason = conversion.engine(compute.engine, network, method, self.device, compute.memory_mib)
+        return Converted(method, steps, theta, network, engine, reason)
+
+    def thresholds(self, method: Method, steps: int) -> Thresholds:
+        """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
+        from bsnn.conversion import channel_thresholds
+        from bsnn.conversion import method as conversion
+        from bsnn.datasets import protocol
+
+        job, settings = self.job, self.job.experiment
+        percentile, population = settings.latency.percentile, settings.thresholds.population
+        table, _ = job.pipeline.read("activations", job.place)
+        whole = conversion.lambdas(table, method, steps, percentile=percentile, population=population)
+        if not method.channels:
+            return whole
+        how = (method.percentile_at(steps, percentile), population, whole)
+        dropout = protocol.dropout_seed(settings, job.place.seed)
+        return channel_thresholds.thresholds(self.trained, self.calibration.split(16), *how, dropout_seed=dropout)
+
+    def run(self, converted: Converted, *, early_exit: float | None = None) -> Simulation:
+        """Simulate the images."""
+        from bsnn.conversion import method as conversion
+        from bsnn.simulation import run as simulation
+
+        return simulation.run(
+            converted.engine,
+            self.batches(),
+            converted.steps,
+            early_exit=early_exit,
+            total=len(self.order),
+            skipped=conversion.skipped(converted.method),
+        )
+
+    def tables(self, converted: Converted) -> tuple[Simulation, dict[str, pa.Table], dict[str, Any]]:
+        """Simulate: what came out, as tables of predictions and spikes, and what is noted of it."""
+        from bsnn.simulation import readout
+        from bsnn.simulation import run as simulation
+
+        logger.info("engine %s on %s: %s", converted.engine.name, self.device, converted.reason)
+        started = time.monotonic()
+        result = self.run(converted)
+        seconds = time.monotonic() - started
+        predictions, spikes = simulation.to_tables(result, images=self.order, labels=self.labels, ann=self.predicted)
+        noted = {
+            "engine": converted.engine.name,
+            "reason": converted.reason,
+            "device": str(self.device),
+            "seconds": seconds,
+            "images": len(self.order),
+            "delays": readout.propagation_delays(converted.network),
+            **({} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}),
+            **common.left_out(self.split),
+        }
+        return result, {"spikes": spikes, "predictions": predictions}, noted
+
+
+def held_out_images(job: Job, count: int, wanted: int) -> Tensor:
+    """Training images that calibrate nothing, evenly spaced.
+
+    Raises:
+        ConfigError: when all training images calibrate.
+    """
+    import torch
+
+    from bsnn import datasets
+    from bsnn.datasets import protocol
+
+    left: torch.Tensor = torch.ones(count, dtype=torch.bool)
+    left[protocol.calibration(job.experiment, count)] = False
+    others = left.nonzero()[:, 0]
+    if not len(others):
+        used = job.experiment.activations.images
+        raise ConfigError(
+            f"experiments.{job.place.experiment}.activations.images is {used}, and there are {count} training images: "
+            "none is left that does not calibrate, to choose by; use fewer"
+        )
+    if len(others) < wanted:
+        logger.warning("%d held-out images asked for, %d do not calibrate: all of them are taken", wanted, len(others))
+    return others[datasets.evenly(len(others), wanted)]

@@ -1,0 +1,11 @@
+"""Any stage: the rule's name says which one, the wildcards say what of."""
+
+from bsnn import log, stages
+from bsnn.config import validate
+from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.wildcards import place_of
+
+if __name__ == "__main__":  # processes that training or decoding starts import this file again
+    with log.job(snakemake.log[0]):
+        pipeline = Pipeline(validate(snakemake.config))
+        stages.run(snakemake.rule, Job(pipeline, place_of(pipeline, snakemake.rule, dict(snakemake.wildcards))))
