@@ -18,7 +18,7 @@ import torch
 from bsnn import artifacts, config, datasets, engines, provenance
 from bsnn.conversion import spiking
 from bsnn.pipeline import inputs
-from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Job
 from bsnn.simulation import run as simulation
 from bsnn.simulation.readout import accuracy
 
@@ -37,7 +37,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     args = options()
     loaded = config.load("config.yaml")
-    job = Job(loaded, args.experiment, args.weights, args.seed, args.percentile)
+    job = Job.of(loaded, args.experiment, args.weights, args.seed, args.percentile)
     trained = inputs.network(job)
     network = spiking.convert(trained, inputs.thresholds(job))
     name, _ = engines.choose(network, "cpu")

@@ -68,7 +68,12 @@ def through_the_stages(chosen: config.Config, root: Path) -> None:
     for shard in range(1, SHARDS + 1):
         job = Job.of(chosen, "images", percentile=99.0, shard=shard, root=root)
         if shard == 1:
-            for stage in (stages_train.data, stages_train.network, stages_convert.activations, stages_convert.thresholds):
+            for stage in (
+                stages_train.data,
+                stages_train.network,
+                stages_convert.activations,
+                stages_convert.thresholds,
+            ):
                 stage(job)
         stages_convert.simulate(job)
 

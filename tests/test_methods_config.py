@@ -64,7 +64,7 @@ def test_methods_that_depend_on_time_run_for_each() -> None:
 def test_a_switch_reaches_its_own_method_alone() -> None:
     before = method_keys(load(methods={"mine": {"initial": 0.5}}), "mine")
     after = method_keys(load(methods={"mine": {"initial": 0.25}}), "mine")
-    assert [stage for stage in before if before[stage] != after[stage]] == ["method", "latency"]
+    assert [stage for stage in before if before[stage] != after[stage]] == ["method", "latency_tables"]
     plain = load(methods={"mine": {"initial": 0.5}})
     assert method_keys(plain)["method"] == method_keys(load(methods={"mine": {"initial": 0.25}}))["method"]
 

@@ -104,12 +104,12 @@ def test_file_of_another_content_is_refused(made, tmp_path: Path) -> None:
 
 def test_network_that_does_not_say_its_precision_is_not_kept(tmp_path: Path) -> None:
     """Its key may be older than the note."""
-    job = Job(settings(), NAME, root=tmp_path)
+    job = Job.of(settings(), NAME, root=tmp_path)
     stages.data(job)
     stages.train(job)
-    path = job.paths.network(NAME, "full", 0)
+    path = job.pipeline.path("network", job.place)
     trained = files.load(path, job.experiment.network)
-    files.save(path, trained, identity.network(job.experiment, "full", 0), {"test_accuracy": 0.5})
+    files.save(path, trained, job.pipeline.identity("network", job.place), {"test_accuracy": 0.5})
     with pytest.raises(ArtifactError, match=r"does not say in which precision it was trained.*delete it and train"):
         reference.keep_network(job, tmp_path / "reference")
     assert not (tmp_path / "reference").exists()

@@ -305,7 +305,7 @@ def test_delayed_alone_needs_no_other_simulation(tmp_path: Path, monkeypatch: py
     settings = config.validate(TINY)
     same = whole(settings, "tiny")["accuracy_over_time"]["accuracy"].to_numpy()
     late = config.validate(config.merge(TINY, {"experiments": {"tiny": {"protocol": {"delayed": True}}}}))
-    found = tables.collect(late, "tiny", Pipeline(late))["accuracy_over_time"]["accuracy"].to_numpy()
+    found = tables.collect(Pipeline(late), "tiny")["accuracy_over_time"]["accuracy"].to_numpy()
     path = Pipeline(late).path("simulate", Place("tiny", "full", 0, 99.0, 1))
     zeros = np.mean(pq.read_table(path)["label"].to_numpy() == 0) * 100
     assert np.array_equal(found[6:], same[:-6])

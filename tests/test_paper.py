@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from bsnn import config
 from bsnn.config import merge
-from bsnn.errors import ConfigError
+from bsnn.errors import ArtifactError, ConfigError
 from bsnn.paper import measures, plan, published, write
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 ROOT = Path(__file__).parent.parent
 SWEPT = {"percentile": [99.0, 99.9], "paper": {"percentile": [100.0], "chosen": 99.9}}
@@ -31,8 +33,8 @@ def committed() -> config.Config:
 def gathered(root: Path, result: str, **changes: Any) -> measures.Gathered:
     chosen = small.settings(**merge(SWEPT, changes))
     written = chosen.model_copy(update={"percentile": plan.sweep(chosen)})
-    pipeline = small.write_all(written, root, small.random_truth())
-    return measures.Gathered(chosen, small.NAME, result, pipeline)
+    small.write_all(written, root, small.random_truth())
+    return measures.Gathered(Pipeline(chosen, root), small.NAME, result)
 
 
 def test_no_value_without_a_source() -> None:
@@ -62,7 +64,7 @@ def test_another_network_has_nothing_published() -> None:
 def test_published_recipes_are_those_that_run() -> None:
     for name in ("cifar100", "imagenet"):
         chosen = committed()
-        found = measures.Gathered(chosen, name, "hyperparameters", None)  # type: ignore[arg-type]
+        found = measures.Gathered(Pipeline(chosen), name, "hyperparameters")
         from bsnn.paper.recipes import hyperparameters
 
         table = hyperparameters(found).set_index("setting")
@@ -86,15 +88,13 @@ def test_ablation_changes_the_pool_alone() -> None:
 
 
 def test_only_the_sweep_depends_on_its_percentiles() -> None:
-    before = committed()
-    after = before.model_copy(update={"percentile": [99.8, *before.percentile]})
-    changed = {
-        result
-        for result in plan.RESULTS
-        if plan.identity(before, "digits", result) != plan.identity(after, "digits", result)
-    }
+    config = committed()
+    before = Pipeline(config)
+    after = Pipeline(config.model_copy(update={"percentile": [99.8, *config.percentile]}))
+    places = [Place("digits", result=result) for result in plan.results_of(config, "digits")]
+    changed = {one.result for one in places if before.key("paper_result", one) != after.key("paper_result", one)}
     assert changed == {"time", "activity", "operations", "latency", "hyperparameters"}
-    assert plan.report_identity(before, "digits") != plan.report_identity(after, "digits")
+    assert before.key("paper_report", places[0]) != after.key("paper_report", places[0])
 
 
 def test_chosen_time() -> None:
@@ -172,7 +172,7 @@ def test_latency_needs_every_seed(tmp_path: Path) -> None:
 
 def test_three_formats_say_what_is_not_known(tmp_path: Path) -> None:
     found = gathered(tmp_path / "results", "accuracy")
-    write.write(found.config, found.name, "accuracy", found.pipeline)
+    write.write(found.pipeline, Place(found.name, result="accuracy"), tmp_path / "results" / small.NAME / "paper")
     folder = tmp_path / "results" / small.NAME / "paper"
     rows = list(csv.DictReader((folder / "accuracy.csv").open()))
     assert [row["published"] for row in rows] == ["not available"] * 4
@@ -190,9 +190,9 @@ def test_three_formats_say_what_is_not_known(tmp_path: Path) -> None:
 
 def test_written_tables_are_read_for_their_settings_alone(tmp_path: Path) -> None:
     found = gathered(tmp_path / "results", "latency")
-    write.write(found.config, found.name, "latency", found.pipeline)
-    folder = found.pipeline.paper(found.name)
-    assert write.read(found.config, found.name, "latency", folder)["latency"].equals(measures.latency(found))
-    other = found.config.model_copy(update={"seeds": [3]})
-    with pytest.raises(write.ArtifactError, match="made with other settings"):
-        write.read(other, found.name, "latency", folder)
+    place, folder = Place(found.name, result="latency"), tmp_path / "results" / small.NAME / "paper"
+    write.write(found.pipeline, place, folder)
+    assert write.read(found.pipeline, place, folder)["latency"].equals(measures.latency(found))
+    other = Pipeline(found.config.model_copy(update={"seeds": [3]}))
+    with pytest.raises(ArtifactError, match="made with other settings"):
+        write.read(other, place, folder)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from workflow_for_tests import TINY
+from workflow_for_tests import RESULTS, TINY
 
 from bsnn import config
 from bsnn.config import merge
@@ -25,18 +25,18 @@ def benchmark(folder: Path, rule: str, name: str, seconds: float, memory: str) -
 
 
 def counted(root: Path) -> dict[str, tuple[int, int]]:
-    return {stage.rule: (stage.done, stage.to_do) for stage in costs.stages(SETTINGS, root, root / "none")}
+    return {stage.rule: (stage.done, stage.to_do) for stage in costs.costs(Pipeline(SETTINGS, root), root / "none")}
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
     """Two seeds, two kinds of network, two percentiles, three shards."""
-    to_do = {"data": 1, "train": 2, "binarize": 2, "activations": 4, "thresholds": 8, "simulate": 24}
+    to_do = {"data": 1, "train": 2, "binarize": 2, "activations": 4, "thresholds": 8, "simulate": 24, **RESULTS}
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
-    text = costs.to_text(costs.stages(SETTINGS, tmp_path, tmp_path / "none"))
+    text = costs.to_text(costs.costs(Pipeline(SETTINGS, tmp_path), tmp_path / "none"))
     assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
     assert cells(text) == {
         **{("tiny", rule): ["0", str(count), "-", "-", "-", "-"] for rule, count in to_do.items()},
-        ("sum", ""): ["0", "41", "-", "-", "-", "-"],
+        ("sum", ""): ["0", "44", "-", "-", "-", "-"],
     }
 
 
@@ -49,9 +49,9 @@ def cells(text: str) -> dict[tuple[str, str], list[str]]:
 def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
     half, mib = 0.5, 2.0**20
     found = [
-        costs.Stage("a", "data", 1, 0, None, None, None),
-        costs.Stage("a", "train", 1, 2, half, None, 3 * mib),
-        costs.Stage("a", "simulate", 0, 4, None, 12.0, None),
+        costs.Cost("a", "data", 1, 0, None, None, None),
+        costs.Cost("a", "train", 1, 2, half, None, 3 * mib),
+        costs.Cost("a", "simulate", 0, 4, None, 12.0, None),
     ]
     assert cells(costs.to_text(found)) == {
         ("a", "data"): ["1", "0", "-", "-", "0.00", "0.0"],
@@ -63,14 +63,14 @@ def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
 
 def test_sum_of_what_was_not_measured_is_no_zero() -> None:
     """Usual after `--until data`: what is done costs nothing more, and what is to do is not known."""
-    done, ahead = costs.Stage("a", "data", 1, 0, 0.5, 1.0, 9.0), costs.Stage("a", "train", 0, 2, None, None, None)
+    done, ahead = costs.Cost("a", "data", 1, 0, 0.5, 1.0, 9.0), costs.Cost("a", "train", 0, 2, None, None, None)
     assert cells(costs.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
     assert cells(costs.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
 
 
 def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:
     settings = config.validate(merge(TINY, changes))
-    found = costs.stages(settings, root, root / "none", target)
+    found = costs.costs(Pipeline(settings, root), root / "none", target)
     return {(stage.experiment, stage.rule): stage.to_do for stage in found}
 
 
@@ -79,9 +79,10 @@ def test_methods_and_searches_have_targets_of_their_own(tmp_path: Path) -> None:
     latency = {"time": [2, 4, 8], "methods": {"fitted": {"threshold": "squared-error"}, "bursts": {"burst": 3}}}
     changes = {"experiments": {"tiny": {"simulation": {"shards": 2}, "latency": latency}}}
     shared = {("tiny", "data"): 1, ("tiny", "train"): 1, ("tiny", "binarize"): 1, ("tiny", "activations"): 2}
+    tables = {("tiny", "latency_tables"): 1, ("tiny", "latency_figures"): 1}
     assert planned(changes, "search", tmp_path) == {**shared, ("tiny", "find_switches"): 2}
-    assert planned(changes, "early_exit", tmp_path) == {**shared, ("tiny", "find_exit"): 2}
-    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * (2 * (1 + 3) + 1)}
+    assert planned(changes, "early_exit", tmp_path) == {**shared, ("tiny", "find_exit"): 2, ("tiny", "exit_results"): 1}
+    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * (2 * (1 + 3) + 1), **tables}
 
 
 def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
@@ -100,13 +101,14 @@ def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
 
 
 def test_unknown_target_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no target 'papers'.*paper, latency"):
-        costs.stages(SETTINGS, tmp_path, tmp_path, "papers")
+    with pytest.raises(ConfigError, match=r"no target 'papers'.*latency, search"):
+        costs.costs(Pipeline(SETTINGS, tmp_path), tmp_path, "papers")
 
 
 def test_jobs_done_are_those_whose_artifacts_are_all_there(tmp_path: Path) -> None:
     pipeline = Pipeline(SETTINGS, tmp_path)
     write(pipeline.path("network", Place("tiny", "full", 1)), b"")
+    write(pipeline.path("network", Place("tiny", "full", 1), "history"), b"")
     write(pipeline.path("simulate", Place("tiny", "full", 0, 99.0, 1)), b"")
     assert counted(tmp_path)["train"] == (1, 1)
     assert counted(tmp_path)["simulate"] == (0, 24)
@@ -123,12 +125,14 @@ def test_costs(tmp_path: Path) -> None:
     benchmark(measured, "simulate", "tiny/b.tsv", 5400, "NA")
     benchmark(measured, "simulate", "other/c.tsv", 9999, "9999")
     benchmark(measured, "data", "digits-0.safetensors.tsv", 360, "10")
-    stages = {stage.rule: stage for stage in costs.stages(SETTINGS, tmp_path, measured)}
+    stages = {stage.rule: stage for stage in costs.costs(Pipeline(SETTINGS, tmp_path), measured)}
     simulate = stages["simulate"]
     assert (simulate.hours_each, simulate.hours, simulate.memory_mb) == (1.0, 22.0, 900.5)
     assert (simulate.size_each, simulate.size) == (200.0, 4400.0)
     assert stages["data"].hours == pytest.approx(0.1)
     assert stages["train"].hours is None
-    benchmark(measured, "search", "tiny/a.tsv", 3600, "NA")
-    search = {stage.rule: stage for stage in costs.stages(SETTINGS, tmp_path, measured, "search")}["find_switches"]
+    benchmark(measured, "find_switches", "tiny/a.tsv", 3600, "NA")
+    search = {stage.rule: stage for stage in costs.costs(Pipeline(SETTINGS, tmp_path), measured, "search")}[
+        "find_switches"
+    ]
     assert (search.hours, search.memory_mb) == (4.0, None)

@@ -42,7 +42,7 @@ def by_hand(weights: str, seed: int, percentile: float) -> small.Truth:
 @pytest.fixture
 def results(tmp_path: Path) -> tables.Results:
     chosen = small.settings(seeds=[0, 1])
-    return tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, by_hand))
+    return tables.collect(small.write_all(chosen, tmp_path, by_hand), small.NAME)
 
 
 def row(frame: pd.DataFrame, **which: object) -> pd.Series:
@@ -73,7 +73,7 @@ def test_accuracy_by_hand(results: tables.Results) -> None:
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     chosen = small.settings()
-    found = tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, by_hand))
+    found = tables.collect(small.write_all(chosen, tmp_path, by_hand), small.NAME)
     assert found["accuracy"][["ann_std", "snn_std"]].isna().all(axis=None)
     assert found["accuracy"]["seeds"].tolist() == [1] * 4
 
@@ -88,7 +88,7 @@ def test_accuracy_over_time_by_hand(results: tables.Results) -> None:
 
 def test_steps_beyond_the_reported_ones_are_left_out(tmp_path: Path) -> None:
     chosen = small.settings(time=[2])
-    found = tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, by_hand))
+    found = tables.collect(small.write_all(chosen, tmp_path, by_hand), small.NAME)
     assert found["accuracy_over_time"]["step"].max() == 2
     assert row(found["spikes_by_layer"], weights="full", layer="conv1")["spikes_per_neuron"] == 1.0
 
@@ -122,7 +122,7 @@ def test_binary_summary_adds_up(results: tables.Results) -> None:
 
 def test_no_binary_network_no_summary(tmp_path: Path) -> None:
     chosen = small.settings(weights=["full"])
-    found = tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, by_hand))
+    found = tables.collect(small.write_all(chosen, tmp_path, by_hand), small.NAME)
     assert len(found["binary_summary"]) == 0
     tables.write(found, tmp_path / "tables")
     assert (tmp_path / "tables/binary_summary.csv").read_text().startswith("layer,weights_1bit")
@@ -150,7 +150,7 @@ def test_sharding_changes_nothing(tmp_path: Path, shards: int) -> None:
     found = []
     for count in (1, shards):
         chosen = small.settings(shards=count, weights=["binary"])
-        found.append(tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, small.random_truth())))
+        found.append(tables.collect(small.write_all(chosen, tmp_path, small.random_truth()), small.NAME))
     whole, parted = found
     for name in tables.TABLES:
         if name != "origins":
@@ -182,7 +182,7 @@ def shard_of(truth: small.Truth, images: np.ndarray) -> Shard:
 def test_markdown_rounds_and_csv_does_not(tmp_path: Path) -> None:
     chosen = small.settings(percentile=[99, 99.9, 100], steps=5)
     truth = small.random_truth(images=7, steps=5)
-    found = tables.collect(chosen, small.NAME, small.write_all(chosen, tmp_path, truth))
+    found = tables.collect(small.write_all(chosen, tmp_path, truth), small.NAME)
     tables.write(found, tmp_path / "tables")
     value = found["accuracy"]["snn_mean"].iloc[0]
     assert round(value, 2) != value  # sevenths

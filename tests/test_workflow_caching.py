@@ -226,3 +226,28 @@ def test_invalid_settings_stop_before_any_job(scratch: Path) -> None:
         done = snakemake(scratch, "--cores", "1")
         assert done.returncode != 0
         assert words in done.stdout + done.stderr
+
+
+def test_lost_results_are_made_again(scratch: Path) -> None:
+    """Files at plain names are vouched for by notes, which go by a second name after a loss, and by the first again."""
+    for _ in range(2):
+        (scratch / "results/tiny/figures/rates.svg").unlink()
+        assert planned(scratch) == {"figures": 1}
+        run(scratch)
+        assert (scratch / "results/tiny/figures/rates.svg").is_file()
+        assert len(list((scratch / "results/tiny/figures").glob("results-*.json"))) == 1
+        assert planned(scratch) == {}
+
+
+def test_questions_write_nothing(scratch: Path) -> None:
+    def contents() -> dict[str, tuple[int, bytes]]:
+        files = [path for path in (scratch / "results").rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    before = contents()
+    for settings in (TINY, merge(TINY, {"time": 5, "percentile": 99.5, "seeds": [0, 1]})):
+        configure(scratch, settings)
+        for question in ("-n", "--lint", "--list-rules"):
+            done = snakemake(scratch, question)
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert contents() == before

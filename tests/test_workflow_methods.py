@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run
 
-from bsnn import reference
+from bsnn import artifacts, reference
 from bsnn.config import merge, validate
 from bsnn.datasets import evenly
 from bsnn.errors import ArtifactError
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import read
+from bsnn.tables.latency import KIND
 
 METHODS: dict[str, Any] = {
     "fitted": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
@@ -122,8 +123,7 @@ def test_reference_results_keep_the_methods(finished: Path, tmp_path: Path) -> N
     origin = json.loads((place / "origin.json").read_text())
     assert origin["definition"]["latency"]["time"] == [2, 8]
     assert "path" not in origin["definition"]["data"]
-    noted = folder / "results/tiny/tables/latency.json"
-    noted.write_text(noted.read_text().replace('"key": "', '"key": "0'))
+    artifacts.write_table(folder / "results/tiny/tables/latency.parquet", pd.DataFrame({"T": [1]}), KIND, {})
     with pytest.raises(ArtifactError, match="other settings"):
         reference.keep(results, "snakemake", tmp_path / "other", folder / "results")
 

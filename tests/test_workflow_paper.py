@@ -14,7 +14,7 @@ PAPER: dict[str, Any] = {"percentile": [99.9], "chosen": 100.0}
 BASE = merge({**TINY, "percentile": [99.9], "weights": ["full"]}, {"paper": PAPER})
 ABLATION: dict[str, Any] = {"experiments": {"tiny": {"ablation": True}}}
 VARIANTS = {"train": 3, "activations": 3, "thresholds": 3, "simulate": 3}
-SWEPT = {f"make_paper_{name}": 1 for name in ("time", "activity", "operations", "latency", "hyperparameters")}
+SWEPT = {"paper_result": 5}  # time, activity, operations, latency, hyperparameters
 NEW_PERCENTILE = {"thresholds": 1, "simulate": 1, **SWEPT, "paper_report": 1}
 
 
@@ -36,8 +36,8 @@ def jobs(folder: Path, *target: str) -> dict[str, int]:
         pytest.param({}, {}, id="nothing"),
         pytest.param({"paper": {"percentile": [99.5, 99.9]}}, NEW_PERCENTILE, id="a percentile of the sweep"),
         pytest.param({"percentile": [99.5, 99.9]}, NEW_PERCENTILE, id="a percentile of the experiment"),
-        pytest.param({"paper": {"within": [3.0]}}, {"make_paper_latency": 1, "paper_report": 1}, id="points"),
-        pytest.param(ABLATION, {**VARIANTS, "make_paper_pooling": 1, "paper_report": 1}, id="ablation"),
+        pytest.param({"paper": {"within": [3.0]}}, {"paper_result": 1, "paper_report": 1}, id="points"),
+        pytest.param(ABLATION, {**VARIANTS, "paper_result": 1, "paper_report": 1}, id="ablation"),
     ],
 )
 def test_what_reruns(finished: Path, tmp_path: Path, changes: dict[str, Any], expected: dict[str, int]) -> None:
@@ -59,11 +59,11 @@ def test_a_new_percentile_reaches_the_report(finished: Path, tmp_path: Path) -> 
 def test_a_result_alone_needs_only_its_own(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "clone", merge(BASE, ABLATION))
     networks = {"data": 1, "train": 1}
-    assert jobs(folder, "paper_hyperparameters") == {**networks, "make_paper_hyperparameters": 1}
+    assert jobs(folder, "paper_hyperparameters") == {**networks, "paper_result": 1}
     simulated = {"activations": 1, "thresholds": 1, "simulate": 1}
-    assert jobs(folder, "paper_accuracy") == {**networks, **simulated, "make_paper_accuracy": 1}
+    assert jobs(folder, "paper_accuracy") == {**networks, **simulated, "paper_result": 1}
     four = {"train": 4, "activations": 4, "thresholds": 4, "simulate": 4}
-    assert jobs(folder, "paper_pooling") == {"data": 1, **four, "make_paper_pooling": 1}
+    assert jobs(folder, "paper_pooling") == {"data": 1, **four, "paper_result": 1}
     configure(folder, BASE)
     done = snakemake(folder, "-n", "paper_pooling")
     assert done.returncode != 0

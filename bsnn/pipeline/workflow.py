@@ -11,7 +11,10 @@ from bsnn.pipeline.wildcards import place_of
 
 
 def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[str, list[str]]:
-    """Files that a job reads, by the stages that make them.
+    """Files that a job reads, by the stages that make them; none where its own files are all there.
+
+    Snakemake would make these again, as soon as something else needs a file upstream that was lost: a network, for the
+    sake of its data set.
 
     Raises:
         ConfigError: the wildcards are not of the current settings, or the source of a data set is not there.
@@ -20,6 +23,8 @@ def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[
     if rule == "data":
         _check_source(pipeline, place)
     found: dict[str, list[str]] = {}
+    if all(path.exists() for path in pipeline.files(rule, place)):
+        return found
     for need in pipeline.reads(rule, place):
         label = "network" if need.stage in ("train", "binarize") else need.stage
         found.setdefault(label, []).append(str(pipeline.path(*need)))
