@@ -100,9 +100,7 @@ def test_nothing_is_kept_outside_of_slurm(ready: Job, monkeypatch: pytest.Monkey
 def test_kept_shards_are_not_needed(ready: Job, finished: dict[Path, bytes]) -> None:
     """`bsnn clean` names their folder, once, and removes it."""
     folder = ready.pipeline.scratch("simulate", Place("tiny", "full", 0, 99.0))
-    found = [
-        item for item in inventory.artifacts(ready.pipeline) if folder in (item.path, *item.path.parents)
-    ]
+    found = [item for item in inventory.artifacts(ready.pipeline) if folder in (item.path, *item.path.parents)]
     assert [(item.path, item.size > 0, item.needed) for item in found] == [(folder, True, False)]
     found[0].remove()
     assert not folder.exists()

@@ -174,3 +174,19 @@ def test_early_exit_reruns_what_changed(finished: Path, tmp_path: Path) -> None:
     configure(folder, settings(**few))
     (folder / "results/tiny/figures/early_exit.svg").unlink()
     assert planned(folder, "early_exit") == {"exit_results": 1}
+
+
+def test_a_simulated_percentile_is_not_simulated_again_as_the_baseline(tmp_path: Path) -> None:
+    """`snakemake latency` after `snakemake`: the first steps of the same spikes and predictions, and no engine runs."""
+    chosen = merge(settings(methods={}, percentile=99.0), {"percentile": 99.0})
+    folder = checkout(tmp_path / "checkout", chosen)
+    run(folder)
+    assert jobs(folder) == {"method": 1, **TABLES}
+    run(folder, "latency")
+    [log] = folder.glob("logs/method/tiny/*.log")
+    assert "the first 8 steps of" in log.read_text()
+    assert "engine" not in log.read_text()
+    latency, accuracy = (pd.read_csv(folder / f"results/tiny/tables/{name}.csv") for name in ("latency", "accuracy"))
+    at_last = accuracy.set_index("time").loc[8]
+    assert latency.set_index("T").loc[8, "accuracy"] == pytest.approx(at_last["snn_mean"])
+    assert latency.set_index("T").loc[8, "spikes"] == pytest.approx(at_last["spikes_per_image"])
