@@ -14,7 +14,7 @@ FOLDER = Path("results/reference")
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:
-    """A page with its tables made anew from the reference results.
+    """A page with its tables made again from the reference results.
 
     Between `<!-- table: NAME -->` and `<!-- end -->` stands what the function of that name in PAGE_TABLES gives.
     """

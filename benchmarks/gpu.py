@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--sweep] [--out results/benchmarks]
 
 Needs torch, Triton, NumPy, PyYAML and pydantic, nothing else; bindsnet is measured too if it can be imported. Writes
-gpu.csv (one row a measurement), gpu_layers.csv and, with --sweep, gpu_tiles.csv (milliseconds for each tile tried), and
+gpu.csv (one row per measurement), gpu_layers.csv, with --sweep gpu_tiles.csv (milliseconds for each tile tried), and
 gpu.json (all of it with what describes the machine). Without a GPU, `--small` with TRITON_INTERPRET=1 in the
 environment goes through the same code with a small network; its times mean nothing.
 """

@@ -1,7 +1,7 @@
 """Time and memory of the percentile pass on VGG-15 (CIFAR shape), against what it contains and what it replaces.
 
-Time is told as a multiple of the two plain forward passes that the pass contains, all measured in one process. NumPy's
-side keeps all activations and calls `np.percentile` for one percentile a layer, as Lu & Sengupta's code does; for few
+Time is given as a multiple of the two plain forward passes that the pass contains, all measured in one process. NumPy's
+side keeps all activations and calls `np.percentile` for one percentile per layer, as Lu & Sengupta's code does; for few
 images, since its memory grows with them. Equality is checked over the whole grid, outside the timing.
 
     python benchmarks/percentiles.py --images 3500 --batch 100
@@ -148,7 +148,7 @@ def measured(work: Callable[[], Any], device: torch.device) -> tuple[float, floa
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
         torch.cuda.synchronize(device)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again
     started = time.perf_counter()
     result = work()
     if cuda:

@@ -1,4 +1,4 @@
-"""How fast this machine counts the ones of `spikes AND weights` on data in its cache: products of bits a second.
+"""How fast this machine counts the ones of `spikes AND weights` on data in its cache: products of bits per second.
 
 Two loops that the compiler makes vectors of, with the instructions that the CPU has for it; the better one counts.
 """

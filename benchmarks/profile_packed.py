@@ -1,9 +1,9 @@
-"""Where the time of engine `packed` goes: milliseconds and products a second of each layer, and the machine's popcount.
+"""Where the time of engine `packed` goes: milliseconds and products per second by layer, and the machine's popcount.
 
     python benchmarks/profile_packed.py [--batch 16] [--steps 32] [--size 32] [--repeats 5]
 
 Products are those of the plain layer, border and silent spikes included: what the engine leaves out makes it faster
-than counting them all. One thread, so that layers can be told apart; each number is the best of the repeats.
+than counting them all. One thread, so that layers can be distinguished; each number is the best of the repeats.
 """
 
 from __future__ import annotations

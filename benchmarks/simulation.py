@@ -62,7 +62,7 @@ def peak_mib(device: str) -> float:
 
 
 def forget_peak(device: str) -> None:
-    """Begin the peak anew from what is held now (Linux and CUDA; elsewhere it is that of the whole process)."""
+    """Begin the peak again from what is held now (Linux and CUDA; elsewhere it is that of the whole process)."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
@@ -140,7 +140,7 @@ def features() -> str:
 
 
 def added(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows of a file, with these in place of those of the same engine, setting and machine."""
+    """The rows of a file, with these instead of those of the same engine, setting and machine."""
     if not path.exists():
         return frame
     both = pd.concat([pd.read_csv(path), frame])

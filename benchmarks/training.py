@@ -45,7 +45,7 @@ class Pictures(Dataset):
 
 
 def plain(network: config.Network, data: DataSet, images: torch.Tensor, batch: int, workers: int, epochs: int) -> float:
-    """Images a second of the last epoch."""
+    """Images per second of the last epoch."""
     module = VGG(network, (3, 32, 32), len(data.classes)).train()
     optimiser = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9)
     loader = DataLoader(Pictures(images, data.train.labels), batch, shuffle=True, num_workers=workers)

@@ -94,7 +94,7 @@ def _nodes(layer: SpikingLayer, before: tuple[int, ...]) -> Iterator[tuple[str, 
 
 
 def _bias(layer: SpikingLayer) -> Tensor:
-    """Bias of the map, one a channel; before a sum of four, a quarter of the layer's (a power of two: exact)."""
+    """Bias of the map, one per channel; before a sum of four, a quarter of the layer's (a power of two: exact)."""
     channels = layer.shape[0]
     if layer.bias is None:
         return torch.zeros(channels)

@@ -127,7 +127,7 @@ def _left_out(results: Results) -> str:
 
 
 def glance(results: Results) -> Entry:
-    """The accuracy table turned to the side: a row a network and percentile, a column a reported time."""
+    """The accuracy table turned to the side: one row per network and percentile, one column per reported time."""
     frame = results["accuracy"]
     times = sorted(results.config.time)
     rows = []

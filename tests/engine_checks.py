@@ -38,7 +38,7 @@ def signed(network: SpikingNetwork) -> SpikingNetwork:
 
 
 def biased(network: SpikingNetwork, seed: int) -> SpikingNetwork:
-    """The same network with a real bias in every layer that has neurons: one a channel, or one a neuron."""
+    """The same network with a real bias in every layer that has neurons: one per channel, or one per neuron."""
     generator = torch.Generator().manual_seed(seed)
     layers = []
     for index, layer in enumerate(network.layers):

@@ -9,7 +9,7 @@ from PIL import Image
 
 WNIDS = ("n01751748", "n02105855", "n04263257", "n09193705")  # classes of the first four official images, sorted
 VALIDATION = (0, 3, 1, 2, 2, 1, 0, 3, 3, 0)  # place of the class of image 1, 2, ...: the first four as they are
-TRAINING = 6  # images a class
+TRAINING = 6  # images per class
 
 
 def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:

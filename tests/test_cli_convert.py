@@ -74,7 +74,7 @@ def _network(binary: bool) -> Vgg:
 
 
 def network(binary: bool) -> Vgg:
-    """Random weights but for the read-out, which is fitted to the test images: many are right, at changing steps."""
+    """Random weights except for the read-out, which is fitted to the test images: many are right, at changing steps."""
     return copy.deepcopy(_network(binary))
 
 
@@ -181,7 +181,7 @@ def expected(binary: bool, percentile: float, steps: int, seed: int = 0) -> np.n
 
 
 def test_sample_command_line_of_the_authors() -> None:
-    """Word for word but for the program's name, on any machine; against their algorithm written out."""
+    """Word for word except for the program's name, on any machine; against their algorithm written out."""
     output = run(given(SAMPLE))
     found = np.load("cifar100_test/voltage_accuracy_vgg15ab_99.9.npy")
     assert found.dtype == np.float32

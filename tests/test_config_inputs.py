@@ -39,7 +39,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_merged_section_may_be_overridden(tmp_path: Path) -> None:
-    """`<<` brings in keys that a section's own outweigh: these stand once, also where the section is used again."""
+    """`<<` brings in keys that a section's own override: these stand once, also where the section is used again."""
     path = tmp_path / "config.yaml"
     path.write_text("x: &x {a: 1, b: 2}\ny: &y {<<: *x, b: 3}\nz: {<<: *y, a: 4}\n")
     assert config.reading.read(path) == {"x": {"a": 1, "b": 2}, "y": {"a": 1, "b": 3}, "z": {"a": 4, "b": 3}}
@@ -118,7 +118,7 @@ def test_truth_values_remain_where_they_belong() -> None:
 
 @pytest.mark.parametrize("name", ["description", "network", "train", "data"])
 def test_experiments_may_bear_the_names_of_settings(name: str) -> None:
-    """And faults in them are told with the keys that are known at that place."""
+    """And faults in them are reported with the keys that are known at that place."""
     settings = raw()
     settings["experiments"]["my-" + name] = settings["experiments"].pop("digits-original")
     fault = copy.deepcopy(settings["experiments"]["digits"])

@@ -24,7 +24,7 @@ def test_one_neuron_by_hand() -> None:
 
 
 def test_one_bursting_neuron_by_hand() -> None:
-    # T = 4, theta = 2, up to 2 spikes a step, from zero: 5.1 is clipped by 1.1; 2.7: 5 spikes of 0.5 carry 2.5
+    # T = 4, theta = 2, up to 2 spikes per step, from zero: 5.1 is clipped by 1.1; 2.7: 5 spikes of 0.5 carry 2.5
     a, sent, rest = torch.tensor([5.1, 2.7]), torch.tensor([8.0, 4.0]), torch.tensor([2.2, 1.4])
     clipping, quantisation, unevenness, total, _ = errors_by_layer._errors(a, sent, rest, torch.tensor(2.0), 4, 0.0, 2)
     assert clipping.tolist() == pytest.approx([1.1, 0.0])

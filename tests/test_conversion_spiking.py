@@ -25,7 +25,7 @@ def test_thresholds_by_hand() -> None:
     network = convert(source, theta)
     found = {layer.name: layer.threshold for layer in network.layers}
     assert torch.equal(found["conv1"], torch.full((8,), 3.0))  # a full layer: theta itself
-    # theta_2 / (alpha_2 theta_1) = 0.5 / alpha_2, and four times that for the sum in place of the average
+    # theta_2 / (alpha_2 theta_1) = 0.5 / alpha_2, and four times that for the sum instead of the average
     assert torch.equal(found["conv2"], 4 * (0.5 / source.alphas["conv2"].double()).float())
     assert torch.equal(found["conv3"], (0.5 / source.alphas["conv3"].double()).float())
     assert torch.equal(found["conv4"], 4 * (8.0 / source.alphas["conv4"].double()).float())

@@ -54,7 +54,7 @@ ARCHIVE = archive(FILES)
 def register(
     monkeypatch: pytest.MonkeyPatch, content: bytes, url: str = "file:///nowhere/cifar-100-binary.tar.gz"
 ) -> None:
-    """Put the small archive in place of the official one."""
+    """Put the small archive instead of the official one."""
     small = replace(
         cifar.SETS["cifar100"],
         url=url,

@@ -84,7 +84,7 @@ def test_a_class_whose_name_is_not_utf_8_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was passed over, and its images with it."""
+    """It was skipped, and its images with it."""
     root = tree(tmp_path / "pictures")
     (root / "train" / "cat" / "inner").mkdir()
     scandir = os.scandir

@@ -65,7 +65,7 @@ PIXELS = torch.tensor([[[[0.5, 0.375], [1.5, -1.0]]]])
 
 @pytest.mark.parametrize("name", HERE)
 def test_by_hand(name: str) -> None:
-    """Soft reset, firing at equality, at most one spike a step.
+    """Soft reset, firing at equality, at most one spike per step.
 
     Pixel 0.5 fires at steps 2, 4, 6; 0.375 at 3 (1.125, left 0.125) and 6 (1.25); 1.5 always; -1 never.
     Neuron 0 sums +p0 +p1 +p2, V = 2:   1, 2, 2, 2, 1, 3 -> v 1, 3*, 3*, 3*, 2*, 3* (* fires and loses 2).

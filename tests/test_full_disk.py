@@ -78,7 +78,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path, room: int) -> Path:
-    """Take all space but for some bytes."""
+    """Take all space except some bytes."""
     path = folder / "filler"
     with path.open("wb") as file:
         file.write(bytes(shutil.disk_usage(folder).free - room))

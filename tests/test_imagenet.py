@@ -229,7 +229,7 @@ def test_defaults_leave_keys_alone(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_on_the_same_random_parts(tmp_path: Path) -> None:
-    """Without dropout and flips, which each process draws for itself: one network but for the order of sums."""
+    """Without dropout and flips, which each process draws for itself: one network except for the order of sums."""
     tree = imagenet(tmp_path / "images")
     job = Job.of(settings(tree), "images", root=tmp_path / "results")
     stages_train.data(job)

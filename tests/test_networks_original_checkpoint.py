@@ -259,7 +259,7 @@ def run(*arguments: str) -> str:
 
 
 def told(output: str) -> Mapping[str, object]:
-    """Settings that the command told to add."""
+    """Settings that the command says to add."""
     section: Mapping[str, object] = yaml.safe_load(output[output.index("imported:\n") :])
     return section
 

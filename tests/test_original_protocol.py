@@ -109,7 +109,7 @@ def test_quirk_reaches_exactly_these_stages(quirk: str) -> None:
 
 
 def test_dropout_reaches_thresholds_of_channels() -> None:
-    """Beyond the activations that all methods read: they are measured anew. Others keep the keys that they had."""
+    """Beyond the activations that all methods read: they are measured again. Others keep the keys that they had."""
     loaded = config.load(FILE)
     with_dropout = {"digits": experiment(protocol={"calibration_dropout": True})}
     dropout = Pipeline(loaded.model_copy(update={"experiments": with_dropout}))

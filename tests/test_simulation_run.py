@@ -24,7 +24,7 @@ STEPS = 12
 
 
 class Limited(TorchEngine):
-    """Takes so few images and steps at once as it is told, and notes what it was given."""
+    """Takes so few images and steps at once as it is asked to, and notes what it was given."""
 
     most = 1_000_000
 

@@ -148,7 +148,7 @@ def test_equals_plain_torch(tmp_path) -> None:
 
 
 def test_two_devices_share_the_global_batch(tmp_path) -> None:
-    """Batches of 20 as 10 and 10: the same network but for the order of sums. (96 images: the last batch is 16.)
+    """Batches of 20 as 10 and 10: the same network except for the order of sums. (96 images: the last batch is 16.)
 
     The weights are larger than a pipe's buffer (64 KiB), which processes once waited on for ever.
     """

@@ -133,7 +133,7 @@ def test_refuses_an_old_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_block_fits_the_budget() -> None:
-    # two convolutions on 6 x 6 and 32 units, channels stored as 32: 1152, 1152 and 32 bytes an image and step
+    # two convolutions on 6 x 6 and 32 units, channels stored as 32: 1152, 1152 and 32 bytes per image and step
     layers = lower(member("no-pool", 1))
     weights = 32 * 9 * 32 + 32 * 36 * 32
     state = 4 * (1152 + 1152 + 1152 + 32)  # the first current, and three layers' potentials

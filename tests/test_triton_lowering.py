@@ -80,7 +80,7 @@ def test_a_bias_of_one_a_channel_or_one_a_neuron() -> None:
         assert bias is not None
         assert given is not None
         channels = given.shape[0]
-        if given.dim() == 3:  # one a neuron
+        if given.dim() == 3:  # one per neuron
             assert torch.equal(bias[:, :channels].T, given.flatten(1))
         else:
             assert torch.equal(bias[:channels], given)

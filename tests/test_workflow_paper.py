@@ -1,4 +1,4 @@
-"""`snakemake paper` from nothing, and what a change makes anew."""
+"""`snakemake paper` from nothing, and what a change makes again."""
 
 import shutil
 from pathlib import Path

@@ -68,7 +68,7 @@ def import_checkpoint(
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
-    """Import a checkpoint of the original in place of training, and tell the settings that use it."""
+    """Import a checkpoint of the original instead of training, and print the settings that use it."""
     from bsnn.networks import original_checkpoint
 
     with log.job():

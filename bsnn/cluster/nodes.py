@@ -40,7 +40,7 @@ def run(job: Job, module: str) -> None:
 
     Args:
         job: the network to train.
-        module: what to start on each node; it is told the file with what to run, and the first node's place.
+        module: what to start on each node; it is given the file with what to run, and the first node's place.
 
     Raises:
         ConfigError: no SLURM job of so many nodes; devices that are not there.

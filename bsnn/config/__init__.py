@@ -1,7 +1,7 @@
 """The one source of every setting: typed, closed to unknown keys, checked as a whole before any job starts.
 
 `load` turns config.yaml (and Snakemake's overrides) into a `Config`; `schema` writes the JSON schema that editors
-use. Nothing else in the project states a default. Rooms: `values` (shared by all), `training` (data, network,
+use. Nothing else in the project states a default. Modules: `values` (shared by all), `training` (data, network,
 recipes), `conversion` (activations to methods), `experiment`, `run` (the whole), and `loading` (from and to text).
 """
 

@@ -51,7 +51,7 @@ class Method(Section):
         "percentile", description="`squared-error`: thresholds with the least squared error of activations in T steps."
     )
     initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
-    shift: bool = Field(False, description="Half a threshold spread over T steps, in place of an initial potential.")
+    shift: bool = Field(False, description="Half a threshold spread over T steps, instead of an initial potential.")
     signed: bool = Field(False, description="Negative spikes take back what was sent too early.")
     correction: Literal["none", "potential", "channel", "bias"] = Field(
         "none",
@@ -64,7 +64,7 @@ class Method(Section):
     )
     first_pass: PositiveInt = Field(4, description="Steps of the first of two passes; they count as time steps.")
     channels: bool = Field(
-        False, description="The percentile of each channel in place of the layer's; full-precision networks only."
+        False, description="The percentile of each channel instead of the layer's; full-precision networks only."
     )
     burst: int = Field(
         1, ge=1, le=15, description="Most spikes a neuron sends in one step; more than 1: full-precision networks only."

@@ -18,7 +18,7 @@ def _preset(value: object) -> object:
 
 
 class Protocol(Section):
-    """How numbers are measured: clean, or with quirks of the original's code. A switch outweighs the preset."""
+    """How numbers are measured: clean, or with quirks of the original's code. A switch overrides the preset."""
 
     preset: Literal["clean", "original"] = Field(
         "clean", description="`original` switches on what the original's script does on this data set."
@@ -32,7 +32,7 @@ class Protocol(Section):
     augmented_calibration: bool | None = Field(None, description="The same for the calibration images.")
     calibration_dropout: bool | None = Field(None, description="Dropout is active while activations are collected.")
     first_images: bool | None = Field(
-        None, description="The first training images calibrate, in place of evenly spaced ones."
+        None, description="The first training images calibrate, instead of evenly spaced ones."
     )
     original_normalisation: bool | None = Field(
         None, description="The original's constants, whatever the network was trained with (cifar100, imagenet)."
@@ -58,7 +58,7 @@ class Checkpoint(Section):
 
 
 class Imported(Section):
-    """Checkpoints in place of training."""
+    """Checkpoints instead of training."""
 
     full: Checkpoint | None = Field(None, description="The full-precision network.")
     binary: Checkpoint | None = Field(None, description="The binary network, scaling factors folded into the weights.")

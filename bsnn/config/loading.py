@@ -20,7 +20,7 @@ from bsnn.config.training import Network
 from bsnn.config.values import Section
 from bsnn.errors import ConfigError
 
-FAULTS = 20  # that are told at once
+FAULTS = 20  # that are reported at once
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Paper(Section):
 
 
 class Compute(Section):
-    """How jobs run here. No part of any artifact's identity, but for full-precision networks the engine's name."""
+    """How jobs run here. No part of any artifact's identity, except the engine's name for full-precision networks."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device kind, in Fabric's words.")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(

@@ -1,6 +1,6 @@
 """Thresholds of their own for each channel, measured on calibration images: for full-precision networks only.
 
-A percentile of each convolution channel's (each linear unit's) activations in place of one of the whole layer's, after
+A percentile of each convolution channel's (each linear unit's) activations instead of one of the whole layer's, after
 Bu et al. 2025 (CVPR). The amplitude of a spike then differs between channels and is multiplied into the next layer's
 weights, which binary weights of +-1 cannot carry (bsnn.conversion.spiking refuses them).
 """

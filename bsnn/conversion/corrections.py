@@ -65,8 +65,8 @@ def corrected(
         network: converted, on the images' device.
         thresholds: theta of each layer, as the network was converted with.
         activations: of `mean_activations`, over the same images.
-        images: float32 [N, channels, height, width], normalised; their spikes (a byte a neuron, step and image, of two
-            layers) are held in memory.
+        images: float32 [N, channels, height, width], normalised; their spikes (one byte per neuron, step and image, of
+            two layers) are held in memory.
         steps: time steps T that the correction is for.
         kind: what is corrected.
 

@@ -7,7 +7,7 @@ For a neuron with ANN activation a, threshold theta, and N spikes (with their si
 - unevenness: |N - N'| theta / T, with N' what it would have sent, had the very same input come evenly. The identity of
   the soft reset (sum of input = v(T) - v(0) + V N) gives it without another simulation:
   N' = clip(N + floor(v(T) / V), 0, T);
-With bursts of up to G spikes a step, min(a, G theta) and T G take the place of min(a, theta) and T.
+With bursts of up to G spikes per step, min(a, G theta) and T G take the place of min(a, theta) and T.
 - total: |a - N theta / T|. Beyond the three it holds what layers before handed on.
 """
 

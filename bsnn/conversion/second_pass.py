@@ -1,4 +1,4 @@
-"""Two passes: a short first one shows what each neuron keeps in its membrane for an image, a second one starts anew.
+"""Two passes: a short first one shows what each neuron keeps in its membrane for an image, a second one starts again.
 
 The first pass takes rho steps, which count: step t of the whole is step t - rho of the second pass, and its read-out
 leaves the first pass out (readout.restarted). Spikes of both passes count. With the rest v(rho) of the first:
@@ -7,7 +7,7 @@ leaves the first pass out (readout.restarted). Spikes of both passes count. With
   v(rho) <= 0 stay silent in the second pass;
 - `cos` (Hao et al. 2023, ICLR, "Bridging the gap between ANNs and SNNs by calibrating offset spikes"): a neuron with
   v(rho) < 0 that fired has sent a spike too many and starts V lower, one with v(rho) >= V starts V higher. All layers
-  are shifted by one first pass; the paper shifts them one after the other, which costs rho steps a layer.
+  are shifted by one first pass; the paper shifts them one after the other, which costs rho steps per layer.
 
 Potentials of their own for each image: run by the engine `torch`, on any device. A silenced neuron starts at minus
 infinity, so binary networks stay exact.
@@ -85,7 +85,7 @@ class SecondPassEngine(TorchEngine):
             self._fired[layer.name] |= spikes.any(0)
 
     def _restart(self, state: State) -> None:
-        """Potentials of the second pass, in place of those at the end of the first."""
+        """Potentials of the second pass, instead of those at the end of the first."""
         rests, sent, fired = (cast("list[Tensor]", state.tensors[part]) for part in ("potential", "sent", "fired"))
         for layer, rest, past, active in zip(self.network.firing, rests, sent, fired, strict=True):
             start = initial_potential(layer, len(rest), self.device)

@@ -5,7 +5,7 @@ spikes of amplitude theta, an integrate-and-fire neuron with soft reset fires wh
 
     V_o = theta_l / (alpha_o * theta_{l-1}),        theta_0 = 1,
 
-so a binary layer keeps weights of +-1, spikes of 0 or 1, and integer sums; alpha lives in a threshold a channel.
+so a binary layer keeps weights of +-1, spikes of 0 or 1, and integer sums; alpha is part of each channel's threshold.
 A 2x2 average of currents is kept as their sum with 4 * V_o (a power of two: exact). Layers with real weights use
 alpha = 1. The last layer never spikes: it is read out from summed spikes (see bsnn.simulation.readout).
 
@@ -45,7 +45,7 @@ class SpikingLayer:
     initial: Tensor | None = None  # float32 [out] or the layer's shape: membrane potential before the first step
     bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
     signed: bool = False  # negative spikes
-    burst: int = 1  # most spikes a step
+    burst: int = 1  # most spikes per step
 
     @property
     def fires(self) -> bool:
@@ -107,7 +107,7 @@ class SpikingNetwork:
 
 
 def per_output(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Values of one a channel, or one a neuron, shaped so that they broadcast over [..., *shape]."""
+    """Values, one per channel or one per neuron, shaped so that they broadcast over [..., *shape]."""
     if values.shape == shape:
         return values
     return values.reshape(-1, *[1] * (len(shape) - 1))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bsnn.errors import ArtifactError, DataError
 
-Channels = tuple[float, ...]  # one number a channel, of pixels in 0..1
+Channels = tuple[float, ...]  # one number per channel, of pixels in 0..1
 Batches = Iterator[tuple[Tensor, Tensor]]  # images and labels
 
 

@@ -156,7 +156,7 @@ class FileSplit(Split):
 
 
 def _colours(image: Image.Image) -> Image.Image:
-    """Eight bits a channel, three channels. Of 16 the high ones count, as Pillow has it of colours; grey it clips.
+    """Eight bits per channel, three channels. Of 16 the high ones count, as Pillow has it of colours; grey it clips.
 
     Raises:
         ValueError: grey of 32 bits or in floats, of which nothing says what white is.

@@ -1,12 +1,12 @@
 """Labels of validation images that lie in one flat folder, as in ImageNet's official archive.
 
-Files of three kinds are told apart by their first line:
+Files of three kinds are distinguished by their first line:
 
-- the development kit's `ILSVRC2012_validation_ground_truth.txt`: a class number a line, for image 1, 2, ...; which
+- the development kit's `ILSVRC2012_validation_ground_truth.txt`: one class number per line, for image 1, 2, ...; which
   class has which number stands in `meta.mat` beside it, and is not the order of the folders' names;
 - Kaggle's `LOC_val_solution.csv`: image and class folder, then boxes, which are not read;
 - a list, such as Caffe's `val.txt`: image, and its class as folder name or as place, from 0, in the sorted names, with
-  white space or a comma between them. A first line of column names is passed over, and so are columns that follow a
+  white space or a comma between them. A first line of column names is skipped, and so are columns that follow a
   folder name, such as the boxes of Tiny ImageNet's `val_annotations.txt`.
 """
 
@@ -81,7 +81,7 @@ def _columns(text: str) -> list[str]:
 def _names_columns(text: str, classes: frozenset[str]) -> bool:
     """Whether a first line says what the columns are: it names no image file, and neither a class nor a place.
 
-    An image that is passed over by mistake is missed later, since every image needs a label.
+    An image that is skipped by mistake is missed later, since every image needs a label.
     """
     _, *others = _columns(text)
     files = any(_is_image(part) for part in text.replace(",", " ").split())

@@ -1,6 +1,6 @@
 """Simulation engines behind one signature (bsnn.engines.base), by name; an engine's module is imported when it is used.
 
-A new engine is one new file and one line in ENGINES.
+A new engine is one new file, one line in ENGINES, and its name in bsnn.config.values.Engine.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ pool nor networks without biases, so `build` puts the network together from its 
 - `Input` holds the first layer's constant current; an identity connection hands it to the first neurons;
 - `Conv2dConnection` and `Connection` hold the weights, unscaled;
 - a pool lies behind `PassThroughNodes` that hold the sums, as in the original;
-- `IFNodes` here are `SubtractiveResetIFNodes` with a threshold a channel (BindsNET's reset subtracts through a mask and
-  takes one number a layer), and spikes of 0 or 1 as booleans, or of -1, 0, 1 as float32 for signed layers.
+- `IFNodes` here are `SubtractiveResetIFNodes` with one threshold per channel (BindsNET's reset subtracts through a mask
+  and takes one number per layer), and spikes of 0 or 1 as booleans, or of -1, 0, 1 as float32 for signed layers.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class BindsnetEngine(Engine):
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
-        """Takes every network on every device, but for bursts."""
+        """Takes every network on every device, except with bursts."""
         bursts = any(layer.burst > 1 for layer in network.layers)
         return "its neurons send one spike a step, no bursts (engine 'torch' takes it)" if bursts else None
 

@@ -1,7 +1,7 @@
-"""Engine `packed`: binary networks on a CPU, with a bit for each spike and each weight.
+"""Engine `packed`: binary networks on a CPU, with one bit per spike and per weight.
 
-Each image goes through a block of time steps layer by layer, in one thread; only bits, one a neuron and step, go on to
-the next layer. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of Python, so
+Each image goes through a block of time steps layer by layer, in one thread; only bits, one per neuron and step, go on
+to the next layer. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of Python, so
 images are spread over threads that sleep while they wait. Where fewer images than threads are left, the threads share
 the rows or channels of each layer.
 """

@@ -146,7 +146,7 @@ class _Neurons:
 
 
 class Sent(NamedTuple):
-    """Where spikes go: uint8 bits at `at`, `stride` bytes a step and `plane` bytes to the negative ones; and counts."""
+    """Where spikes go: uint8 bits at `at`, `stride` bytes per step, `plane` bytes to the negative ones; and counts."""
 
     bits: Any
     at: Any
@@ -216,7 +216,7 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
             bias: float32, from `offset` on.
             v: float32 potentials, from `at` on; so is `sent`, the spikes sent so far with their sign.
             threshold: float32, from `channel` on.
-            bits: uint8, receives the spikes from `place` on, `stride` bytes a step and `plane` bytes to negative ones.
+            bits: uint8, receives the spikes from `place` on, `stride` bytes per step, `plane` bytes to negative ones.
             counts: int64 [steps], the number of spikes is added.
         """
         i = types.intp

@@ -83,7 +83,7 @@ def operand(layer: SpikingLayer) -> Tensor | None:
     """Weight in float32, with a 2x2 sum of its integer results folded in.
 
     The sum of four 3x3 convolutions is one 4x4 convolution of stride 2, of weights from -4 to 4: as exact, and 16
-    products in place of 36.
+    products instead of 36.
     """
     if layer.weight is None:
         return None
@@ -122,7 +122,7 @@ def currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tens
 def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool) -> Tensor:
     """Spikes (float32 of -1, 0, 1, or up to the burst) [steps, N, *shape]; potential and sent are updated in place.
 
-    The currents' memory is used for the spikes, but for the first layer's: there it is one current for all steps.
+    The currents' memory is used for the spikes, except the first layer's: there it is one current for all steps.
     """
     threshold = per_output(cast(Tensor, layer.threshold), layer.shape)
     bias = None if layer.bias is None else per_output(layer.bias, layer.shape)

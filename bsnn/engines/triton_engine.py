@@ -1,4 +1,4 @@
-"""Engine `triton`: exact networks on CUDA devices, int8 tensor cores, membranes on chip, one launch a layer and block.
+"""Engine `triton`: exact networks on CUDA devices, int8 tensor cores, membranes on chip, a launch per layer and block.
 
 Layer by layer over a block of time steps: the kernels of bsnn.engines.triton_kernels read the spikes of the layer
 before and write only spikes and counts. Nothing in a block waits for the host. With TRITON_INTERPRET=1 in the

@@ -96,7 +96,7 @@ def constant_scan(
 def _part_of_row(M: tl.constexpr):
     """Part (0..3) and row of the quarter for each row of a matrix product of four parts with M rows in all.
 
-    The parts are told apart by the highest bit of the row and by bit 3: on Hopper's layout of sums both of them number
+    The parts are distinguished by the highest bit of the row and by bit 3: on Hopper's layout of sums both number
     registers of one thread, so that taking the product apart moves nothing between threads.
     """
     m = tl.arange(0, M)
@@ -156,7 +156,7 @@ def _sums(
 
 @triton.jit
 def _current(total, bias, position, column, OUTER: tl.constexpr, BIAS: tl.constexpr):
-    """Current from the exact sum: float32 plus the bias, of one a channel (BIAS 1) or one a neuron (BIAS 2)."""
+    """Current from the exact sum: float32 plus the bias, one per channel (BIAS 1) or one per neuron (BIAS 2)."""
     x = total.to(tl.float32)
     if BIAS == 1:
         x = x + tl.load(bias + column)[None, :]

@@ -165,7 +165,7 @@ def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **
 
 
 def _of_layer(values: Tensor, layer: SpikingLayer) -> Tensor:
-    """Values of one a channel or one a neuron as [positions, stored channels]."""
+    """Values, one per channel or one per neuron, as [positions, stored channels]."""
     target = as_map(layer)
     full = per_output(values, layer.shape).expand(layer.shape)
     return channels_last(full.reshape(target.channels, target.height, target.width), target)

@@ -83,7 +83,7 @@ def rates(results: Results) -> Figure:
 
 
 def training(results: Results) -> Figure:
-    """Training loss, and training and test accuracy, at every epoch; a line a seed."""
+    """Training loss, and training and test accuracy, at every epoch; one line per seed."""
     from matplotlib.ticker import MaxNLocator
 
     frame = results["training_history"]

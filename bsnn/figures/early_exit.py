@@ -18,7 +18,7 @@ CHOSEN = {"marker": "*", "markersize": 15, "markerfacecolor": "none", "zorder": 
 
 
 def curve(table: pd.DataFrame, column: str, label: str) -> Figure:
-    """Test accuracy against a column: images that leave at a bound, and all images after fewer steps; a line a seed."""
+    """Test accuracy against a column, one line per seed: images that leave at a bound, all images after fewer steps."""
     from matplotlib.ticker import StrMethodFormatter
 
     test = table[table["split"] == "test"].sort_values(column)

@@ -43,7 +43,7 @@ METADATA = {"svg": {"Date": None}, "png": {"Software": None}}
 
 @contextmanager
 def style(settings: Any = STYLE) -> Iterator[None]:
-    """Within, matplotlib's defaults but for these settings; afterwards as it was."""
+    """Reset matplotlib to its defaults plus these settings; restore the caller's settings on exit."""
     import matplotlib
 
     with matplotlib.rc_context():

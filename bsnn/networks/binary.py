@@ -9,7 +9,7 @@ With a straight-through sign, autograd gives XNOR-Net's gradient
 
     dL/dW_i = alpha_o * g_i + sign(W_i) / n * sum_j sign(W_j) * g_j        (g: gradient of the binary weights)
 
-but for XNOR-Net's factor (1 - 1/C_in) * n * 1e9, one constant a layer. (Its mask |W_i| <= 1 never acts on clipped
+except for XNOR-Net's factor (1 - 1/C_in) * n * 1e9, one constant per layer. (Its mask |W_i| <= 1 never acts on clipped
 latents.) Adam is blind to such a factor, except that it makes L2 and eps vanish: binary latents therefore get no
 weight decay and a small eps (see bsnn.training.recipe).
 """
@@ -120,13 +120,13 @@ def parts(module: VGG) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def summary(trained: Trained) -> pd.DataFrame:
-    """What each layer needs, one row a layer from input to read-out.
+    """What each layer needs, one row per layer from input to read-out.
 
     Columns:
         layer: name.
         weights_1bit, weights_32bit: numbers of weights kept as one bit and as float32.
         memory_bytes: memory of the weights alone, packed.
-        scale_bytes: memory of the scaling factors of a binary layer (float32, one an output channel); a converted
+        scale_bytes: memory of the scaling factors of a binary layer (float32, one per output channel); a converted
             network needs none, since its thresholds absorb them.
         macs: multiply-accumulates for one image, borders counted as if they were inside.
         binary: whether the layer's weights are binary, hence its MACs accumulations.

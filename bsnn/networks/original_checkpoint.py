@@ -1,9 +1,9 @@
 """Checkpoints of the original (`.pth.tar`): read without running anything in them, and written.
 
 Such a file holds the weights alone, in the order of the layers: under the key `state_dict` or by themselves, their
-names with or without `module.` (of DataParallel). Layers are told by order and shape; names appear in messages only.
+names with or without `module.` (of DataParallel). Layers are known by order and shape; names appear in messages only.
 
-A binary network's checkpoint holds `alpha_o * sign` as one real number a weight. A layer is binary if, in each of its
+A binary network's checkpoint holds `alpha_o * sign` as one real number per weight. A layer is binary if, in each of its
 filters, all weights have one absolute value: that is alpha, bit for bit, and a negative weight's sign is -1. A filter
 that is zero throughout has alpha 0. The original's sign(0) is 0, which one bit cannot hold: a layer with some zeros in
 an otherwise binary filter is refused as binary; imported as full it keeps its weights exactly.
@@ -199,7 +199,7 @@ def _named(path: str | Path, held: Mapping[str, Tensor], plan: tuple[LayerPlan, 
 def split(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     """Sign (int8 of +-1, of the weight's shape) and alpha (float32 [outputs]) of a binary layer; None for another.
 
-    `alpha * sign` gives the weight back, bit for bit (but for the sign of a zero).
+    `alpha * sign` gives the weight back, bit for bit (except for the sign of a zero).
     """
     alpha = _alpha(weight)
     magnitude = weight.abs().flatten(1)

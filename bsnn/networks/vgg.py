@@ -167,7 +167,7 @@ def _initialise(weight: Tensor, init: str, conv: bool) -> None:
 def scale_to_unit_variance_(module: VGG, images: Tensor) -> None:
     """Scale each layer, in place, so that its outputs have unit variance on some images.
 
-    After Mishkin & Matas 2016 (LSUV), from He's start in place of an orthonormal one. Average pools shrink the signal
+    After Mishkin & Matas 2016 (LSUV), from He's start instead of an orthonormal one. Average pools shrink the signal
     35-fold over VGG-15, which a network without batch norm takes hundreds of steps to undo. ReLU and pools are
     positively homogeneous, so that one forward pass tells the factors of all layers: a Gaussian of unit variance has
     mean square 1/2 after the ReLU.

@@ -60,7 +60,7 @@ def latency(results: Results) -> Figure:
 
 
 def operations(results: Results) -> Figure:
-    """SNN operations over ANN operations against time, a line a percentile; the first layer counted once an image."""
+    """SNN over ANN operations against time, one line per percentile; the first layer counted once per image."""
     frame = results["operations"]
     figure, panels = by_weights(frame)
     for axis, _, part in panels:

@@ -27,7 +27,7 @@ NAMES: dict[tuple[str, str], str] = {
     ("SNN", "full"): "SNN",
     ("SNN", "binary"): "B-SNN",
 }
-SLACK = 1e-9  # points: differences of equal decimals are not told apart
+SLACK = 1e-9  # points: differences of equal decimals count as equal
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Gathered:
 
 
 def accuracy(gathered: Gathered) -> pd.DataFrame:
-    """Published and measured accuracy of each network: one row a published entry and protocol."""
+    """Published and measured accuracy of each network: one row per published entry and protocol."""
     found = published.of(gathered.config.experiments[gathered.name])
     entries = [entry for entry in found.accuracy if entry.weights in gathered.config.weights]
     pairs = product(entries, gathered.sources.values())
@@ -129,7 +129,7 @@ def protocols(gathered: Gathered) -> pd.DataFrame:
 
 
 def _over_time(source: Source) -> pd.DataFrame:
-    """Mean accuracies over seeds: one row a kind of weights, percentile and time."""
+    """Mean accuracies over seeds: one row per kind of weights, percentile and time."""
     rows = [
         (run.weights, run.percentile, time, _ann(run), _snn(run, time))
         for run in source.simulations

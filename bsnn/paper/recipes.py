@@ -1,4 +1,4 @@
-"""Hyperparameters as run, beside the published ones: one row a setting, in words."""
+"""Hyperparameters as run, beside the published ones: one row per setting, in words."""
 
 from __future__ import annotations
 

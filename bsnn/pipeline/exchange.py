@@ -39,7 +39,7 @@ def share(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
 def fetch(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
     """Copy what the current settings need, and this checkout lacks, from a common folder.
 
-    A damaged file there is named in a warning and passed over: the pipeline then makes its own.
+    A damaged file there is named in a warning and skipped: the pipeline then makes its own.
 
     Returns:
         Paths below `root` of what was copied.

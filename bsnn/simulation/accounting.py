@@ -67,8 +67,8 @@ ENERGY: dict[str, Energy] = {
 Each is the energy of single operations as published, a MAC being one product and one sum:
 - 45 nm, 0.9 V: Horowitz 2014, "Computing's energy problem (and what we can do about it)", ISSCC, pages 10-14,
   doi:10.1109/ISSCC.2014.6757323, figure 1.1.9, "Rough energy costs for various operations": float32 product 3.7 pJ and
-  sum 0.9 pJ, int32 sum 0.1 pJ. 4.6 pJ a MAC and 0.9 pJ an AC are the convention of the literature on spiking networks
-  (for example Zhang et al. 2024, "TC-LIF", AAAI).
+  sum 0.9 pJ, int32 sum 0.1 pJ. 4.6 pJ per MAC and 0.9 pJ per AC are the convention of the literature on spiking
+  networks (for example Zhang et al. 2024, "TC-LIF", AAAI).
 - 7 nm: Jouppi et al. 2021, "Ten lessons from three generations shaped Google's TPUv4i", ISCA, pages 1-14,
   doi:10.1109/ISCA52012.2021.00010, table 2, which gives Horowitz's operations at 45 nm beside those at 7 nm: float32
   product 1.31 pJ and sum 0.38 pJ, int32 sum 0.03 pJ. Wang et al. 2023 ("BitNet", arXiv:2310.11453, table 2) has the
@@ -256,7 +256,7 @@ def totals(costs: pd.DataFrame) -> pd.DataFrame:
     """Costs of an image from the first step up to each step T, summed over layers.
 
     Returns:
-        one row a step: step, spikes, dense_operations, effective_macs, effective_acs, effective_binary_acs.
+        one row per step: step, spikes, dense_operations, effective_macs, effective_acs, effective_binary_acs.
     """
     quantities = ["spikes", "dense_operations", "effective_macs", "effective_acs", "effective_binary_acs"]
     shown = costs[(costs["step"] > 0) & costs["quantity"].isin(quantities)]

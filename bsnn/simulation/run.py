@@ -177,13 +177,13 @@ def to_tables(result: Simulation, *, images: Tensor, labels: Tensor, ann: Tensor
         ann: classes that the network itself, before conversion, predicts for them, [N].
 
     Returns:
-        predictions: a row an image: image (int32), label (int16), ann (int16), steps (int32: simulated for it),
-            predicted (list of int16) and margin (list of float), one value a step; and
-        spikes: a row a layer and step: layer, step (int32, from 1), spikes (int64, over all images), images (int64,
+        predictions: one row per image: image (int32), label (int16), ann (int16), steps (int32: simulated for it),
+            predicted (list of int16) and margin (list of float), one value per step; and
+        spikes: one row per layer and step: layer, step (int32, from 1), spikes (int64, over all images), images (int64,
             simulated at that step), neurons (int64, of one image).
 
     Raises:
-        ConfigError: when images, labels or ann are not one an image.
+        ConfigError: when there is not one of images, labels and ann for each simulated image.
     """
     count = len(result.predicted)
     for name, values in (("images", images), ("labels", labels), ("ann", ann)):

@@ -1,7 +1,7 @@
 """Checkpoints at epoch ends and within epochs, from which a killed run goes on to the same weights.
 
 Each is one safetensors file (no pickle), written whole or not at all, with a digest of its content and the identity of
-the run. The last two are kept: a damaged one is named and passed over; and the last epoch's end, from which other
+the run. The last two are kept: a damaged one is named and skipped; and the last epoch's end, from which other
 devices can go on. A lock in the folder keeps two processes from training the same network at once.
 """
 

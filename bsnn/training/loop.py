@@ -174,7 +174,7 @@ class Loop:
         return order[self.rank : whole : self.world]
 
     def _batches(self, order: Tensor, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches but for the first `done`."""
+        """The epoch's batches except the first `done`."""
         settings, share = self.job.recipe, self.job.recipe.batch_size // self.world
         batches = self.job.data.train.batches(
             order[done * share :],

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Position:
-    """A position within an epoch, of all processes that train; tensors have one row a process."""
+    """A position within an epoch, of all processes that train; tensors have one row per process."""
 
     steps: int  # done
     seconds: float  # of training, without evaluation

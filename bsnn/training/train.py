@@ -68,7 +68,7 @@ def fit(
         checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
         start: the trained full-precision network (for binary weights).
         stands_for: identity of the network. A checkpoint of another one is not gone on from.
-        elsewhere: with several nodes, has them all `take_part`, in place of the devices of this machine.
+        elsewhere: with several nodes, has them all `take_part`, instead of the devices of this machine.
 
     Returns:
         The network, its precision in training, and its history with columns epoch (from 1), lr (at the middle of the

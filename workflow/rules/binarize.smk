@@ -1,5 +1,5 @@
 # Needs: the data set, and the full-precision network to start from.
-# Makes: results/{experiment}/binary/seed{seed}/ann-{key}.safetensors (1 bit a binary weight), history-{key}.parquet,
+# Makes: results/{experiment}/binary/seed{seed}/ann-{key}.safetensors (1 bit per binary weight), history-{key}.parquet,
 # and summary-{key}.parquet (weights, memory and MACs by layer).
 
 

@@ -1,5 +1,5 @@
 # Needs: the data set.
-# Makes: results/{experiment}/full/seed{seed}/ann-{key}.safetensors, and history-{key}.parquet (one row an epoch).
+# Makes: results/{experiment}/full/seed{seed}/ann-{key}.safetensors, and history-{key}.parquet (one row per epoch).
 # The resumable checkpoint lies under results/checkpoints/, undeclared, so that a killed job goes on from it.
 
 
