@@ -1,4 +1,4 @@
-"""Shards that finished in a submission which failed all the same: the next try of their group takes them as they are.
+"""Keep finished shards of a failed group job so that its retry can reuse them.
 
 Snakemake makes a failed group again as a whole, and removes the outputs of its finished shards before. Within a SLURM
 job each finished shard is therefore kept under a second name beside the checkpoints, as a hard link, and a job of the

@@ -66,7 +66,7 @@ class Engine(ABC):
 
     @abstractmethod
     def block(self, images: int) -> int:
-        """Most time steps to advance at once for so many images, from the memory budget; at least 1."""
+        """Largest number of time steps of `images` images that fits into the memory budget (at least 1)."""
 
     @abstractmethod
     def start(self, images: Tensor) -> State:
@@ -77,7 +77,7 @@ class Engine(ABC):
         """Advance by `steps` time steps. The given state must not be used again: its tensors may be reused."""
 
     def together(self, images: int) -> int:
-        """How many images of a batch of so many are best simulated at once; the rest follows."""
+        """How many of a batch of `images` images are best simulated at once; the others follow."""
         return images
 
     def keep(self, state: State, index: Tensor) -> State:

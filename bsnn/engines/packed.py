@@ -134,7 +134,7 @@ class PackedEngine(Engine):
         )
 
     def _work(self, steps: int) -> Work:
-        """Memory of one thread for blocks of so many steps."""
+        """Memory of one thread for blocks of `steps` steps."""
         shapes = [(stage, stage.planned(steps)) for stage in self._stages[1:] if stage.layer.fires]
         lists = max((stage.lists(shape) for stage, shape in shapes if stage.weights is not None), default=0)
         entries = max(

@@ -55,7 +55,7 @@ class Stage:
         return self.places // 8 * self.shape.out_planes
 
     def planned(self, steps: int) -> Shape:
-        """The shape for blocks of so many steps, with what is done at once chosen to stay in the caches."""
+        """The shape for blocks of `steps` steps; what is done at once is chosen to stay in the caches."""
         rows = self.shape.out_height
         fixed = min(steps, STEPS)
         if self._bytes(rows) * fixed <= LISTS:

@@ -113,7 +113,7 @@ class TritonEngine(Engine):
 
 
 def steps_within(memory: int, layers: list[Lowered], images: int) -> int:
-    """Most steps for so many images whose buffers fit in so many bytes beside state and weights; at least 1."""
+    """Largest number of steps whose buffers fit into the memory next to state and weights (at least 1)."""
     values = [item.result.values for item in layers]
     last = layers[-1].layer.neurons  # copied in the network's order
     step = max(before + after for before, after in zip([0, *values], [*values, last], strict=True))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP*X"
 NAMES = {"full": "full-precision", "binary": "binary"}
 COLOURS = {"full": "#0072B2", "binary": "#D55E00"}  # Okabe and Ito's blue and vermillion
-MANY = 8  # layers; names of more than so many stand upright
+MANY = 8  # layers; with more than this, names are drawn upright
 OPERATIONS = ("effective_macs", "effective_acs", "effective_binary_acs")  # columns of costs, of one image
 LONG = 32  # steps from which on time is drawn on a logarithmic axis
 

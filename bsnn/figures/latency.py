@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Tables = Mapping[str, pd.DataFrame]
 SHOWN_TIME = 16  # steps at which errors are shown by layer; the next ones there are if these are not
 LAST = "#D55E00"
-CROWDED = 8  # layers; names of more than so many are written smaller
+CROWDED = 8  # layers; with more than this, names are drawn smaller
 ERROR_COLOURS = {"clipping": "#0072B2", "quantisation": "#E69F00", "unevenness": "#D55E00"}  # Okabe and Ito's
 
 

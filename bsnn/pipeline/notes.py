@@ -25,7 +25,7 @@ def path(pipeline: Pipeline, name: str, place: Place) -> Path:
     """The note that vouches for the shown files of a stage.
 
     Should one of these files be lost while the note is there, they must be made again, so the note must not be there.
-    It then goes by its second name, with `.again`, until the next loss.
+    Its second name, with `.again`, is then the one to make, until the next loss.
     """
     names = _names(pipeline, name, place)
     there = [path for path in names if path.exists()]

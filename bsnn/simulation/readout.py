@@ -25,7 +25,7 @@ _LARGEST_SPIKE = 4  # a sum of four spikes may be read out
 _CHUNK_VALUES = 2**23  # spikes turned into float64 at once: 64 MiB
 
 
-SHORTEST = 4  # steps that a delayed read-out sums at least, where there are so many
+SHORTEST = 4  # fewest steps that a delayed read-out sums, where there are that many
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bsnn.simulation.readout import Readout, Skipped
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_WORTHWHILE_STEPS = 8  # a batch is halved until so many steps fit into memory at once
+_WORTHWHILE_STEPS = 8  # a batch is halved until this many steps fit into memory at once
 EXIT_EVERY = 4  # steps between two looks at the margins, with early exit
 
 

@@ -1,7 +1,7 @@
 """Stopping within an epoch, on SIGTERM or SIGINT, with a checkpoint to go on from.
 
 SLURM sends SIGTERM some time before it kills: at a walltime limit, a preemption, `scancel`, and with
-`--signal=TERM@SECONDS` earlier. A terminal sends SIGINT on Ctrl-C. Every so many minutes a checkpoint is written
+`--signal=TERM@SECONDS` earlier. A terminal sends SIGINT on Ctrl-C. Every few minutes a checkpoint is written
 without either: a dying machine gives no signal.
 """
 
