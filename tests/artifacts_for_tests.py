@@ -54,7 +54,8 @@ def write_simulation(
     pipeline, shards = Pipeline(chosen, root), chosen.experiments[NAME].simulation.shards
     stands_for = pipeline.identity("simulate", Place(NAME, *which))
     for shard, images in enumerate(np.array_split(np.arange(len(truth.labels)), shards), 1):
-        note = {"engine": "torch", "reason": "for the test", "seconds": 1.5, "images": len(images), **extra}
+        note = {"engine": "torch", "reason": "for the test", "seconds": 1.5}
+        note |= {**placed(images, shard, shards, len(truth.labels)), **extra}
         artifacts.write_table(
             pipeline.path("simulate", Place(NAME, *which, shard)),
             predictions(truth, images),
@@ -69,6 +70,13 @@ def write_simulation(
             stands_for,
             note,
         )
+
+
+def placed(images: np.ndarray, shard: int, shards: int, total: int) -> dict[str, int | None]:
+    """What a shard notes of its images."""
+    first, last = (int(images[0]), int(images[-1])) if len(images) else (None, None)
+    ends = {"first": first, "last": last}
+    return {"shard": shard, "shards": shards, "images": len(images), "total": total, **ends}
 
 
 def predictions(truth: Truth, images: np.ndarray) -> pa.Table:

@@ -29,7 +29,7 @@ def test_errors_are_of_the_times_asked_for(tmp_path: Path, caplog: pytest.LogCap
     """The key has the longest time alone: errors made for 2 and 8 are read again for 4 and 8."""
     made = of_times([2, 8], tmp_path)
     frame = pd.DataFrame([{"layer": "conv1", "time": time, **VALUES} for time in made.times])
-    made.pipeline.write("method", made.place, frame, "errors")
+    made.pipeline.write("method", made.place, frame, "errors", {"shard": 1, "shards": 1})
     with caplog.at_level(logging.WARNING):
         assert list(made.errors()["time"]) == [2, 8]
         assert not caplog.records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import artifacts_for_tests as small
@@ -175,8 +176,8 @@ def test_any_partition_of_the_images_joins_to_the_same(owner: list[int], steps: 
 
 def shard_of(truth: small.Truth, images: np.ndarray) -> Shard:
     """A shard in memory."""
-    spikes = pa.Table.from_pandas(small.spikes(truth, images))
-    return Shard(Path("shard.parquet"), small.predictions(truth, images), spikes, {})
+    spikes, noted = pa.Table.from_pandas(small.spikes(truth, images)), small.placed(images, 1, 1, len(truth.labels))
+    return Shard(Path("shard.parquet"), small.predictions(truth, images), spikes, {"extra": noted})
 
 
 def test_markdown_rounds_and_csv_does_not(tmp_path: Path) -> None:
@@ -213,12 +214,15 @@ def test_written_tables_read_back(results: tables.Results, tmp_path: Path) -> No
 def test_tables_of_other_settings_are_refused(results: tables.Results, tmp_path: Path) -> None:
     tables.write(results, tmp_path)
     path = tmp_path / "settings.json"
-    settings = json.loads(path.read_text())
-    settings["config"]["time"] = [3]
-    path.write_text(json.dumps(settings))
+    noted = artifacts.read_note(path)
+    noted["config"]["time"] = [3]
+    artifacts.write_note(path, noted)
     with pytest.raises(ArtifactError, match="other settings"):
         tables.read(tmp_path)
-    path.write_text("{}")
+    path.write_text(path.read_text().replace('"seeds": [', '"seeds": [9,', 1))
+    with pytest.raises(ArtifactError, match="does not match its digest"):
+        tables.read(tmp_path)
+    artifacts.write_note(path, {})
     with pytest.raises(ArtifactError, match="not settings"):
         tables.read(tmp_path)
     path.unlink()
@@ -227,6 +231,9 @@ def test_tables_of_other_settings_are_refused(results: tables.Results, tmp_path:
 
 
 WHICH: tuple[config.Weights, int, float] = ("binary", 0, 99.0)
+
+
+SECOND = small.placed(np.arange(8, 16), 2, 3, 23)  # of three shards of 23 images
 
 
 def sharded(tmp_path: Path) -> tuple[config.Config, Pipeline, dict]:
@@ -250,7 +257,44 @@ def test_missing_shard_names_its_file(tmp_path: Path) -> None:
 def test_shards_must_make_up_the_test_set(tmp_path: Path, images: range, message: str) -> None:
     _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth(200)(*WHICH), np.array(images))
-    artifacts.write_table(pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), table, "predictions", stands_for)
+    path, note = pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), small.placed(np.array(images), 2, 3, 23)
+    artifacts.write_table(path, table, "predictions", stands_for, note)
+    with pytest.raises(ArtifactError, match=message):
+        tables.collect(pipeline, small.NAME)
+
+
+@pytest.mark.parametrize("kind", ["predictions", "spikes"])
+def test_shard_under_the_name_of_another_is_refused(tmp_path: Path, kind: str) -> None:
+    _, pipeline, _ = sharded(tmp_path)
+    first, second = (pipeline.path("simulate", Place(small.NAME, *WHICH, shard), kind) for shard in (1, 2))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(ArtifactError, match="holds shard 1 of 3, and its name says 2 of 3"):
+        tables.collect(pipeline, small.NAME)
+
+
+def test_two_shards_of_three_are_not_both_of_two(tmp_path: Path) -> None:
+    _, of_three, _ = sharded(tmp_path)
+    of_two = Pipeline(small.settings(shards=2, weights=["binary"]), tmp_path)
+    for kind, shard in product(("predictions", "spikes"), (1, 2)):
+        place = Place(small.NAME, *WHICH, shard)
+        of_three.path("simulate", place, kind).rename(of_two.path("simulate", place, kind))
+    with pytest.raises(ArtifactError, match="holds shard 1 of 3, and its name says 1 of 2"):
+        tables.collect(of_two, small.NAME)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"first": 7}, "holds images 8 to 15, says 7 to 15"),
+        ({"last": 16}, "holds images 8 to 15, says 8 to 16"),
+        ({"total": 24}, "is of 24 test images, and all shards together hold 23"),
+    ],
+)
+def test_shards_must_be_what_they_note(tmp_path: Path, said: dict[str, int], message: str) -> None:
+    _, pipeline, stands_for = sharded(tmp_path)
+    table = small.predictions(small.random_truth()(*WHICH), np.arange(8, 16))
+    path = pipeline.path("simulate", Place(small.NAME, *WHICH, 2))
+    artifacts.write_table(path, table, "predictions", stands_for, SECOND | said)
     with pytest.raises(ArtifactError, match=message):
         tables.collect(pipeline, small.NAME)
 
@@ -259,7 +303,11 @@ def test_truncated_last_shard_is_noticed(tmp_path: Path) -> None:
     _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth()(*WHICH), np.arange(16, 20))
     artifacts.write_table(
-        pipeline.path("simulate", Place(small.NAME, *WHICH, 3)), table, "predictions", stands_for, {"images": 7}
+        pipeline.path("simulate", Place(small.NAME, *WHICH, 3)),
+        table,
+        "predictions",
+        stands_for,
+        SECOND | {"shard": 3, "images": 7},
     )
     with pytest.raises(ArtifactError, match="holds 4 images, says 7"):
         tables.collect(pipeline, small.NAME)
@@ -289,9 +337,8 @@ def test_shard_of_another_identity_is_refused(tmp_path: Path) -> None:
 def test_damaged_spikes_are_refused(tmp_path: Path, damage: object, message: str) -> None:
     _, pipeline, stands_for = sharded(tmp_path)
     frame = damage(small.spikes(small.random_truth()(*WHICH), np.arange(8, 16)))  # type: ignore[operator]
-    artifacts.write_table(
-        pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes"), frame, "spikes", stands_for
-    )
+    path = pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes")
+    artifacts.write_table(path, frame, "spikes", stands_for, SECOND)
     with pytest.raises(ArtifactError, match=message):
         tables.collect(pipeline, small.NAME)
 
@@ -301,16 +348,16 @@ def test_images_may_leave_early(tmp_path: Path) -> None:
     expected = tables.collect(pipeline, small.NAME)["accuracy"]
     frame = small.spikes(small.random_truth()(*WHICH), np.arange(8, 16))
     frame.loc[frame["step"] > 2, "images"] = 3
-    artifacts.write_table(
-        pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes"), frame, "spikes", stands_for
-    )
+    path = pipeline.path("simulate", Place(small.NAME, *WHICH, 2), "spikes")
+    artifacts.write_table(path, frame, "spikes", stands_for, SECOND)
     pd.testing.assert_frame_equal(tables.collect(pipeline, small.NAME)["accuracy"], expected)
 
 
 def test_fewer_steps_than_simulated_are_refused(tmp_path: Path) -> None:
     _, pipeline, stands_for = sharded(tmp_path)
     table = small.predictions(small.random_truth(steps=3)(*WHICH), np.arange(8, 16))
-    artifacts.write_table(pipeline.path("simulate", Place(small.NAME, *WHICH, 2)), table, "predictions", stands_for)
+    path = pipeline.path("simulate", Place(small.NAME, *WHICH, 2))
+    artifacts.write_table(path, table, "predictions", stands_for, SECOND)
     with pytest.raises(ArtifactError, match="4 simulated steps"):
         tables.collect(pipeline, small.NAME)
 

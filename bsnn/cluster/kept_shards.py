@@ -33,13 +33,15 @@ def keep(folder: Path, paths: Iterable[Path]) -> None:
         logger.info("nothing is kept for another try: %s", error)
 
 
-def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any]) -> bool:
+def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any], shard: int, shards: int) -> bool:
     """Give kept files their own names again; only within a SLURM job.
 
     Args:
         folder: where they are kept.
         paths: the outputs, by the kinds of their tables.
         stands_for: what the files must have been made from.
+        shard: which shard they must be.
+        shards: of how many.
 
     Returns:
         Whether all were there, and whole.
@@ -49,7 +51,7 @@ def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any])
         return False
     try:
         for kind, path in kept.items():
-            artifacts.read_table(path, kind, {}, stands_for)
+            artifacts.check_shard(path, artifacts.read_table(path, kind, {}, stands_for)[1], shard, shards)
         for kind, path in paths.items():
             artifacts.link(kept[kind], path)
     except ArtifactError as error:

@@ -113,11 +113,15 @@ def read(pipeline: Pipeline, place: Place, folder: Path) -> Mapping[str, pd.Data
     """Tables of a result as `write` left them, without the long ones.
 
     Raises:
-        ArtifactError: when one is missing, damaged or of other settings.
+        ArtifactError: when one is missing, damaged, another table, or of other settings.
     """
     stands_for, result = pipeline.identity("paper_result", place), place.result
     names = [table for table, entry in CATALOGUE[result].tables.items() if not entry.long]
     names += [f"{result}-{ORIGINS}"] if plan.simulated(pipeline.config, place.experiment, result) else []
-    return {
-        name: artifacts.read_table(folder / f"{name}.parquet", KIND, {}, stands_for)[0].to_pandas() for name in names
-    }
+    found = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        table, document = artifacts.read_table(path, KIND, {}, stands_for)
+        artifacts.check_table(path, document)
+        found[name] = table.to_pandas()
+    return found

@@ -249,7 +249,7 @@ class Pipeline:
         `whole`: with all columns, as they were written.
 
         Raises:
-            ArtifactError: missing, damaged, of another kind or identity, or with other columns.
+            ArtifactError: missing, damaged, of another kind, identity or shard, or with other columns.
         """
         import pyarrow as pa
 
@@ -257,6 +257,8 @@ class Pipeline:
         kind = kind or next(iter(files))
         path, columns = self.path(name, place, kind), {} if whole else files[kind].columns
         table, document = artifacts.read_table(path, kind, {}, self.identity(name, place))
+        if "shard" in self.stage(name, place).over:
+            artifacts.check_shard(path, document, place.shard, len(self.shards(place.experiment)))
         again = f"delete it and make it again with: snakemake {path}"
         if absent := [column for column in columns if column not in table.schema.names]:
             raise ArtifactError(f"{path}: column '{absent[0]}' is missing, has {table.schema.names}; {again}")

@@ -5,7 +5,6 @@ The name of a note carries the key, and Snakemake asks for the note alone: a cha
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def write(pipeline: Pipeline, name: str, place: Place) -> None:
     base, again = _names(pipeline, name, place)
     target = again if base.exists() else base
     key, stands_for = pipeline.key(name, place), pipeline.identity(name, place)
-    artifacts.write_text(target, json.dumps({"key": key, **stands_for}, indent=2) + "\n")
+    artifacts.write_note(target, {"key": key, **stands_for})
     beginning = base.name.removesuffix(f"{key}.json")
     for path in target.parent.iterdir():
         if path != target and re.fullmatch(rf"{re.escape(beginning)}{MADE}\.json", path.name):

@@ -195,10 +195,18 @@ STAGES: dict[str, Stage] = {
         reads=_exits_read,
         shown=_files("", "tables/early_exit.csv figures/early_exit.svg figures/early_exit_operations.svg"),
     ),
-    "paper_result": Stage(_note("paper/{result}"), ("result",), name="paper", settings=_paper, reads=_paper_read),
+    "paper_result": Stage(
+        _note("paper/{result}"),
+        ("result",),
+        version=2,  # 2: tables with a digest over all that they hold
+        name="paper",
+        settings=_paper,
+        reads=_paper_read,
+    ),
     "paper_report": Stage(
         _note("paper"),
         (),
+        version=2,  # 2: as its results
         name="paper",
         settings=_paper_report,
         reads=_paper_report_read,

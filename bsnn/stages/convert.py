@@ -54,7 +54,7 @@ def simulate(job: Job) -> None:
     pipeline, place, settings = job.pipeline, job.place, job.experiment.simulation
     made = {kind: pipeline.path("simulate", place, kind) for kind in ("spikes", "predictions")}
     kept = pipeline.scratch("simulate", place)
-    if kept_shards.take(kept, made, pipeline.identity("simulate", place)):
+    if kept_shards.take(kept, made, pipeline.identity("simulate", place), place.shard, settings.shards):
         logger.info("taken from a former try, which finished it: %s (`bsnn clean` removes it)", kept)
         return
     method = Method(percentile=place.percentile, initial=settings.initial)

@@ -63,7 +63,8 @@ class Evaluation:
         count, settings = len(self.split), job.experiment.simulation
         order = datasets.evenly(count, settings.images) if held_out is None else held_out_images(job, count, held_out)
         self.chosen = len(order)
-        self.order = order.tensor_split(settings.shards)[job.place.shard - 1] if shard else order
+        self.shard, self.shards = (job.place.shard, settings.shards) if shard else (1, 1)
+        self.order = order.tensor_split(self.shards)[self.shard - 1]
         self.labels = self.split.labels[self.order]
 
     def batches(self) -> Iterator[Tensor]:
@@ -164,12 +165,19 @@ class Evaluation:
             "reason": converted.reason,
             "device": str(self.device),
             "seconds": seconds,
-            "images": len(self.order),
+            **self._placed(),
             "delays": readout.propagation_delays(converted.network),
             **({} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}),
             **common.left_out(self.split),
         }
         return result, {"spikes": spikes, "predictions": predictions}, noted
+
+    def _placed(self) -> dict[str, int | None]:
+        """Which images these are: shard, number, the first and the last (None of an empty shard), `total` of all."""
+        count = len(self.order)
+        first, last = (int(self.order[0]), int(self.order[-1])) if count else (None, None)
+        shard: dict[str, int | None] = {"shard": self.shard, "shards": self.shards}
+        return {**shard, "images": count, "first": first, "last": last, "total": self.chosen}
 
 
 def held_out_images(job: Job, count: int, wanted: int) -> Tensor:

@@ -6,7 +6,6 @@ report are made from the written tables alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,7 +132,7 @@ def write(results: Results, folder: str | Path) -> None:
         artifacts.write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
         artifacts.write_text(folder / f"{name}.md", f"# {entry.title}\n\n{entry.caption}\n\n{markdown(frame)}\n")
     settings = {"key": identity.key(results.identity), "experiment": results.name, "config": settings_of(results)}
-    artifacts.write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    artifacts.write_note(folder / SETTINGS, settings)
 
 
 def settings_of(results: Results) -> dict[str, Any]:
@@ -153,12 +152,12 @@ def read(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     path = folder / SETTINGS
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {folder}")
     try:
-        settings = json.loads(path.read_text())
+        settings = artifacts.read_note(path)
         name, config = settings["experiment"], validate(settings["config"])
         stands_for = Pipeline(config).identity("tables", Place(name))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {folder}") from None
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{path}: not settings of this version of bsnn ({error}); {_again(folder)}") from error
     frames = {table: _read(folder / f"{table}.parquet", identity.key(stands_for)) for table in TABLES}
@@ -167,6 +166,7 @@ def read(folder: str | Path) -> Results:
 
 def _read(path: Path, key: str) -> pd.DataFrame:
     table, document = artifacts.read_table(path, KIND, {})
+    artifacts.check_table(path, document)
     if identity.key(document["identity"]) != key:
         raise ArtifactError(f"{path}: is of other settings than {path.parent / SETTINGS}; {_again(path.parent)}")
     frame: pd.DataFrame = table.to_pandas()

@@ -193,11 +193,15 @@ def load(folder: Path, stands_for: Mapping[str, Any]) -> dict[str, pd.DataFrame]
     """Tables as `write` left them.
 
     Raises:
-        ArtifactError: when one is missing, damaged or of other settings.
+        ArtifactError: when one is missing, damaged, another table, or of other settings.
     """
-    return {
-        name: artifacts.read_table(folder / f"{name}.parquet", KIND, {}, stands_for)[0].to_pandas() for name in TABLES
-    }
+    found = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        table, document = artifacts.read_table(path, KIND, {}, stands_for)
+        artifacts.check_table(path, document)
+        found[name] = table.to_pandas()
+    return found
 
 
 def write(pipeline: Pipeline, name: str, folder: Path) -> None:

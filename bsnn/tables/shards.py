@@ -128,11 +128,7 @@ def _again(shard: Shard) -> str:
 def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
     """Images are numbered 0, 1, ... in the test set: each must be there once, or as many as `simulation.images`."""
     for shard in shards:
-        declared = shard.document.get("extra", {}).get("images")
-        if declared is not None and declared != len(shard.predictions):
-            raise ArtifactError(
-                f"{shard.path}: holds {len(shard.predictions)} images, says {declared}; {_again(shard)}"
-            )
+        _as_noted(shard)
     if not len(image):
         raise ArtifactError(f"{shards[0].path}: there are no test images in any shard; {_again(shards[0])}")
     times = np.bincount(image)
@@ -150,6 +146,25 @@ def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
                 f"{shards[0].path} and its {len(shards)} shard(s): {wrong.sum()} test images {what} (such as {some}); "
                 + _again(shards[0])
             )
+    for shard in shards:
+        total = shard.document["extra"].get("total")
+        if total != len(image):
+            raise ArtifactError(
+                f"{shard.path}: is of {total} test images, and all shards together hold {len(image)}; {_again(shard)}"
+            )
+
+
+def _as_noted(shard: Shard) -> None:
+    """A shard holds the images that its job noted: their number, the first and the last."""
+    noted, images = shard.document["extra"], shard.predictions["image"].to_numpy()
+    if noted.get("images") != len(images):
+        raise ArtifactError(f"{shard.path}: holds {len(images)} images, says {noted.get('images')}; {_again(shard)}")
+    ends = (int(images[0]), int(images[-1])) if len(images) else (None, None)
+    said = (noted.get("first"), noted.get("last"))
+    if said != ends:
+        raise ArtifactError(
+            f"{shard.path}: holds images {ends[0]} to {ends[1]}, says {said[0]} to {said[1]}; {_again(shard)}"
+        )
 
 
 def _predicted(shard: Shard, simulated: int) -> np.ndarray:

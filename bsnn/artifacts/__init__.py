@@ -1,0 +1,57 @@
+"""Writing and reading artifacts: whole or not at all, self-describing, checked on reading.
+
+Every artifact carries one JSON document in its metadata: `kind` (what it is), `version` (the stage's), `identity` (all
+settings that its key stands for), `provenance` (see bsnn.provenance) and whatever the stage adds under `extra`; and a
+digest over the whole file, that document included (bsnn.artifacts.seals), which is compared before anything is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bsnn.artifacts import notes, tables, tensors
+from bsnn.artifacts.files import copy, link, missing, replacing, write_text
+from bsnn.artifacts.notes import check_shard, check_table, document, read_note, write_note
+from bsnn.artifacts.tables import read_table, write_table
+from bsnn.artifacts.tensors import read_tensors, write_tensors
+from bsnn.errors import ArtifactError
+
+__all__ = [
+    "check_shard",
+    "check_table",
+    "copy",
+    "describe",
+    "document",
+    "link",
+    "read_note",
+    "read_table",
+    "read_tensors",
+    "replacing",
+    "write_note",
+    "write_table",
+    "write_tensors",
+    "write_text",
+]
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Document of any artifact; of a CSV file, that of the Parquet file beside it.
+
+    Raises:
+        ArtifactError: missing, damaged, or not written by bsnn.
+    """
+    path = Path(path)
+    if path.suffix == ".csv" and path.with_suffix(".parquet").is_file():
+        path = path.with_suffix(".parquet")
+    if not path.is_file():
+        raise missing(path)
+    read = {".parquet": tables.document, ".safetensors": tensors.document}.get(path.suffix)
+    if read is None:
+        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts carry a description")
+    sealed = notes.require_intact(path)
+    try:
+        text = read(path)
+    except Exception as error:  # an unsealed file may be damaged anywhere, and a decoder then raises anything
+        raise ArtifactError(f"{path}: damaged ({error}); {notes.again(path)}") from error
+    return notes.parse(path, text, sealed=sealed)

@@ -1,0 +1,153 @@
+"""What an artifact says of itself: one JSON document, checked against its kind and the settings it should be of."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bsnn import provenance
+from bsnn.artifacts import files, seals
+from bsnn.errors import ArtifactError
+from bsnn.pipeline.identity import key
+
+logger = logging.getLogger("bsnn")
+KEY = "bsnn"
+SEAL = "seal"  # name of the digest among a file's metadata
+# Kinds that were written before files were sealed, of stages whose version has not changed since: training is dear.
+UNSEALED = ("checkpoint", "images", "image-index", "network", "history", "summary")
+_TYPES: dict[str, type] = {"kind": str, "identity": dict, "provenance": dict, "extra": dict}
+
+
+def document(kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON document that an artifact of this kind carries."""
+    return {
+        "kind": kind,
+        "version": identity.get("version"),
+        "identity": dict(identity),
+        "provenance": provenance.collect(),
+        "extra": dict(extra or {}),
+        "sealed": True,
+    }
+
+
+def require_intact(path: Path) -> bool:
+    """Compare a file with its seal, before anything is read from it; whether it has one.
+
+    Raises:
+        ArtifactError: missing, unreadable, or changed since it was written.
+    """
+    try:
+        same = seals.intact(path)
+    except FileNotFoundError:
+        raise files.missing(path) from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); {again(path)}") from error
+    if same is False:
+        raise ArtifactError(f"{path}: damaged or edited: its content does not match its digest; {again(path)}")
+    return bool(same)
+
+
+def parse(path: Path, text: str | bytes | None, *, sealed: bool) -> dict[str, Any]:
+    """The document from its JSON.
+
+    Args:
+        path: of the artifact, for messages.
+        text: JSON, as it stands in the file's metadata; None without any.
+        sealed: whether the file has a seal, and matches it.
+
+    Raises:
+        ArtifactError: there is none, or it is no document of an artifact; or the seal is lost, or missing from a file
+            of a kind that never went without.
+    """
+    if text is None:
+        raise ArtifactError(f"{path}: was not written by bsnn (no metadata); {again(path)}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: damaged: its metadata is no JSON ({error}); {again(path)}") from error
+    said = found if isinstance(found, dict) else {}
+    wrong = [name for name, kind in _TYPES.items() if not isinstance(said.get(name), kind)]
+    if wrong:
+        raise ArtifactError(f"{path}: damaged: its metadata has no valid {', '.join(wrong)}; {again(path)}")
+    if not sealed:
+        _check_unsealed(path, said)
+    return said
+
+
+def _check_unsealed(path: Path, found: Mapping[str, Any]) -> None:
+    if "sealed" in found:
+        raise ArtifactError(f"{path}: damaged or edited: the digest over its content is lost; {again(path)}")
+    if found["kind"] not in UNSEALED:
+        raise ArtifactError(f"{path}: is of an older version of bsnn, without a digest over its notes; {again(path)}")
+    logger.info("%s: written before digests covered notes; only its data are checked", path)
+
+
+def check(path: Path, found: Mapping[str, Any], kind: str, stands_for: Mapping[str, Any] | None) -> None:
+    """Refuse a document of another kind, or of other settings.
+
+    Raises:
+        ArtifactError: it is.
+    """
+    if found["kind"] != kind:
+        raise ArtifactError(f"{path}: holds '{found['kind']}', expected '{kind}'; {again(path)}")
+    if stands_for is not None and key(found["identity"]) != key(stands_for):
+        raise ArtifactError(f"{path}: was made with other settings than its name says; {again(path)}")
+
+
+def check_shard(path: Path, found: Mapping[str, Any], shard: int, shards: int) -> None:
+    """Refuse a document of another shard than the path's.
+
+    Raises:
+        ArtifactError: it is, or does not say which one it is of.
+    """
+    said = tuple(found["extra"].get(name) for name in ("shard", "shards"))
+    if said != (shard, shards):
+        raise ArtifactError(
+            f"{path}: holds shard {said[0]} of {said[1]}, and its name says {shard} of {shards}; {again(path)}"
+        )
+
+
+def check_table(path: Path, found: Mapping[str, Any]) -> None:
+    """Refuse a document of another table of results than the file's name says.
+
+    Raises:
+        ArtifactError: it is.
+    """
+    said = found["extra"].get("table")
+    if said != path.stem:
+        raise ArtifactError(f"{path}: holds the table '{said}'; delete {path.parent} and run again")
+
+
+def again(path: Path) -> str:
+    """What to do about a file that cannot be used. Notes of tables have no rule of their own."""
+    if path.suffix == ".json":
+        return "delete it and run again"
+    return f"delete it and make it again with: snakemake {path}"
+
+
+def write_note(path: str | Path, note: Mapping[str, Any]) -> None:
+    """Write a JSON note that lies beside tables or figures, sealed."""
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps({**note, SEAL: seals.BLANK}, indent=2) + "\n")
+        seals.seal(temporary)
+
+
+def read_note(path: str | Path) -> dict[str, Any]:
+    """Read a JSON note.
+
+    Raises:
+        ArtifactError: missing, damaged, edited, or without a seal.
+    """
+    path = Path(path)
+    if not require_intact(path):
+        raise ArtifactError(f"{path}: damaged, or of an older version of bsnn: it has no digest; {again(path)}")
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: damaged: no JSON ({error}); {again(path)}") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path}: damaged: no note of bsnn; {again(path)}")
+    return {name: value for name, value in found.items() if name != SEAL}
