@@ -352,7 +352,7 @@ def test_a_truncated_index_is_refused(tmp_path: Path) -> None:
     made(tree(tmp_path / "pictures"))
     file = tmp_path / "index.parquet"
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(ArtifactError, match="damaged Parquet file"):
+    with pytest.raises(ArtifactError, match="damaged"):
         load(file)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -318,7 +316,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path) -> None:
     save_file({"conv1.weight": torch.zeros(8, 3, 3, 3)}, path)
     with pytest.raises(ArtifactError, match="not written by bsnn"):
         files.load(path, network_settings())
-    save_file({"x": torch.zeros(1)}, path, metadata={"bsnn": json.dumps({"kind": "images"})})
+    artifacts.write_tensors(path, {"x": torch.zeros(1)}, "images", IDENTITY)
     with pytest.raises(ArtifactError, match="holds 'images'"):
         files.load(path, network_settings())
     files.save(path, trained(3), IDENTITY, {})
