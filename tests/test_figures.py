@@ -18,7 +18,7 @@ from bsnn.errors import ArtifactError
 def collected(root: Path, **changes: object) -> tables.Results:
     chosen = small.settings(**changes)
     truth = small.random_truth(images=11, steps=changes.get("steps", 4))  # type: ignore[arg-type]
-    return tables.collect(chosen, small.NAME, small.write_all(chosen, root, truth))
+    return tables.collect(small.write_all(chosen, root, truth), small.NAME)
 
 
 @pytest.fixture(scope="module")
