@@ -91,7 +91,7 @@ def test_touched_and_edited_sources(scratch: Path) -> None:
     for name in (
         "bsnn/training/train.py",
         "bsnn/simulation/run.py",
-        "workflow/scripts/train.py",
+        "workflow/scripts/stage.py",
         "workflow/rules/simulate.smk",
     ):
         path = scratch / name
