@@ -174,13 +174,10 @@ def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
     networks = {"data": 1, "train": 1, "binarize": 1}
     assert planned(folder, "networks") == networks
     pipeline = Pipeline(validate(here), folder / "results")
-    for path in (
-        pipeline.path("data", Place("tiny")),
-        pipeline.path("network", Place("tiny", "full", 0)),
-        pipeline.path("network", Place("tiny", "binary", 0)),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    for stage, weights in (("data", "full"), ("train", "full"), ("binarize", "binary")):
+        for path in pipeline.files(stage, Place("tiny", weights, 0)):  # type: ignore[arg-type]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     assert planned(folder, "networks") == {}
     configure(folder, elsewhere)
     assert planned(folder, "networks") == networks
