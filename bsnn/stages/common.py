@@ -13,18 +13,23 @@ if TYPE_CHECKING:
     from bsnn.pipeline.model import Job
 
 
-def settle(job: Job) -> torch.device:
-    """Set threads and precision as the configuration asks; the device that `compute.accelerator` asks for.
+def settle(job: Job) -> None:
+    """Set threads as the configuration asks; float32 means float32 (convolutions on a GPU default to TF32)."""
+    import torch
 
-    float32 means float32: convolutions on a GPU default to TF32.
+    torch.set_num_threads(job.config.compute.threads)
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def device(job: Job) -> torch.device:
+    """The device that `compute.accelerator` asks for, after `settle`. (Training asks on each of its nodes.)
 
     Raises:
         ConfigError: when a GPU is asked for and there is none.
     """
     import torch
 
-    torch.set_num_threads(job.config.compute.threads)
-    torch.backends.cudnn.allow_tf32 = False
+    settle(job)
     wanted = job.config.compute.accelerator
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.accelerator is 'cuda', but no CUDA device is here; use 'auto' or 'cpu'")

@@ -26,7 +26,7 @@ def activations(job: Job) -> None:
     from bsnn.conversion import activations
     from bsnn.datasets import protocol
 
-    experiment, device, seed = job.experiment, common.settle(job), job.place.seed
+    experiment, device, seed = job.experiment, common.device(job), job.place.seed
     trained = inputs.network(job)
     trained.module.to(device)
     split = inputs.data_set(job).train

@@ -54,7 +54,7 @@ class Evaluation:
     def __init__(self, job: Job, held_out: int | None = None, *, shard: bool = False) -> None:
         from bsnn import datasets
 
-        self.job, self.device = job, common.settle(job)
+        self.job, self.device = job, common.device(job)
         self.trained = inputs.network(job)
         self.trained.module.to(self.device)
         self.data = inputs.data_set(job)
