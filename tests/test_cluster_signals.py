@@ -11,7 +11,7 @@ CHILD = "import signal, sys; signal.signal(15, lambda *_: sys.exit('told')); pri
 FIRST = f"""
 import signal, subprocess, sys
 from bsnn.cluster import signals
-relay.within_step()
+signals.within_step()
 signal.signal(signal.SIGTERM, lambda *_: print("goes on", flush=True))  # as Snakemake: it waits for its jobs
 command = [sys.executable, "-c", {CHILD!r}]
 if sys.argv[1] == "shell":

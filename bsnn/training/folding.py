@@ -46,7 +46,7 @@ class _DividedByRMS(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        square = torch.linalg.vector_norm(rows, dim=0, dtype=gain.dtype).square_().div_(len(rows))
+        square = rows.square().sum(0, dtype=gain.dtype).div_(len(rows))
         inverse = (square + EPS).rsqrt()
         ctx.save_for_backward(rows, gain, inverse)
         ctx.mark_non_differentiable(square)
@@ -59,7 +59,7 @@ class _DividedByRMS(torch.autograd.Function):
         products = (given * rows).sum(0, dtype=gain.dtype)
         factor = gain * inverse
         along = factor * inverse.square() * products / len(rows)
-        return given * factor.to(rows.dtype) - rows * along.to(rows.dtype), products * inverse
+        return torch.addcmul(given * factor.to(rows.dtype), rows, -along.to(rows.dtype)), products * inverse
 
 
 class FoldableVGG(VGG):
