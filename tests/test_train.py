@@ -154,7 +154,7 @@ def test_two_devices_share_the_global_batch(tmp_path) -> None:
     """
     wide = plain_experiment(network__hidden=[600])
     one, history, _ = train.fit(wide, "full", 7, data_set(), COMPUTE, tmp_path / "1", None)
-    two = config.Compute(accelerator="cpu", devices=2)
+    two = COMPUTE.model_copy(update={"devices": 2})
     both, history_both, _ = train.fit(wide, "full", 7, data_set(), two, tmp_path / "2", None)
     for name, weight in state(both).items():
         torch.testing.assert_close(weight, state(one)[name], rtol=1e-4, atol=1e-6)

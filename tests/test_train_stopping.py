@@ -198,7 +198,7 @@ from bsnn import config, log
 from bsnn.training import train
 if __name__ == "__main__":
     with log.job():
-        two = config.Compute(accelerator="cpu", devices=2)
+        two = config.Compute(accelerator="cpu", devices=2, precision="32-true")
         changed = experiment(train__epochs=60)
         trained, *_ = train.fit(changed, "full", 0, data_set(), two, Path(sys.argv[1]), None)
     import torch
@@ -228,6 +228,7 @@ def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
     assert stopped.returncode == 1
     assert len(within(tmp_path / "stopped")) == 1
     for again in (start("stopped"), start("whole")):
-        assert again.wait(timeout=900) == 0
+        errors = again.communicate(timeout=900)[1]
+        assert again.returncode == 0, errors
     one, other = (torch.load(tmp_path / f"{name}.pt") for name in ("stopped", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in other)

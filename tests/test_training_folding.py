@@ -22,7 +22,7 @@ from bsnn.training import folding, loop, processes, stopping, train
 from bsnn.training.folding import EPS, MOMENTUM, FoldableVGG
 from bsnn.training.position import Running
 
-TWO = config.Compute(accelerator="cpu", devices=2)
+TWO = config.Compute(accelerator="cpu", devices=2, precision="32-true")
 FORMS = [("average", "before"), ("average", "after"), ("max", "before"), ("max", "after")]
 
 
@@ -151,7 +151,7 @@ def test_trains_and_stores_a_plain_network(tmp_path, kind: config.Weights) -> No
     data = data_set()
     start = train.fit(changed, "full", 0, data, COMPUTE, tmp_path / "full", None).trained
     trained, history, precision = train.fit(changed, kind, 0, data, COMPUTE, tmp_path / kind, start)
-    assert precision == "32-true"
+    assert precision == COMPUTE.precision
     with torch.no_grad():
         x = Normalise(data.mean, data.std)(data.test.images)  # type: ignore[attr-defined]
         accuracy = (trained.module(x).argmax(1) == data.test.labels).double().mean()

@@ -48,7 +48,7 @@ def experiment(**changes: object) -> config.Experiment:
     return config.Experiment.model_validate(settings)
 
 
-COMPUTE = config.Compute(accelerator="cpu")
+COMPUTE = config.Compute(accelerator="cpu", precision="32-true")  # the same on every CPU
 
 
 def main() -> None:
