@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bsnn.artifacts import notes, tables, tensors
+from bsnn.artifacts.claim import claim, claimed
 from bsnn.artifacts.files import copy, link, missing, replacing, write_text
 from bsnn.artifacts.notes import check_shard, check_table, document, read_note, write_note
 from bsnn.artifacts.tables import read_table, write_table
@@ -20,6 +21,8 @@ from bsnn.errors import ArtifactError
 __all__ = [
     "check_shard",
     "check_table",
+    "claim",
+    "claimed",
     "copy",
     "describe",
     "document",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,13 @@ def clean(
 ) -> None:
     """Remove artifacts that no current setting needs."""
     with log.job():
-        unused = [item for item in inventory.artifacts(Pipeline(load(config_file, changes))) if not item.needed]
-        for item in unused:
-            typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
-            if yes:
-                item.remove()
+        pipeline = Pipeline(load(config_file, changes))
+        unused = [item for item in inventory.artifacts(pipeline) if not item.needed]
+        with artifacts.claimed(pipeline.root) if yes else nullcontext():
+            for item in unused:
+                typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
+                if yes:
+                    item.remove()
         size = sum(item.size for item in unused) / 2**20
         typer.echo(f"{len(unused)} artifacts, {size:.1f} MiB" + ("" if yes else "; add --yes to remove them"))
 

@@ -9,8 +9,9 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from bsnn import config as settings
+from bsnn.artifacts import claim
 from bsnn.cluster import signals
-from bsnn.errors import ConfigError
+from bsnn.errors import BsnnError, ConfigError
 from bsnn.pipeline import workflow as declared
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.wildcards import CONSTRAINTS
@@ -23,6 +24,17 @@ except ConfigError as error:
 signals.within_step()
 PIPELINE = Pipeline(CONFIG)
 THREADS = CONFIG.compute.threads
+
+
+CLAIMS = []
+
+
+onstart:
+    if workflow.is_main_process:  # not within its jobs
+        try:
+            CLAIMS.append(claim(PIPELINE.root))  # held until the process ends
+        except BsnnError as error:
+            raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:

@@ -1,0 +1,82 @@
+"""Two runs at once in one folder: the second is refused, and a killed run leaves no claim."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_workflow_faults import contents
+from typer.testing import CliRunner
+from workflow_for_tests import TINY, checkout, environment, planned, run
+
+from bsnn.artifacts import claim
+from bsnn.cli import app
+from bsnn.errors import BsnnError
+
+PAIRS = int(os.environ.get("BSNN_PAIRS", "10"))
+REFUSED = "another run is at work there"
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    program = (
+        f"from pathlib import Path; from bsnn.artifacts import claim; lock = claim(Path({str(tmp_path)!r})); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as first:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / ".run.txt").is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(BsnnError, match=rf"{REFUSED} \(process {first.pid} on .*, since 2"):
+            claim(tmp_path)
+        first.kill()
+    claim(tmp_path).release()
+
+
+def test_clean_waits_for_no_run(tmp_path: Path, monkeypatch) -> None:
+    """It refuses to remove files beside a run; to tell what it would remove, it needs no claim."""
+    checkout(tmp_path, TINY)
+    monkeypatch.chdir(tmp_path)
+    lock = claim(tmp_path / "results")
+    refused = CliRunner().invoke(app, ["clean", "--yes"])
+    assert refused.exit_code == 1
+    assert CliRunner().invoke(app, ["clean"]).exit_code == 0
+    lock.release()
+    assert CliRunner().invoke(app, ["clean", "--yes"]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_pairs_of_runs_killed_at_random(tmp_path: Path) -> None:
+    """What is left each time is whole, and at the end equal to an undisturbed run's."""
+    whole = checkout(tmp_path / "whole", TINY)
+    run(whole)
+    folder, refused, draw = checkout(tmp_path / "pairs", TINY), 0, random.Random(0)
+    for _ in range(PAIRS):
+        pair = [start(folder), start(folder)]
+        time.sleep(draw.uniform(2, 14))
+        os.killpg(draw.choice(pair).pid, signal.SIGKILL)
+        for one in pair:
+            errors = one.communicate(timeout=600)[1]
+            assert one.returncode in (0, -signal.SIGKILL) or REFUSED in errors, errors
+            refused += REFUSED in errors
+    run(folder)
+    assert planned(folder) == {}
+    assert contents(folder) == contents(whole)
+    assert refused > 0
