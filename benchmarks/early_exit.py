@@ -17,8 +17,7 @@ import torch
 
 from bsnn import artifacts, config, datasets, engines, provenance
 from bsnn.conversion import spiking
-from bsnn.pipeline import inputs
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.simulation import run as simulation
 from bsnn.simulation.readout import accuracy
 
@@ -38,11 +37,11 @@ def main() -> None:
     args = options()
     loaded = config.load("config.yaml")
     job = Job.of(loaded, args.experiment, args.weights, args.seed, args.percentile)
-    trained = inputs.network(job)
-    network = spiking.convert(trained, inputs.thresholds(job))
+    trained = job.network()
+    network = spiking.convert(trained, job.thresholds())
     name, _ = engines.choose(network, "cpu")
     engine = engines.create(name, network)
-    test = inputs.data_set(job).test
+    test = job.data_set().test
     normalise = datasets.Normalise(trained.mean, trained.std)
     batches = [normalise(images) for images, _ in test.batches(torch.arange(len(test)), 256, "cpu")]
     rows = []

@@ -13,8 +13,9 @@ from bsnn.config import Config, Experiment
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
 from bsnn.networks.original_checkpoint import sha256
-from bsnn.pipeline import identity, inputs
-from bsnn.pipeline.model import RESULTS, Job, Pipeline
+from bsnn.pipeline import identity
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import RESULTS, Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
@@ -84,7 +85,7 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         weights=place.weights,
         seed=place.seed,
         test_accuracy=found["extra"]["test_accuracy"],
-        test_images=len(inputs.data_set(job).test),
+        test_images=len(job.data_set().test),
         epochs=len(history),
         hours=round(sum(history["seconds"].to_pylist()) / 3600, 2),
         precision=found["extra"]["precision"],

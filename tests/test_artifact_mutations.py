@@ -22,7 +22,8 @@ from bsnn import artifacts, config, datasets, stages, tables
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
 from bsnn.networks import files
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import gather, latency
 

@@ -25,7 +25,7 @@ from bsnn.cli import convert
 from bsnn.datasets.transforms import FixedAugment
 from bsnn.errors import ConfigError
 from bsnn.networks import original_checkpoint
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.seeds import derived_seed
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train

@@ -10,7 +10,7 @@ from workflow_for_tests import TINY
 
 from bsnn.config import merge, validate
 from bsnn.pipeline import inventory
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train

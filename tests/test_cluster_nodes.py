@@ -22,7 +22,7 @@ from bsnn import log
 from bsnn.cluster import nodes
 from bsnn.config import merge, validate
 from bsnn.errors import BsnnError, ConfigError
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages_train
 from bsnn.training import checkpoint
@@ -173,7 +173,7 @@ import sys
 from pathlib import Path
 from test_cluster_nodes import LONG, job_of
 from bsnn import log
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.stages import train as stages_train
 if __name__ == "__main__":
     with log.job("stage.log"):

@@ -18,7 +18,7 @@ from workflow_for_tests import TINY
 from bsnn import config, stages
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 
 SETTINGS = config.validate(merge(TINY, {"percentile": [99.0]}))
 BLOCK = 4096

@@ -17,7 +17,8 @@ from images_for_tests import TRAINING, VALIDATION, WNIDS, imagenet, spoil, valid
 
 from bsnn import artifacts, config, datasets
 from bsnn.errors import DataError
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train

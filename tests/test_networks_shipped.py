@@ -17,7 +17,7 @@ from bsnn import config, provenance, reference
 from bsnn.cli import app
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages
 

@@ -13,7 +13,7 @@ from bsnn import stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train

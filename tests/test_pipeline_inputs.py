@@ -10,8 +10,7 @@ from workflow_for_tests import TINY
 
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import inputs
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import search as stages_search
@@ -91,8 +90,8 @@ def test_artifacts_of_other_settings_are_refused(
 
 
 def test_what_its_path_says_is_read(made: Job) -> None:
-    assert len(inputs.data_set(made).test) == 50
-    assert inputs.network(made).input_shape == (3, 8, 8)
+    assert len(made.data_set().test) == 50
+    assert made.network().input_shape == (3, 8, 8)
     layers = set(made.pipeline.read("activations", made.place)[0]["layer"].to_pylist())
-    assert set(inputs.thresholds(made)) == layers
+    assert set(made.thresholds()) == layers
     assert layers

@@ -9,7 +9,7 @@ from bsnn.config import merge, validate
 from bsnn.errors import ConfigError
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.pipeline.wildcards import place_of
+from bsnn.pipeline.workflow import place_of
 
 NETWORK = {"experiment": "tiny", "weights": "binary", "seed": "0"}
 
@@ -28,11 +28,11 @@ def test_a_place_from_the_wildcards_of_a_path() -> None:
     assert place_of(found, "tables", {"experiment": "tiny"}) == Place("tiny")
     with pytest.raises(ConfigError, match="shard 3 does not exist"):
         place_of(found, "simulate", {**shard, "shard": "3"})
-    with pytest.raises(ConfigError, match="3 shards are not the current setting"):
+    with pytest.raises(ConfigError, match="shards '3' is not the current settings'"):
         place_of(found, "simulate", {**shard, "shards": "3"})
     with pytest.raises(ConfigError, match="key 0123456789ab does not belong to the current settings"):
         place_of(found, "activations", {**NETWORK, "key": "0123456789ab"})
-    with pytest.raises(ConfigError, match="no experiment 'other'"):
+    with pytest.raises(ConfigError, match="there is no experiment 'other'"):
         place_of(found, "tables", {"experiment": "other"})
 
 

@@ -9,7 +9,7 @@ import torch
 from workflow_for_tests import TINY, configure
 
 from bsnn import config
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
 

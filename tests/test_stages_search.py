@@ -15,7 +15,7 @@ from bsnn.config import Method, merge, validate
 from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import evaluation

@@ -16,7 +16,8 @@ import typer
 
 from bsnn import artifacts, config, log, stages
 from bsnn.errors import ConfigError
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages_train
 

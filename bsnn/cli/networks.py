@@ -23,8 +23,8 @@ from bsnn.cli.options import (
     job_of,
     weights_of,
 )
-from bsnn.pipeline import inputs
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
 
@@ -98,7 +98,7 @@ def export_checkpoint(
 
     with log.job():
         job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
-        original_checkpoint.save(file, inputs.network(job))
+        original_checkpoint.save(file, job.network())
         typer.echo(f"exported: {file}")
 
 

@@ -11,7 +11,8 @@ import yaml
 from bsnn import config, log
 from bsnn.config import Config, Weights
 from bsnn.errors import ConfigError
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
 Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]

@@ -22,7 +22,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from bsnn import artifacts, errors, log
 from bsnn.errors import BsnnError, ConfigError
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.training import stopping
 
 logger = logging.getLogger("bsnn")

@@ -10,8 +10,7 @@ from bsnn.conversion import spiking
 from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ArtifactError
 from bsnn.paper.measures import Gathered
-from bsnn.pipeline import inputs
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
 from bsnn.tables.shards import Simulation
@@ -36,7 +35,7 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     source = gathered.source
     run = source.simulation(weights, seed, percentile)
     thresholds, _ = source.thresholds(weights, seed, percentile)
-    network = spiking.convert(inputs.network(Job(source.pipeline, Place(source.name, weights, seed))), thresholds)
+    network = spiking.convert(Job(source.pipeline, Place(source.name, weights, seed)).network(), thresholds)
     totals = accounting.totals(_costs(network, run)).set_index("step").loc[source.time]
     layers = [work for work in accounting.works(network) if work.op != "pool"]
     dense, first = sum(work.dense for work in layers), layers[0].dense

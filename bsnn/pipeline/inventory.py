@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from bsnn.errors import ConfigError
+from bsnn.paper import plan
+from bsnn.pipeline.declarations import STAGES
 from bsnn.pipeline.identity import KEY_LENGTH
 from bsnn.pipeline.model import Pipeline
-from bsnn.pipeline.wildcards import in_use
+from bsnn.pipeline.stage import Place
+from bsnn.pipeline.workflow import CONSTRAINTS, place_of
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 
@@ -56,3 +61,43 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     found = [file.stat() for file in path.rglob("*") if file.is_file()]
     return sum(file.st_size for file in found if file.st_nlink == 1)  # a second name takes no space
+
+
+def in_use(pipeline: Pipeline, path: Path) -> bool:
+    """Whether a path below the results folder is that of an artifact which the current settings can ask for."""
+    below = path.relative_to(pipeline.root).as_posix()
+    for name, kind, regex in _patterns():
+        if match := regex.fullmatch(below):
+            try:
+                place = place_of(pipeline, name, match.groupdict())
+            except ConfigError:
+                return False
+            return place in _grid(pipeline, name, place.experiment) and pipeline.path(name, place, kind) == path
+    return False
+
+
+@cache
+def _grid(pipeline: Pipeline, name: str, experiment: str) -> frozenset[Place]:
+    """Every job of a stage for an experiment, the paper's percentiles included."""
+    return frozenset(pipeline.places(name, experiment, plan.sweep(pipeline.config)))
+
+
+@cache
+def _patterns() -> list[tuple[str, str, re.Pattern[str]]]:
+    """Stage, kind and pattern of every keyed artifact."""
+    return [
+        (name, kind, _regex(file.path))
+        for name, stage in STAGES.items()
+        for kind, file in stage.files.items()
+        if kind != "note"
+    ]
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    """Regular expression of a path with wildcards, each of which stands there once."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    texts = [
+        f"(?P<{part}>{CONSTRAINTS.get(part, '[^/]+')})" if number % 2 else re.escape(part)
+        for number, part in enumerate(parts)
+    ]
+    return re.compile("".join(texts))

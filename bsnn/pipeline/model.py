@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +40,8 @@ class Pipeline:
         self.root = root
         self._identities: dict[tuple[str, Place], dict[str, Any]] = {}
         self._keys: dict[tuple[str, Place], str] = {}
-        self._texts: dict[tuple[str, Place], str] = {}
-        self._sections: dict[int, dict[str, Any]] = {}
+        self._words: dict[tuple[str, Place], dict[str, str]] = {}
+        self._sections: dict[int, tuple[Section, dict[str, Any]]] = {}
 
     # What is there to be made.
 
@@ -145,9 +144,9 @@ class Pipeline:
 
     def own(self, section: Section, *hidden: str) -> dict[str, Any]:
         """A section's settings in canonical form, without those that decide nothing."""
-        if id(section) not in self._sections:
-            self._sections[id(section)] = identity.canonical(section)
-        return {name: value for name, value in self._sections[id(section)].items() if name not in hidden}
+        if id(section) not in self._sections:  # kept, too, lest another section get its number
+            self._sections[id(section)] = section, identity.canonical(section)
+        return {name: value for name, value in self._sections[id(section)][1].items() if name not in hidden}
 
     def identity(self, name: str, place: Place) -> dict[str, Any]:
         """What decides a stage's outputs: its version and settings, and those of all that lies upstream.
@@ -186,19 +185,24 @@ class Pipeline:
         return self.root / self.filled(self.stage(name, place).scratch, name, place)
 
     def filled(self, pattern: str, name: str, place: Place, **more: str) -> str:
-        """A pattern with coordinates, key and `more` filled in. Shards differ in their number alone."""
+        """A pattern with coordinates, key and `more` filled in."""
+        return pattern.format(**self.words(name, place) | {"shard": str(place.shard)} | more)
+
+    def words(self, name: str, place: Place) -> dict[str, str]:
+        """Texts of all wildcards of a stage's paths, but that of the shard: shards differ in their number alone."""
         at = self._at(name, place, shard=False)
-        if more or (pattern, at) not in self._texts:
+        if (name, at) not in self._words:
             experiment = self.experiment(at)
-            self._texts[pattern, at] = pattern.format(
-                **{**at._asdict(), "percentile": format_percentile(at.percentile), "shard": "{shard}"},
-                key=self.key(name, at),
-                shards=experiment.simulation.shards,
-                data=experiment.data.name,
-                suffix="safetensors" if experiment.data.name in VERIFIED else "parquet",
-                **more,
-            )
-        return self._texts[pattern, at].replace("{shard}", str(place.shard))
+            coordinates = {axis: str(value) for axis, value in at._asdict().items() if axis != "shard"}
+            self._words[name, at] = {
+                **coordinates,
+                "percentile": format_percentile(at.percentile),
+                "key": self.key(name, at),
+                "shards": str(experiment.simulation.shards),
+                "data": experiment.data.name,
+                "suffix": "safetensors" if experiment.data.name in VERIFIED else "parquet",
+            }
+        return self._words[name, at]
 
     def files(self, name: str, place: Place) -> list[Path]:
         """All files of one job that Snakemake knows."""
@@ -284,30 +288,3 @@ class Pipeline:
         """Write the table of a stage as CSV, for people."""
         text = table.to_csv(index=False, lineterminator="\n")
         artifacts.write_text(self.path(name, place, "text"), text)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a pipeline: what a stage's function takes. It has neither path nor identity in its body."""
-
-    pipeline: Pipeline
-    place: Place
-
-    @classmethod
-    def of(cls, config: Config, experiment: str, *where: Any, root: Path = RESULTS, **coordinates: Any) -> Job:
-        """The job of an experiment, at the coordinates of a Place, under a configuration."""
-        return cls(Pipeline(config, root), Place(experiment, *where, **coordinates))
-
-    @property
-    def config(self) -> Config:
-        """The configuration."""
-        return self.pipeline.config
-
-    @property
-    def experiment(self) -> Experiment:
-        """The experiment's settings."""
-        return self.pipeline.experiment(self.place)
-
-    def folder(self, name: str) -> Path:
-        """A folder, or file, of the experiment's results at its plain name."""
-        return self.pipeline.root / self.place.experiment / name

@@ -1,13 +1,77 @@
-"""What the Snakefile asks: the inputs of a job, the files of a target. Snakemake's own words stay in workflow/."""
+"""What Snakemake asks: which job a path names, what a job reads, and the files of a target.
+
+Snakemake's own words stay in workflow/.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from bsnn.errors import ConfigError
+from bsnn.paper import plan
+from bsnn.pipeline.declarations import STAGES
+from bsnn.pipeline.identity import KEY_LENGTH
 from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.notes import MADE
 from bsnn.pipeline.stage import Place
-from bsnn.pipeline.wildcards import place_of
+
+CONSTRAINTS = {  # regular expressions
+    "weights": "full|binary",
+    "seed": r"\d+",
+    "percentile": r"\d+(\.\d+)?",
+    "key": f"[0-9a-f]{{{KEY_LENGTH}}}",
+    "made": MADE,
+    "shard": r"\d+",
+    "shards": r"\d+",
+    "method": "[A-Za-z0-9][A-Za-z0-9_-]*",
+    "steps": r"\d+",
+    "result": "|".join(plan.RESULTS),
+    "suffix": "safetensors|parquet",
+}
+READ: dict[str, Callable[[str], Any]] = {"seed": int, "percentile": float, "shard": int, "steps": int}  # others: text
+
+
+def place_of(pipeline: Pipeline, name: str, wildcards: Mapping[str, str]) -> Place:
+    """The job that the wildcards of a path name.
+
+    Args:
+        name: the stage.
+        wildcards: texts by name, spelled as in the path that the current settings give.
+
+    Raises:
+        ConfigError: no such experiment, percentile, shard, method or result; or a path that the current settings do
+            not give.
+    """
+    if "experiment" in wildcards:
+        found = {axis: READ.get(axis, str)(wildcards[axis]) for axis in STAGES[name].over if axis in wildcards}
+        place = Place(wildcards["experiment"], **found)
+    else:
+        place = _of_data(pipeline, wildcards)
+    pipeline.check(name, place)
+    place = pipeline.at(name, place)
+    words, path = {**pipeline.words(name, place), "shard": str(place.shard)}, pipeline.path(name, place)
+    key = wildcards.get("key", wildcards.get("made", words["key"]).partition(".")[0])
+    if key != words["key"]:
+        raise ConfigError(
+            f"key {key} does not belong to the current settings, whose file is {path}. Ask for that file, or restore "
+            "the settings (`bsnn describe FILE` tells what the key of an existing file stands for)."
+        )
+    for wildcard, text in wildcards.items():
+        if text != words.get(wildcard, text):
+            raise ConfigError(f"{wildcard} '{text}' is not the current settings'; ask for their file, {path}")
+    return place
+
+
+def _of_data(pipeline: Pipeline, wildcards: Mapping[str, str]) -> Place:
+    """The experiment that stands for a data set."""
+    wanted = "{data}-{key}.{suffix}".format(**wildcards)
+    for name in dict.fromkeys(pipeline.data_owners.values()):
+        if pipeline.path("data", Place(name)).name == wanted:
+            return Place(name)
+    raise ConfigError(
+        f"no experiment of the current settings uses data set {wildcards['data']} with key {wildcards['key']}"
+    )
 
 
 def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[str, list[str]]:

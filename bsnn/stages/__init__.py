@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bsnn.pipeline.declarations import STAGES
 
 if TYPE_CHECKING:
-    from bsnn.pipeline.model import Job
+    from bsnn.pipeline.job import Job
 
 # Modules of this package, and the rules whose functions they hold. They are loaded when a stage runs.
 MODULES = {
@@ -39,6 +40,6 @@ def run(rule: str, job: Job) -> None:
 
     job.pipeline.check(rule, job.place)
     [module] = [name for name, rules in MODULES.items() if rule in rules]
-    getattr(import_module(f"bsnn.stages.{module}"), rule)(job)
-    if "note" in STAGES[rule].files:
-        notes.write(job.pipeline, rule, job.place)
+    stage = getattr(import_module(f"bsnn.stages.{module}"), rule)
+    with notes.renewed(job.pipeline, rule, job.place) if "note" in STAGES[rule].files else nullcontext():
+        stage(job)

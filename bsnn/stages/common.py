@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from bsnn.datasets import Split
-    from bsnn.pipeline.model import Job
+    from bsnn.pipeline.job import Job
 
 
 def settle(job: Job) -> None:

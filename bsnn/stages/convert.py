@@ -7,9 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bsnn.config import Method
-from bsnn.pipeline import inputs
 from bsnn.pipeline.declarations import simulation_of
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.stages import common
 from bsnn.stages.evaluation import Converted, Evaluation
 
@@ -27,9 +26,9 @@ def activations(job: Job) -> None:
     from bsnn.datasets import protocol
 
     experiment, device, seed = job.experiment, common.device(job), job.place.seed
-    trained = inputs.network(job)
+    trained = job.network()
     trained.module.to(device)
-    split = inputs.data_set(job).train
+    split = job.data_set().train
     order = protocol.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
     batches = partial(protocol.batches, experiment, trained, seed, "calibration", split, *how)
@@ -59,7 +58,7 @@ def simulate(job: Job) -> None:
         return
     method = Method(percentile=place.percentile, initial=settings.initial)
     evaluation = Evaluation(job, shard=True)
-    _, tables, noted = evaluation.tables(evaluation.converted(method, settings.time, inputs.thresholds(job)))
+    _, tables, noted = evaluation.tables(evaluation.converted(method, settings.time, job.thresholds()))
     for kind, table in tables.items():
         pipeline.write("simulate", place, table, kind, noted)
     kept_shards.keep(kept, made.values())

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn.config import Method
 from bsnn.errors import ConfigError
-from bsnn.pipeline import inputs
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.stages import common
 
 if TYPE_CHECKING:
@@ -55,9 +54,9 @@ class Evaluation:
         from bsnn import datasets
 
         self.job, self.device = job, common.device(job)
-        self.trained = inputs.network(job)
+        self.trained = job.network()
         self.trained.module.to(self.device)
-        self.data = inputs.data_set(job)
+        self.data = job.data_set()
         self.held_out = held_out is not None
         self.split = self.data.train if self.held_out else self.data.test
         count, settings = len(self.split), job.experiment.simulation

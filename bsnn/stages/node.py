@@ -10,7 +10,8 @@ from pathlib import Path
 from bsnn import config
 from bsnn.cluster.nodes import MARK
 from bsnn.errors import BsnnError
-from bsnn.pipeline.model import Job, Pipeline
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.stages import train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bsnn.pipeline.model import Job
+    from bsnn.pipeline.job import Job
 
 
 def tables(job: Job) -> None:

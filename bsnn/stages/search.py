@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bsnn.config import Method
 from bsnn.pipeline.identity import canonical
-from bsnn.pipeline.model import Job
+from bsnn.pipeline.job import Job
 from bsnn.stages.evaluation import Evaluation
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn.config import Checkpoint
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import columns, inputs
-from bsnn.pipeline.model import Job
+from bsnn.pipeline import columns
+from bsnn.pipeline.job import Job
 from bsnn.stages import common
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def network(job: Job) -> None:
 
     common.settle(job)
     pipeline, place = job.pipeline, job.place
-    images = inputs.data_set(job)
+    images = job.data_set()
     given = job.experiment.imported.of(place.weights)
     trained, history, *precision = _fitted(job, images) if given is None else _imported(job, images, given)
     if place.weights == "binary":
@@ -73,7 +73,7 @@ def take_part(job: Job, logs: Sequence[str]) -> None:
     from bsnn.training import train as training
 
     common.settle(job)
-    training.take_part(loop.Job(**_training(job, inputs.data_set(job))), logs)
+    training.take_part(loop.Job(**_training(job, job.data_set())), logs)
 
 
 def _training(job: Job, images: DataSet) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _training(job: Job, images: DataSet) -> dict[str, Any]:
         "compute": job.config.compute,
         "checkpoints": job.pipeline.scratch("network", job.place),
         "stands_for": job.pipeline.identity("network", job.place),
-        "start": inputs.network(Job(job.pipeline, job.place._replace(weights="full"))) if from_full else None,
+        "start": job.network("full") if from_full else None,
     }
 
 

@@ -14,7 +14,6 @@ from bsnn.cluster import signals
 from bsnn.errors import BsnnError, ConfigError
 from bsnn.pipeline import workflow as declared
 from bsnn.pipeline.model import Pipeline
-from bsnn.pipeline.wildcards import CONSTRAINTS
 
 try:
     CONFIG = settings.validate(config)
@@ -38,7 +37,7 @@ onstart:
 
 
 wildcard_constraints:
-    **CONSTRAINTS,
+    **declared.CONSTRAINTS,
     experiment="|".join(CONFIG.experiments),
 
 

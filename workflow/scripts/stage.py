@@ -2,8 +2,9 @@
 
 from bsnn import log, stages
 from bsnn.config import validate
-from bsnn.pipeline.model import Job, Pipeline
-from bsnn.pipeline.wildcards import place_of
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.workflow import place_of
 
 if __name__ == "__main__":  # processes that training or decoding starts import this file again
     with log.job(snakemake.log[0]):

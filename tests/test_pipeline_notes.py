@@ -1,0 +1,95 @@
+"""Notes that vouch for tables, figures and reports at plain names: of the files as they are, or of none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import artifacts_for_tests as small
+import pytest
+
+from bsnn import artifacts, stages
+from bsnn.errors import ArtifactError, ConfigError
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+from bsnn.pipeline.workflow import place_of
+
+PLACE = Place(small.NAME)
+NETWORKS = {"weights": ["full"], "seeds": [0]}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Tables of an experiment, and all that they are made of."""
+    found = Job(small.write_all(small.settings(**NETWORKS), tmp_path / "results", small.random_truth()), PLACE)
+    stages.run("tables", found)
+    return found
+
+
+def changed(job: Job, **changes: object) -> Job:
+    return Job(Pipeline(small.settings(**NETWORKS, **changes), job.pipeline.root), PLACE)
+
+
+def current(job: Job, stage: str = "tables") -> bool:
+    """Whether Snakemake would find the stage's note."""
+    return job.pipeline.path(stage, PLACE).exists()
+
+
+def test_a_note_is_of_the_last_settings(job: Job) -> None:
+    other = changed(job, time=[2])
+    assert current(job)
+    assert not current(other)
+    stages.run("tables", other)
+    assert current(other)
+    assert not current(job)
+
+
+def test_what_was_overwritten_in_part_is_vouched_for_by_nobody(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that fails, or is killed, leaves tables of two settings."""
+    written: list[Path] = []
+
+    def full_disk(path: Path, text: str) -> None:
+        written.append(path)
+        raise ArtifactError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(artifacts, "write_text", full_disk)
+    with pytest.raises(ArtifactError):
+        stages.run("tables", changed(job, time=[2]))
+    assert written
+    assert not current(job)
+    assert not current(changed(job, time=[2]))
+
+
+@pytest.mark.parametrize("stage", ["figures", "report"])
+def test_tables_of_other_settings_are_not_shown(job: Job, stage: str) -> None:
+    stages.run("figures", job)
+    other = changed(job, time=[2])
+    with pytest.raises(ArtifactError, match=r"other settings.*snakemake"):
+        stages.run(stage, other)
+    assert not current(other, stage)
+
+
+def test_a_lost_file_is_missed_whatever_notes_there_are(job: Job) -> None:
+    """Those of two checkouts, for example, of which one lost a file before and the other did not."""
+    shown = job.folder("tables/accuracy.csv")
+    for _ in range(3):
+        names = {job.pipeline.path("tables", PLACE)}
+        shown.unlink()
+        names.add(job.pipeline.path("tables", PLACE))
+        assert not current(job)
+        stages.run("tables", job)
+        assert shown.is_file()
+        assert current(job)
+        for name in names:
+            if not name.exists():
+                artifacts.copy(job.pipeline.path("tables", PLACE), name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(("axis", "text"), [("percentile", "99.90"), ("seed", "00")])
+def test_coordinates_have_one_spelling(axis: str, text: str) -> None:
+    """The job would write to the other path, and Snakemake wait for this one."""
+    pipeline = Pipeline(small.settings())
+    place = {"experiment": small.NAME, "weights": "full", "seed": "0", "percentile": "99.9", axis: text}
+    with pytest.raises(ConfigError, match=rf"'{text}'.*p99\.9/"):
+        place_of(pipeline, "thresholds", place)
