@@ -18,15 +18,9 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/binarize.smk"
-include: "workflow/rules/activations.smk"
-include: "workflow/rules/thresholds.smk"
-include: "workflow/rules/simulate.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/convert.smk"
 include: "workflow/rules/results.smk"
-include: "workflow/rules/methods.smk"
-include: "workflow/rules/paper.smk"
 
 
 rule all:

@@ -43,7 +43,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
     frames = {table: results[table] for table in KEPT if table in results.frames}
     pipeline = Pipeline(config, root)
     for table, frame in (frames | _methods(pipeline, name)).items():
-        artifacts.write_text(place / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        artifacts.write_csv(place / f"{table}.csv", frame)
     for file in sorted((root / name / "paper").glob("*.csv")):
         artifacts.copy(file, place / "paper" / file.name)
     origin = {

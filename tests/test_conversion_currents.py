@@ -145,7 +145,7 @@ def test_neurons_on_the_threshold_fire_at_every_step(features: list[object], kin
     below = seen["conv1"][seen["conv1"] < largest["conv1"]]
     expected = 7 * on + int(torch.floor(7 * below.double() / largest["conv1"]).sum())
     assert on
-    assert int(result.counts[:, first].sum()) == expected
+    assert int(result.counts[first].sum()) == expected
 
 
 def simulated(current: Tensor, threshold: float, steps: int) -> Tensor:

@@ -24,7 +24,7 @@ from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
 from bsnn.tables.propagation import delayed
-from bsnn.tables.shards import Simulation
+from bsnn.tables.shards import Outcome
 
 FILE = Path(__file__).parent.parent / "config.yaml"
 ARRAYS = {"delayed", "calibration_dropout", "first_images", "augmented_test", "augmented_calibration"}
@@ -215,12 +215,12 @@ def test_stretched_images_are_the_original_transform(tmp_path: Path) -> None:
         assert torch.equal(found[0], expected(picture))
 
 
-def run(delays: object, labels: list[int], correct: list[int], spikes: list[list[int]]) -> Simulation:
+def run(delays: object, labels: list[int], correct: list[int], spikes: list[list[int]]) -> Outcome:
     layers = tuple(f"conv{number}" for number in range(1, len(spikes) + 1))
     document = {"extra": {} if delays is None else {"delays": delays}}
     counts = np.array(spikes)
     neurons = np.ones(len(spikes), np.int64)
-    return Simulation("full", 0, 99.0, np.array(labels), 0, np.array(correct), layers, neurons, counts, (document,))
+    return Outcome(np.array(labels), 0, np.array(correct), layers, neurons, counts, (document,))
 
 
 def test_delayed_is_a_shift_of_the_time_axis() -> None:

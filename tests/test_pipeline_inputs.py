@@ -83,7 +83,7 @@ def test_artifacts_of_other_settings_are_refused(
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(wrong(made), path)
     before = sorted(root.rglob("*"))
-    with pytest.raises(ArtifactError, match=r"was made with other settings than its name says.*snakemake") as caught:
+    with pytest.raises(ArtifactError, match=r"was made with other settings than the current ones.*snakemake") as caught:
         stage(job)
     assert str(caught.value).startswith(f"{path}: ")
     assert sorted(root.rglob("*")) == before

@@ -47,7 +47,7 @@ def _network(seed: int = 0) -> SpikingNetwork:
 def _expected(network: SpikingNetwork, images: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor, Tensor]:
     block = checks.reference(network, images, steps)
     reading = Readout(network, len(images)).advance(block.spikes)
-    return reading.predicted.T, reading.margin.T, block.counts.sum(2)
+    return reading.predicted.T, reading.margin.T, block.counts.sum(2).T
 
 
 @settings(max_examples=20)
@@ -74,7 +74,7 @@ def test_shapes_types_and_names() -> None:
     result = simulation.run(TorchEngine(network), [networks.images(0, 3)], STEPS)
     assert (result.predicted.shape, result.predicted.dtype) == ((3, STEPS), torch.int16)
     assert (result.margin.shape, result.margin.dtype) == ((3, STEPS), torch.float32)
-    assert (result.counts.shape, result.counts.dtype) == ((STEPS, 5), torch.int64)
+    assert (result.counts.shape, result.counts.dtype) == ((5, STEPS), torch.int64)
     assert result.layers == ("conv1", "conv2", "conv3", "conv4", "fc1")
     assert result.neurons == (8 * 8 * 8, 8 * 4 * 4, 16 * 4 * 4, 16 * 2 * 2, 32)
 
@@ -100,7 +100,7 @@ def test_a_smaller_time_is_the_beginning_of_a_larger_one() -> None:
     short = simulation.run(TorchEngine(network), [images], 5)
     assert torch.equal(long.predicted[:, :5], short.predicted)
     assert torch.equal(long.margin[:, :5], short.margin)
-    assert torch.equal(long.counts[:5], short.counts)
+    assert torch.equal(long.counts[:, :5], short.counts)
 
 
 def _exit_step(margin: Tensor, bound: float, every: int) -> Tensor:
@@ -129,7 +129,7 @@ def test_early_exit(seed: int, every: int) -> None:
     simulated = torch.arange(STEPS)[:, None] < steps[None]
     assert torch.equal(result.images, simulated.sum(1))
     counts = checks.reference(network, images, STEPS).counts
-    assert torch.equal(result.counts, (counts * simulated[:, None]).sum(2))
+    assert torch.equal(result.counts, (counts * simulated[:, None]).sum(2).T)
 
 
 def test_early_exit_saves_steps() -> None:
@@ -197,7 +197,7 @@ def test_by_hand() -> None:
     result = _scripted()
     assert result.predicted.tolist() == [[0, 1, 1], [0, 0, 0]]
     assert torch.equal(result.margin, torch.tensor([[0.0, 1 / 2, 2 / 3], [1.0, 1.0, 1 / 3]]))
-    assert result.counts.tolist() == [[1], [2], [2]]
+    assert result.counts.tolist() == [[1, 2, 2]]
     assert accuracy(result.predicted, torch.tensor([1, 1])).tolist() == [0.0, 0.5, 0.5]
 
 

@@ -166,7 +166,7 @@ def test_any_partition_of_the_images_joins_to_the_same(owner: list[int], steps: 
     truth = small.random_truth(images=len(owner))("full", 0, 99.0)
     groups = [np.flatnonzero(np.array(owner) == shard) for shard in range(4)]
     for parts in ([np.arange(len(owner))], groups, groups[::-1]):
-        found = join("full", 0, 99.0, [shard_of(truth, images) for images in parts], 4, steps)
+        found = join([shard_of(truth, images) for images in parts], 4, steps)
         right = [int((truth.predicted[:, step] == truth.labels).sum()) for step in range(steps)]
         assert found.correct.tolist() == right
         assert found.labels.tolist() == truth.labels.tolist()

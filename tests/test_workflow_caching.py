@@ -3,8 +3,10 @@
 import base64
 import copy
 import os
+import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run,
 
 from bsnn.config import merge, validate
 from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.notes import MADE
 from bsnn.pipeline.stage import Place
+from bsnn.pipeline.workflow import SHOWN
 
 BOTH = {"thresholds": 4, "simulate": 4}
 ONE_KIND = {"thresholds": 2, "simulate": 2}
@@ -92,7 +96,7 @@ def test_touched_and_edited_sources(scratch: Path) -> None:
         "bsnn/training/train.py",
         "bsnn/simulation/run.py",
         "workflow/scripts/stage.py",
-        "workflow/rules/simulate.smk",
+        "workflow/rules/convert.smk",
     ):
         path = scratch / name
         path.write_text(path.read_text() + "\n# a comment\n")
@@ -248,3 +252,42 @@ def test_questions_write_nothing(scratch: Path) -> None:
             done = snakemake(scratch, question)
             assert done.returncode == 0, done.stdout + done.stderr
     assert contents() == before
+
+
+def test_every_file_at_a_plain_name_is_declared(finished: Path) -> None:
+    """One that is not could be lost without being missed, and could not be asked for."""
+    folder = finished / "results/tiny"
+    plain = [path for name in (".", "tables", "figures") for path in (folder / name).iterdir() if path.is_file()]
+    names = {str(path.relative_to(folder)) for path in plain if not re.search(MADE + r"\.json$", path.name)}
+    own = {name for name, (stage, _) in SHOWN.items() if stage in RESULTS}
+    assert names == own
+
+
+def test_files_are_asked_for_by_their_names(scratch: Path) -> None:
+    report, table = "results/tiny/report.html", "results/tiny/tables/training.csv"
+    assert planned(scratch, report, table) == {}
+    assert planned(scratch, table, "--config", "time=5") == {"tables": 1, "shown": 1}
+    assert planned(scratch, report, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS, "shown": 1}
+    (scratch / table).unlink()
+    assert planned(scratch, table) == {"tables": 1, "shown": 1}
+    before = (scratch / report).read_text()
+    run(scratch, table, report, "--config", "time=5")
+    assert (scratch / table).is_file()
+    assert (scratch / report).read_text() != before
+    assert planned(scratch, report, "--config", "time=5") == {}
+    assert planned(scratch, report) == {**RESULTS, "shown": 1}
+    for wrong, message in (("tables/other.csv", "MissingRule"), ("paper/pooling.csv", "has no result 'pooling'")):
+        done = snakemake(scratch, "-n", f"results/tiny/{wrong}")
+        assert done.returncode != 0
+        assert message in done.stdout + done.stderr
+
+
+def test_report_of_snakemake(finished: Path, tmp_path: Path) -> None:
+    """Tables, figures and report of the current settings; none of others."""
+    for settings, there in (((), True), (("--config", "time=5"), False)):
+        path = tmp_path / f"{there}.zip"
+        done = snakemake(finished, "--report", str(path), *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with zipfile.ZipFile(path) as archive:
+            text = "".join(archive.read(name).decode() for name in archive.namelist() if name.endswith("report.html"))
+        assert all((name in text) == there for name in ("accuracy.csv", "accuracy_over_time.svg", "rates.png"))

@@ -13,24 +13,27 @@ from typing import Any
 from bsnn.artifacts import notes, tables, tensors
 from bsnn.artifacts.claim import claim, claimed
 from bsnn.artifacts.files import copy, link, missing, replacing, write_text
-from bsnn.artifacts.notes import check_shard, check_table, document, read_note, write_note
-from bsnn.artifacts.tables import read_table, write_table
+from bsnn.artifacts.notes import again, check_shard, document, read_note, write_note
+from bsnn.artifacts.tables import read_frames, read_table, write_csv, write_frame, write_table
 from bsnn.artifacts.tensors import read_tensors, write_tensors
 from bsnn.errors import ArtifactError
 
 __all__ = [
+    "again",
     "check_shard",
-    "check_table",
     "claim",
     "claimed",
     "copy",
     "describe",
     "document",
     "link",
+    "read_frames",
     "read_note",
     "read_table",
     "read_tensors",
     "replacing",
+    "write_csv",
+    "write_frame",
     "write_note",
     "write_table",
     "write_tensors",

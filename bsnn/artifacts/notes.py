@@ -94,7 +94,7 @@ def check(path: Path, found: Mapping[str, Any], kind: str, stands_for: Mapping[s
     if found["kind"] != kind:
         raise ArtifactError(f"{path}: holds '{found['kind']}', expected '{kind}'; {again(path)}")
     if stands_for is not None and key(found["identity"]) != key(stands_for):
-        raise ArtifactError(f"{path}: was made with other settings than its name says; {again(path)}")
+        raise ArtifactError(f"{path}: was made with other settings than the current ones; {again(path)}")
 
 
 def check_shard(path: Path, found: Mapping[str, Any], shard: int, shards: int) -> None:
@@ -118,13 +118,11 @@ def check_table(path: Path, found: Mapping[str, Any]) -> None:
     """
     said = found["extra"].get("table")
     if said != path.stem:
-        raise ArtifactError(f"{path}: holds the table '{said}'; delete {path.parent} and run again")
+        raise ArtifactError(f"{path}: holds the table '{said}'; {again(path)}")
 
 
-def again(path: Path) -> str:
-    """What to do about a file that cannot be used. Notes of tables have no rule of their own."""
-    if path.suffix == ".json":
-        return "delete it and run again"
+def again(path: str | Path) -> str:
+    """What to do about a file that cannot be used."""
     return f"delete it and make it again with: snakemake {path}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,35 @@ def read_table(
             actual = table.schema.field(name).type
             raise ArtifactError(f"{path}: column '{name}' has type {actual}, expected {kind_}; {notes.again(path)}")
     return table, found
+
+
+def write_frame(path: Path, frame: pd.DataFrame, kind: str, identity: Mapping[str, Any], *, csv: bool = True) -> None:
+    """Write a table at a plain name as Parquet, and as CSV beside it for people."""
+    write_table(path, frame, kind, identity, {"table": path.stem})
+    if csv:
+        write_csv(path.with_suffix(".csv"), frame)
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as CSV, the same bytes on every system."""
+    files.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_frames(
+    folder: Path, names: Iterable[str], kind: str, stands_for: Mapping[str, Any]
+) -> dict[str, pd.DataFrame]:
+    """Tables at plain names, as `write_frame` left them.
+
+    Raises:
+        ArtifactError: one is missing, damaged, another table than its name says, or of other settings.
+    """
+    found = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        table, said = read_table(path, kind, {}, stands_for)
+        notes.check_table(path, said)
+        found[name] = table.to_pandas()
+    return found
 
 
 def document(path: Path) -> str | bytes | None:

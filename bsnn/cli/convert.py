@@ -22,7 +22,7 @@ from bsnn.pipeline.stage import Place
 from bsnn.stages import train as stages_train
 
 if TYPE_CHECKING:
-    from bsnn.tables.shards import Simulation
+    from bsnn.tables.shards import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def run(flags: Flags) -> float:
     return _write(flags, Source(job.pipeline, NAME).simulation(place.weights, place.seed, place.percentile))
 
 
-def _write(flags: Flags, found: Simulation) -> float:
+def _write(flags: Flags, found: Outcome) -> float:
     """The three results, and the two lines on the terminal."""
     import numpy as np
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsnn import artifacts
 from bsnn.errors import ArtifactError, DataError
 
 Channels = tuple[float, ...]  # one number per channel, of pixels in 0..1
@@ -132,7 +133,7 @@ def statistics(histogram: Tensor) -> tuple[Channels, Channels]:
 
 def refuse(path: str | Path, problem: str) -> ArtifactError:
     """Error for an artifact whose content is not what it should be."""
-    return ArtifactError(f"{path}: {problem}; delete it and make it again with: snakemake {path}")
+    return ArtifactError(f"{path}: {problem}; {artifacts.again(path)}")
 
 
 def description(path: str | Path, extra: Mapping[str, Any]) -> tuple[tuple[str, ...], Channels, Channels]:

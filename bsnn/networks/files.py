@@ -140,7 +140,7 @@ def load(
     try:
         return _read(tensors, found["extra"], network)
     except _UnsuitableError as why:
-        remedy = remedy or f"delete it and make it again with: snakemake {path}"
+        remedy = remedy or artifacts.again(path)
         raise ArtifactError(f"{path}: {why}; {remedy}") from why
 
 

@@ -19,7 +19,7 @@ from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
 from bsnn.pipeline.model import Pipeline
 from bsnn.tables.gather import Source
-from bsnn.tables.shards import Simulation
+from bsnn.tables.shards import Outcome
 
 NAMES: dict[tuple[str, str], str] = {
     ("ANN", "full"): "ANN",
@@ -106,11 +106,11 @@ def _verdict(difference: float, tolerance: float | None) -> str:
     return "yes" if difference >= -(tolerance or 0) - SLACK else "no"
 
 
-def _ann(run: Simulation) -> float:
+def _ann(run: Outcome) -> float:
     return 100 * run.ann_correct / run.images
 
 
-def _snn(run: Simulation, time: int) -> float:
+def _snn(run: Outcome, time: int) -> float:
     return 100 * int(run.correct[time - 1]) / run.images
 
 
@@ -131,8 +131,8 @@ def protocols(gathered: Gathered) -> pd.DataFrame:
 def _over_time(source: Source) -> pd.DataFrame:
     """Mean accuracies over seeds: one row per kind of weights, percentile and time."""
     rows = [
-        (run.weights, run.percentile, time, _ann(run), _snn(run, time))
-        for run in source.simulations
+        (place.weights, place.percentile, time, _ann(run), _snn(run, time))
+        for place, run in source.simulations.items()
         for time in source.time
     ]
     keys = ["weights", "percentile", "time"]

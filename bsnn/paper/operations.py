@@ -13,7 +13,7 @@ from bsnn.paper.measures import Gathered
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
-from bsnn.tables.shards import Simulation
+from bsnn.tables.shards import Outcome
 
 
 def operations(gathered: Gathered) -> pd.DataFrame:
@@ -48,11 +48,11 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     return table.assign(weights=weights, percentile=percentile)
 
 
-def _costs(network: SpikingNetwork, run: Simulation) -> pd.DataFrame:
+def _costs(network: SpikingNetwork, run: Outcome) -> pd.DataFrame:
     names = tuple(layer.name for layer in network.firing)
     if names != run.layers:
         raise ArtifactError(
             f"spikes are of layers {run.layers}, the network has {names}; delete the simulation and run again"
         )
-    counts = torch.from_numpy(run.spikes.T.copy())
-    return accounting.table(network, counts, torch.full((len(counts),), run.images))
+    images = torch.full(run.spikes.shape[1:], run.images)
+    return accounting.table(network, torch.from_numpy(run.spikes), images)

@@ -51,7 +51,7 @@ def write(pipeline: Pipeline, place: Place, folder: Path) -> None:
     stands_for = pipeline.identity("paper_result", place)
     frames = collect(pipeline, name, result)
     for table, frame in frames.items():
-        artifacts.write_table(folder / f"{table}.parquet", frame, KIND, stands_for, {"table": table})
+        artifacts.write_frame(folder / f"{table}.parquet", frame, KIND, stands_for, csv=False)
     for table, entry in CATALOGUE[result].tables.items():
         _write_texts(folder / table, frames[table], entry.caption, long=entry.long)
     last = plan.simulated(config, name, result).get(name, [])
@@ -63,7 +63,7 @@ def _write_texts(path: Path, frame: pd.DataFrame, caption: str, *, long: bool) -
         for suffix in (".csv", ".md", ".tex"):
             path.with_suffix(suffix).unlink(missing_ok=True)
         return
-    artifacts.write_text(path.with_suffix(".csv"), said(frame).to_csv(index=False, lineterminator="\n"))
+    artifacts.write_csv(path.with_suffix(".csv"), said(frame))
     if long:
         return
     texts = written(frame)
@@ -118,10 +118,4 @@ def read(pipeline: Pipeline, place: Place, folder: Path) -> Mapping[str, pd.Data
     stands_for, result = pipeline.identity("paper_result", place), place.result
     names = [table for table, entry in CATALOGUE[result].tables.items() if not entry.long]
     names += [f"{result}-{ORIGINS}"] if plan.simulated(pipeline.config, place.experiment, result) else []
-    found = {}
-    for name in names:
-        path = folder / f"{name}.parquet"
-        table, document = artifacts.read_table(path, KIND, {}, stands_for)
-        artifacts.check_table(path, document)
-        found[name] = table.to_pandas()
-    return found
+    return artifacts.read_frames(folder, names, KIND, stands_for)

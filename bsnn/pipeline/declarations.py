@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bsnn.config import Experiment, Method, Weights, format_percentile
 from bsnn.paper import plan
 from bsnn.pipeline import columns, shown
-from bsnn.pipeline.stage import File, Need, Place, Stage
+from bsnn.pipeline.stage import File, Need, Place, Stage, first_of
 
 if TYPE_CHECKING:
     from bsnn.pipeline.model import Pipeline
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 VERIFIED = ("digits", "cifar10", "cifar100")  # a checksum fixes their content: where they lie does not matter
 CALIBRATION = ("augmented_calibration", "calibration_dropout", "first_images", "original_normalisation")
 TEST = ("augmented_test", "stretched_test")  # the normalisation counts too, through the thresholds
-
-
-def _same(*names: str) -> Callable[[Pipeline, Place], Iterator[Need]]:
-    """The first file of some stages, of the same place."""
-
-    def reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-        for name in names:
-            yield pipeline.need(name, place)
-
-    return reads
 
 
 def _above(name: str) -> Callable[[Pipeline, Place], tuple[str, Place]]:
@@ -148,7 +138,7 @@ def simulation_of(pipeline: Pipeline, place: Place) -> Place | None:
 
 
 def _method_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-    yield from _same("activations", "network", "data")(pipeline, place)
+    yield from first_of("activations", "network", "data")(pipeline, place)
     source = simulation_of(pipeline, place)
     if source is not None:
         yield from (pipeline.need("simulate", source, kind) for kind in ("predictions", "spikes"))
@@ -203,7 +193,7 @@ STAGES: dict[str, Stage] = {
         ("seed",),
         settings=_training,
         upstream=_above("data"),
-        reads=_same("data"),
+        reads=first_of("data"),
         weights="full",
         shared=True,
         scratch="checkpoints/{experiment}/full/seed{seed}/{key}",
@@ -224,14 +214,14 @@ STAGES: dict[str, Stage] = {
         version=2,  # 2: those of the first layer are of the sum that it is simulated with
         settings=_activations,
         upstream=_above("network"),
-        reads=_same("network", "data"),
+        reads=first_of("network", "data"),
     ),
     "thresholds": Stage(
         {"thresholds": File(OF_PERCENTILE + "/thresholds-{key}.parquet", columns.THRESHOLDS)},
         (*NETWORK, "percentile"),
         settings=_thresholds,
         upstream=_above("activations"),
-        reads=_same("activations"),
+        reads=first_of("activations"),
     ),
     "simulate": Stage(
         {
@@ -242,7 +232,7 @@ STAGES: dict[str, Stage] = {
         version=2,  # 2: a finer current of the first layer
         settings=_simulate,
         upstream=_above("thresholds"),
-        reads=_same("thresholds", "network", "data"),
+        reads=first_of("thresholds", "network", "data"),
         scratch="checkpoints/" + OF_NETWORK + "/shards-{key}",
     ),
     "method": Stage(
@@ -265,7 +255,7 @@ STAGES: dict[str, Stage] = {
         name="search",
         settings=_search,
         upstream=_above("activations"),
-        reads=_same("activations", "network", "data"),
+        reads=first_of("activations", "network", "data"),
     ),
     "find_exit": Stage(
         {"exit": File(OF_NETWORK + "/exit-{key}.parquet"), "text": File(OF_NETWORK + "/exit-{key}.csv")},
@@ -274,7 +264,7 @@ STAGES: dict[str, Stage] = {
         name="exit",
         settings=_exit,
         upstream=_exit_upstream,
-        reads=_same("activations", "network", "data"),
+        reads=first_of("activations", "network", "data"),
     ),
     **shown.STAGES,
 }

@@ -107,5 +107,4 @@ def _write_text_beside(path: Path) -> None:
     """The readable table beside a search's, which cannot be checked itself, from the one that was."""
     if path.name.startswith(("search-", "exit-")):
         table, _ = artifacts.read_table(path, artifacts.describe(path)["kind"], {})
-        text = table.to_pandas().to_csv(index=False, lineterminator="\n")
-        artifacts.write_text(path.with_suffix(".csv"), text)
+        artifacts.write_csv(path.with_suffix(".csv"), table.to_pandas())

@@ -263,7 +263,7 @@ class Pipeline:
         table, document = artifacts.read_table(path, kind, {}, self.identity(name, place))
         if "shard" in self.stage(name, place).over:
             artifacts.check_shard(path, document, place.shard, len(self.shards(place.experiment)))
-        again = f"delete it and make it again with: snakemake {path}"
+        again = artifacts.again(path)
         if absent := [column for column in columns if column not in table.schema.names]:
             raise ArtifactError(f"{path}: column '{absent[0]}' is missing, has {table.schema.names}; {again}")
         try:
@@ -286,5 +286,4 @@ class Pipeline:
 
     def write_text(self, name: str, place: Place, table: pd.DataFrame) -> None:
         """Write the table of a stage as CSV, for people."""
-        text = table.to_csv(index=False, lineterminator="\n")
-        artifacts.write_text(self.path(name, place, "text"), text)
+        artifacts.write_csv(self.path(name, place, "text"), table)

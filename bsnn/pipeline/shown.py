@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn.config import Experiment, format_percentile
 from bsnn.paper import plan, published
-from bsnn.pipeline.stage import File, Need, Place, Stage
+from bsnn.pipeline.stage import File, Need, Place, Reads, Stage, first_of
 
 if TYPE_CHECKING:
     from bsnn.pipeline.model import Pipeline
@@ -66,36 +66,30 @@ def _tables_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
             yield pipeline.need("binarize", Place(place.experiment, "binary", seed), "summary")
 
 
-def _notes(*stages: str) -> Any:
+def _every(stage: str, *kinds: str) -> Reads:
+    """What a job reads: these files of every job of a stage for the experiment, the first one unless some are named."""
+
     def reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-        yield from (pipeline.need(stage, place) for stage in stages)
+        for one in pipeline.places(stage, place.experiment):
+            yield from (pipeline.need(stage, one, kind) for kind in kinds or ("",))
 
     return reads
 
 
+def _keys(pipeline: Pipeline, stage: str, experiment: str) -> dict[str, str]:
+    """The key of every job of a stage for an experiment, by its coordinates; shards have one key."""
+    axes = [axis for axis in pipeline.stage(stage).over if axis != "shard"]
+    places = pipeline.places(stage, experiment)
+    return {" ".join(str(getattr(one, axis)) for axis in axes): pipeline.key(stage, one) for one in places}
+
+
 def _methods(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    time = sorted(pipeline.experiment(place).latency.time)
-    runs = {
-        f"{run.weights} {run.seed} {run.method} {run.steps}": pipeline.key("method", run)
-        for run in pipeline.places("method", place.experiment)
-    }
-    return {"experiment": place.experiment, "time": time, "runs": runs, **_shift(pipeline.experiment(place))}
-
-
-def _methods_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-    for run in pipeline.places("method", place.experiment):
-        yield from (pipeline.need("method", run, kind) for kind in pipeline.stage("method").files)
+    experiment, runs = pipeline.experiment(place), _keys(pipeline, "method", place.experiment)
+    return {"experiment": place.experiment, "time": sorted(experiment.latency.time), "runs": runs, **_shift(experiment)}
 
 
 def _exits(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    found = pipeline.places("find_exit", place.experiment)
-    networks = {f"{one.weights} {one.seed}": pipeline.key("find_exit", one) for one in found}
-    return {"experiment": place.experiment, "networks": networks}
-
-
-def _exits_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-    for one in pipeline.places("find_exit", place.experiment):
-        yield pipeline.need("find_exit", one)
+    return {"experiment": place.experiment, "networks": _keys(pipeline, "find_exit", place.experiment)}
 
 
 def _paper(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -133,23 +127,20 @@ def _paper_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
 
 
 def _paper_report(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    known = plan.results_of(pipeline.config, place.experiment)
-    keys = {result: pipeline.key("paper_result", Place(place.experiment, result=result)) for result in known}
-    return {"experiment": place.experiment, "results": keys}
-
-
-def _paper_report_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-    for result in plan.results_of(pipeline.config, place.experiment):
-        yield pipeline.need("paper_result", Place(place.experiment, result=result))
+    return {"experiment": place.experiment, "results": _keys(pipeline, "paper_result", place.experiment)}
 
 
 def _note(path: str) -> dict[str, File]:
     return {"note": File("{experiment}/" + path + "-{made}.json")}
 
 
-def _files(folder: str, names: str) -> tuple[str, ...]:
-    return tuple(f"{{experiment}}/{folder}{name}" for name in names.split())
+def _files(folder: str, names: str, suffixes: str) -> tuple[str, ...]:
+    return tuple(f"{{experiment}}/{folder}{name}.{suffix}" for name in names.split() for suffix in suffixes.split())
 
+
+TABLES = "accuracy accuracy_over_time spikes_by_layer rates binary_summary training training_history origins"
+FIGURES = "accuracy_over_time spikes_by_layer rates training"
+LATENCY = "latency latency_operations latency_energy latency_errors"
 
 STAGES: dict[str, Stage] = {
     "tables": Stage(
@@ -159,17 +150,21 @@ STAGES: dict[str, Stage] = {
         name="results",
         settings=_shows,
         reads=_tables_read,
-        shown=_files("tables/", "settings.json accuracy.csv"),
+        shown=(*_files("tables/", TABLES, "csv parquet md"), "{experiment}/tables/settings.json"),
     ),
     "figures": Stage(
         _note("figures/results"),
         (),
         identity_of="tables",
-        reads=_notes("tables"),
-        shown=_files("figures/", "accuracy_over_time.svg spikes_by_layer.svg rates.svg training.svg"),
+        reads=first_of("tables"),
+        shown=_files("figures/", FIGURES, "svg png"),
     ),
     "report": Stage(
-        _note("report"), (), identity_of="tables", reads=_notes("tables", "figures"), shown=_files("", "report.html")
+        _note("report"),
+        (),
+        identity_of="tables",
+        reads=first_of("tables", "figures"),
+        shown=_files("", "report", "html"),
     ),
     "latency_tables": Stage(
         _note("tables/latency"),
@@ -177,23 +172,29 @@ STAGES: dict[str, Stage] = {
         version=2,  # 2: standard error of the drop, agreement, Pareto front
         name="latency",
         settings=_methods,
-        reads=_methods_read,
-        shown=_files("tables/", "latency.csv latency_costs.csv latency_errors.csv latency_operations.parquet"),
+        reads=_every("method", "predictions", "spikes", "operations", "errors"),
+        shown=(
+            *_files("tables/", "latency latency_costs latency_errors", "csv parquet"),
+            "{experiment}/tables/latency_operations.parquet",
+        ),
     ),
     "latency_figures": Stage(
         _note("figures/latency"),
         (),
         identity_of="latency_tables",
-        reads=_notes("latency_tables"),
-        shown=_files("figures/", "latency.svg latency_operations.svg latency_energy.svg latency_errors.svg"),
+        reads=first_of("latency_tables"),
+        shown=_files("figures/", LATENCY, "svg png"),
     ),
     "exit_results": Stage(
         _note("tables/early_exit"),
         (),
         name="exits",
         settings=_exits,
-        reads=_exits_read,
-        shown=_files("", "tables/early_exit.csv figures/early_exit.svg figures/early_exit_operations.svg"),
+        reads=_every("find_exit"),
+        shown=(
+            *_files("tables/", "early_exit", "csv parquet"),
+            *_files("figures/", "early_exit early_exit_operations", "svg png"),
+        ),
     ),
     "paper_result": Stage(
         _note("paper/{result}"),
@@ -202,6 +203,7 @@ STAGES: dict[str, Stage] = {
         name="paper",
         settings=_paper,
         reads=_paper_read,
+        shown=_files("paper/", "{result}", "csv parquet md tex"),  # some have more
     ),
     "paper_report": Stage(
         _note("paper"),
@@ -209,7 +211,7 @@ STAGES: dict[str, Stage] = {
         version=2,  # 2: as its results
         name="paper",
         settings=_paper_report,
-        reads=_paper_report_read,
-        shown=_files("", "paper.html"),
+        reads=_every("paper_result"),
+        shown=_files("", "paper", "html"),
     ),
 }

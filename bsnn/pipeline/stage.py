@@ -44,8 +44,19 @@ class File:
     columns: Columns = field(default_factory=dict)
 
 
-def _nothing(pipeline: Pipeline, place: Place) -> Iterator[Need]:
-    return iter(())
+Reads = Callable[["Pipeline", Place], Iterator[Need]]
+
+
+def first_of(*stages: str) -> Reads:
+    """What a job reads: the first file of some stages, each at the job's own place."""
+
+    def reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+        yield from (pipeline.need(stage, place) for stage in stages)
+
+    return reads
+
+
+NOTHING = first_of()
 
 
 def _no_upstream(pipeline: Pipeline, place: Place) -> None:
@@ -63,7 +74,7 @@ class Stage:
     settings: Callable[[Pipeline, Place], dict[str, Any]] = lambda pipeline, place: {}  # its own part of the identity
     upstream: Callable[[Pipeline, Place], tuple[str, Place] | None] = _no_upstream  # whose identity is part of its own
     identity_of: str = ""  # a stage with the very same identity: figures show what the tables hold
-    reads: Callable[[Pipeline, Place], Iterator[Need]] = _nothing
+    reads: Reads = NOTHING
     weights: Weights | None = None  # of a stage that makes one kind of network alone
     shared: bool = False  # experiments with `networks_of` use another experiment's
     scratch: str = ""  # folder that survives a killed job: no declared output, which Snakemake would remove

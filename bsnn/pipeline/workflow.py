@@ -5,11 +5,14 @@ Snakemake's own words stay in workflow/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
+from bsnn.pipeline import notes
 from bsnn.pipeline.declarations import STAGES
 from bsnn.pipeline.identity import KEY_LENGTH
 from bsnn.pipeline.model import Pipeline
@@ -29,6 +32,13 @@ CONSTRAINTS = {  # regular expressions
     "result": "|".join(plan.RESULTS),
     "suffix": "safetensors|parquet",
 }
+SHOWN = {  # below an experiment's folder: file at a plain name -> whose it is, and of which result of the paper
+    path.format(experiment="", result=result).removeprefix("/"): (name, result if "result" in stage.over else "")
+    for name, stage in STAGES.items()
+    for path in stage.shown
+    for result in plan.RESULTS
+}
+CONSTRAINTS["shown"] = "|".join(map(re.escape, SHOWN))
 READ: dict[str, Callable[[str], Any]] = {"seed": int, "percentile": float, "shard": int, "steps": int}  # others: text
 
 
@@ -98,6 +108,29 @@ def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[
 def targets(pipeline: Pipeline, target: str) -> list[str]:
     """Files that a target asks for."""
     return [str(path) for one in pipeline.target(target) for path in pipeline.files(*one)]
+
+
+def note_of(pipeline: Pipeline, experiment: str, shown: str) -> Path:
+    """The note that vouches for a file at a plain name, under the current settings; it may have to be made.
+
+    Args:
+        pipeline: of the current settings.
+        experiment: by its name.
+        shown: path below the experiment's folder, one of `SHOWN`.
+
+    Raises:
+        ConfigError: the experiment has no such result of the paper.
+    """
+    stage, result = SHOWN[shown]
+    place = Place(experiment, result=result)
+    pipeline.check(stage, place)
+    return pipeline.path(stage, place)
+
+
+def shown(pipeline: Pipeline, target: str) -> list[Path]:
+    """Files at plain names that a target makes and that are there, of the current settings."""
+    jobs = [(stage, place) for stage, place in pipeline.target(target) if "note" in STAGES[stage].files]
+    return [path for job in jobs if pipeline.path(*job).exists() for path in notes.shown(pipeline, *job)]
 
 
 def _check_source(pipeline: Pipeline, place: Place) -> None:

@@ -141,16 +141,16 @@ def estimated(network: SpikingNetwork, counts: Tensor) -> Tensor:
 
     Args:
         network: as simulated.
-        counts: int64 [T, firing layers], spikes over all images (Simulation.counts).
+        counts: int64 [firing layers, T], spikes over all images (Simulation.counts).
 
     Returns:
-        float64 [T, works], summed over images as the counts are; 0 for the first layer (see `table`).
+        float64 [works, T], summed over images as the counts are; 0 for the first layer (see `table`).
     """
-    operations = torch.zeros(len(counts), len(works(network)), dtype=torch.float64)
+    operations = torch.zeros(len(works(network)), counts.shape[1], dtype=torch.float64)
     for index, work in enumerate(works(network)):
         if work.source is not None:
             mean = work.dense / float(np.prod(work.inputs))
-            operations[:, index] = counts[:, work.source].double() * mean
+            operations[index] = counts[work.source].double() * mean
     return operations
 
 
@@ -164,11 +164,11 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
         steps: time steps T.
 
     Returns:
-        float64 [T, works] of whole numbers, summed over images; 0 for the first layer (see `table`).
+        float64 [works, T] of whole numbers, summed over images; 0 for the first layer (see `table`).
     """
     engine = TorchEngine(network)
     after = {name: (index, work) for index, (name, work) in enumerate(_received(network))}
-    operations = torch.zeros(steps, len(after) + 1, dtype=torch.float64)
+    operations = torch.zeros(len(after) + 1, steps, dtype=torch.float64)
     done = 0
 
     def observe(layer: SpikingLayer, spikes: Tensor) -> None:
@@ -177,7 +177,7 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
         index, work = after[layer.name]
         sent = spikes.abs().flatten(2) if work.op == "linear" else spikes.abs()
         total = (sent.double() * work.fan_out).flatten(1).sum(1)
-        operations[done : done + len(spikes), index + 1] += total
+        operations[index + 1, done : done + len(spikes)] += total
 
     engine.observe = observe
     for batch in batches:
@@ -205,7 +205,7 @@ def table(
 
     Args:
         network: as simulated.
-        counts: int64 [T, firing layers], spikes over all images (Simulation.counts).
+        counts: int64 [firing layers, T], spikes over all images (Simulation.counts).
         images: int64 [T], images simulated at each step (fewer later, with early exit).
         operations: of `estimated` (the default) or `counted`.
         first: whether the first layer's operations are done once an image or at every step.
@@ -219,7 +219,7 @@ def table(
     Raises:
         ConfigError: when no image was simulated.
     """
-    steps, total = len(counts), int(images[0]) if len(images) else 0
+    steps, total = counts.shape[1], int(images[0]) if len(images) else 0
     if not total:
         raise ConfigError("there are no simulated images to count operations of; simulate at least one")
     found = estimated(network, counts) if operations is None else operations
@@ -229,14 +229,14 @@ def table(
         once = np.zeros(steps)
         once[0] = 1
         active = present if work.source is not None or first == "every-step" else once
-        effective = found[:, index].numpy() / total if work.source is not None else work.dense * active
+        effective = found[index].numpy() / total if work.source is not None else work.dense * active
         parts += [
             _rows(work.layer, "footprint_bytes", np.array([work.footprint]), 0),
             _rows(work.layer, "dense_operations", work.dense * active),
             _rows(work.layer, work.kind, effective),
         ]
     for index, layer in enumerate(network.firing):
-        sent = counts[:, index].double().numpy()
+        sent = counts[index].double().numpy()
         possible = layer.burst * layer.neurons * images.double().numpy()
         silent = 1 - np.divide(sent, possible, out=np.zeros(steps), where=possible > 0)
         parts += [

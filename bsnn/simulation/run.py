@@ -31,7 +31,7 @@ class Simulation:
     predicted: Tensor  # int16 [N, T]; after an image has left, its last prediction
     margin: Tensor  # float32 [N, T]; likewise
     steps: Tensor  # int32 [N]: steps that were simulated for each image; T without early exit
-    counts: Tensor  # int64 [T, layers]: spikes of either sign, summed over the images simulated at that step
+    counts: Tensor  # int64 [layers, T]: spikes of either sign, summed over the images simulated at that step
     images: Tensor  # int64 [T]: images simulated at each step; N without early exit
     layers: tuple[str, ...]  # names of the layers with neurons
     neurons: tuple[int, ...]  # neurons of each of them
@@ -116,7 +116,7 @@ def _batch(
         span = slice(done, done + size)
         part.predicted[active, span] = reading.predicted.T.cpu()
         part.margin[active, span] = reading.margin.T.cpu()
-        part.counts[span] = block.counts.sum(2).cpu()
+        part.counts[:, span] = block.counts.sum(2).T.cpu()
         part.images[span] = len(active)
         done += size
         bar.update(size * len(active))
@@ -137,7 +137,7 @@ def _empty(images: int, steps: int, layers: int) -> _Part:
         torch.zeros(images, steps, dtype=torch.int16),
         torch.zeros(images, steps),
         torch.full((images,), steps, dtype=torch.int32),
-        torch.zeros(steps, layers, dtype=torch.int64),
+        torch.zeros(layers, steps, dtype=torch.int64),
         torch.zeros(steps, dtype=torch.int64),
     )
 
@@ -219,12 +219,12 @@ def _lists(values: Tensor) -> pa.Array:
 def _spikes(result: Simulation) -> pa.Table:
     import pyarrow as pa
 
-    steps, layers = result.counts.shape
+    layers, steps = result.counts.shape
     return pa.table(
         {
             "layer": [name for name in result.layers for _ in range(steps)],
             "step": pa.array(torch.arange(1, steps + 1, dtype=torch.int32).repeat(layers).numpy()),
-            "spikes": pa.array(result.counts.T.flatten().numpy()),
+            "spikes": pa.array(result.counts.flatten().numpy()),
             "images": pa.array(result.images.repeat(layers).numpy()),
             "neurons": pa.array(torch.tensor(result.neurons, dtype=torch.int64).repeat_interleave(steps).numpy()),
         },

@@ -104,10 +104,10 @@ def _first_steps(job: Job, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _counts(spikes: pa.Table, steps: int) -> tuple[Tensor, Tensor]:
-    """Spikes of each step and layer [steps, layers], and images of each step [steps], from a table layer by layer."""
+    """Spikes of each layer and step, [layers, steps], and images of each step, [steps]."""
     import torch
 
-    counts = torch.tensor(spikes["spikes"].to_pylist(), dtype=torch.int64).reshape(-1, steps).T
+    counts = torch.tensor(spikes["spikes"].to_pylist(), dtype=torch.int64).reshape(-1, steps)
     return counts, torch.tensor(spikes["images"].to_pylist()[:steps], dtype=torch.int64)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bsnn import artifacts
+
 if TYPE_CHECKING:
     from bsnn.pipeline.job import Job
 
@@ -52,7 +54,8 @@ def exit_results(job: Job) -> None:
     from bsnn.tables import early_exit
 
     table = early_exit.collect(job.pipeline, job.place.experiment)
-    early_exit.write(table, job.folder("tables"), job.pipeline.identity("exit_results", job.place))
+    stands_for = job.pipeline.identity("exit_results", job.place)
+    artifacts.write_frame(job.folder("tables/early_exit.parquet"), table, early_exit.KIND, stands_for)
     figures.draw(table, job.folder("figures"))
 
 

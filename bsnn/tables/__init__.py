@@ -128,8 +128,7 @@ def write(results: Results, folder: str | Path) -> None:
     folder = Path(folder)
     for name, frame in results.frames.items():
         entry = TABLES[name]
-        artifacts.write_table(folder / f"{name}.parquet", frame, KIND, results.identity, {"table": name})
-        artifacts.write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        artifacts.write_frame(folder / f"{name}.parquet", frame, KIND, results.identity)
         artifacts.write_text(folder / f"{name}.md", f"# {entry.title}\n\n{entry.caption}\n\n{markdown(frame)}\n")
     settings = {"key": identity.key(results.identity), "experiment": results.name, "config": settings_of(results)}
     artifacts.write_note(folder / SETTINGS, settings)
@@ -153,25 +152,13 @@ def read(folder: str | Path) -> Results:
     folder = Path(folder)
     path = folder / SETTINGS
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {folder}")
+        raise ArtifactError(f"{path}: no such file; make the tables first, with: snakemake {path}")
     try:
         settings = artifacts.read_note(path)
         name, config = settings["experiment"], validate(settings["config"])
         stands_for = Pipeline(config).identity("tables", Place(name))
     except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{path}: not settings of this version of bsnn ({error}); {_again(folder)}") from error
-    frames = {table: _read(folder / f"{table}.parquet", identity.key(stands_for)) for table in TABLES}
-    return Results(config, name, frames)
-
-
-def _read(path: Path, key: str) -> pd.DataFrame:
-    table, document = artifacts.read_table(path, KIND, {})
-    artifacts.check_table(path, document)
-    if identity.key(document["identity"]) != key:
-        raise ArtifactError(f"{path}: is of other settings than {path.parent / SETTINGS}; {_again(path.parent)}")
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
-
-
-def _again(folder: Path) -> str:
-    return f"delete {folder} and run again"
+        raise ArtifactError(
+            f"{path}: not settings of this version of bsnn ({error}); {artifacts.again(path)}"
+        ) from error
+    return Results(config, name, artifacts.read_frames(folder, TABLES, KIND, stands_for))

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 
-from bsnn import artifacts
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -34,9 +29,3 @@ def of_network(pipeline: Pipeline, stage: str, place: Place) -> pd.DataFrame:
     """Table of one network's early exit or search, and which network it is."""
     table, _ = pipeline.read(stage, place)
     return table.to_pandas().assign(weights=place.weights, seed=place.seed)
-
-
-def write(table: pd.DataFrame, folder: Path, stands_for: Mapping[str, Any]) -> None:
-    """Write the table as CSV and Parquet."""
-    artifacts.write_table(folder / "early_exit.parquet", table, KIND, stands_for, {})
-    artifacts.write_text(folder / "early_exit.csv", table.to_csv(index=False, lineterminator="\n"))

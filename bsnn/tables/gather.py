@@ -14,7 +14,7 @@ from bsnn.errors import ArtifactError
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables.propagation import delayed
-from bsnn.tables.shards import Shard, Simulation, join
+from bsnn.tables.shards import Outcome, Shard, join
 
 Document = dict[str, Any]
 
@@ -35,23 +35,24 @@ class Source:
         self.simulation = cache(self._simulation)
 
     @property
-    def simulations(self) -> list[Simulation]:
+    def simulations(self) -> dict[Place, Outcome]:
         """All simulations: kind by kind, percentile by percentile, seed by seed; all of the same images.
 
         Raises:
             ArtifactError: see Pipeline.read and `join`; or when simulations are of different test images.
         """
-        found = [
-            self.simulation(weights, seed, percentile)
+        found = {
+            Place(self.name, weights, seed, percentile): self.simulation(weights, seed, percentile)
             for weights in self.config.weights
             for percentile in self.percentiles
             for seed in self.config.seeds
-        ]
-        for other in found[1:]:
-            if not np.array_equal(other.labels, found[0].labels):
-                path = self.pipeline.path("simulate", Place(self.name, other.weights, other.seed, other.percentile))
+        }
+        first = next(iter(found.values()))
+        for place, other in found.items():
+            if not np.array_equal(other.labels, first.labels):
+                path = self.pipeline.path("simulate", place)
                 raise ArtifactError(
-                    f"{path}: its {other.images} test images are not the {found[0].images} of the other simulations; "
+                    f"{path}: its {other.images} test images are not the {first.images} of the other simulations; "
                     f"delete it and its further shards, and make them again with: snakemake {path}"
                 )
         return found
@@ -78,10 +79,10 @@ class Source:
         means = table.filter(pc.field("population") == "all").group_by("layer").aggregate([("mean", "max")])
         return dict(zip(means["layer"].to_pylist(), means["mean_max"].to_pylist(), strict=True)), document
 
-    def _simulation(self, weights: Weights, seed: int, percentile: float) -> Simulation:
+    def _simulation(self, weights: Weights, seed: int, percentile: float) -> Outcome:
         settings = self.experiment.simulation
         found = shards(self.pipeline, "simulate", Place(self.name, weights, seed, percentile))
-        run = join(weights, seed, percentile, found, settings.time, self.time[-1])
+        run = join(found, settings.time, self.time[-1])
         return delayed(run, found[0].path) if "delayed" in self.experiment.quirks else run
 
 

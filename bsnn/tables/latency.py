@@ -195,19 +195,12 @@ def load(folder: Path, stands_for: Mapping[str, Any]) -> dict[str, pd.DataFrame]
     Raises:
         ArtifactError: when one is missing, damaged, another table, or of other settings.
     """
-    found = {}
-    for name in TABLES:
-        path = folder / f"{name}.parquet"
-        table, document = artifacts.read_table(path, KIND, {}, stands_for)
-        artifacts.check_table(path, document)
-        found[name] = table.to_pandas()
-    return found
+    return artifacts.read_frames(folder, TABLES, KIND, stands_for)
 
 
 def write(pipeline: Pipeline, name: str, folder: Path) -> None:
-    """Write all tables as CSV (but the long one of operations) and Parquet."""
+    """Write all tables as Parquet and CSV, the long one of operations as Parquet alone."""
     stands_for = pipeline.identity("latency_tables", Place(name))
     for table, frame in collect(pipeline, name).items():
-        artifacts.write_table(folder / f"{table}.parquet", frame, KIND, stands_for, {"table": table})
-        if table != "latency_operations":
-            artifacts.write_text(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        path, csv = folder / f"{table}.parquet", table != "latency_operations"
+        artifacts.write_frame(path, frame, KIND, stands_for, csv=csv)

@@ -11,7 +11,6 @@ import pandas as pd
 
 from bsnn.errors import ArtifactError
 from bsnn.pipeline.columns import HISTORY, SUMMARY
-from bsnn.pipeline.stage import Place
 from bsnn.tables.gather import Source
 
 
@@ -19,8 +18,8 @@ def accuracy(source: Source) -> pd.DataFrame:
     """One row a kind of weights, percentile and reported time: accuracy, drop and spikes, over seeds; the protocol."""
     rows = [
         {
-            "weights": run.weights,
-            "percentile": run.percentile,
+            "weights": place.weights,
+            "percentile": place.percentile,
             "time": time,
             "ann": 100 * run.ann_correct / run.images,
             "snn": 100 * run.correct[time - 1] / run.images,
@@ -28,7 +27,7 @@ def accuracy(source: Source) -> pd.DataFrame:
             "spikes_per_neuron": run.spikes[:, :time].sum() / (run.images * run.neurons.sum()),
             "images": run.images,
         }
-        for run in source.simulations
+        for place, run in source.simulations.items()
         for time in source.time
     ]
     groups = pd.DataFrame(rows).groupby(["weights", "percentile", "time"], sort=False)
@@ -51,14 +50,14 @@ def accuracy_over_time(source: Source) -> pd.DataFrame:
     parts = [
         pd.DataFrame(
             {
-                "weights": run.weights,
-                "seed": run.seed,
-                "percentile": run.percentile,
+                "weights": place.weights,
+                "seed": place.seed,
+                "percentile": place.percentile,
                 "step": np.arange(1, len(run.correct) + 1),
                 "accuracy": 100 * run.correct / run.images,
             }
         )
-        for run in source.simulations
+        for place, run in source.simulations.items()
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -68,15 +67,15 @@ def spikes_by_layer(source: Source) -> pd.DataFrame:
     parts = [
         pd.DataFrame(
             {
-                "weights": run.weights,
-                "percentile": run.percentile,
+                "weights": place.weights,
+                "percentile": place.percentile,
                 "layer": run.layers,
                 "neurons": run.neurons,
                 "spikes_per_neuron": run.rates * source.time[-1],
                 "firing_rate": run.rates,
             }
         )
-        for run in source.simulations
+        for place, run in source.simulations.items()
     ]
     keys = ["weights", "percentile", "layer", "neurons"]
     return pd.concat(parts).groupby(keys, sort=False).mean().reset_index()
@@ -91,18 +90,18 @@ def rates(source: Source) -> pd.DataFrame:
         ArtifactError: when a spiking layer has no threshold or no activations.
     """
     rows = []
-    for run in source.simulations:
-        thresholds, _ = source.thresholds(run.weights, run.seed, run.percentile)
-        means, _ = source.activations(run.weights, run.seed)
+    for place, run in source.simulations.items():
+        thresholds, _ = source.thresholds(place.weights, place.seed, place.percentile)
+        means, _ = source.activations(place.weights, place.seed)
         for layer, rate in zip(run.layers, run.rates, strict=True):
             if layer not in thresholds or layer not in means:
-                path = source.pipeline.path("thresholds", Place(source.name, run.weights, run.seed, run.percentile))
+                path = source.pipeline.path("thresholds", place)
                 raise ArtifactError(
                     f"{path}: layer '{layer}' spikes but has no threshold or no activations; "
                     f"thresholds {sorted(thresholds)}, activations {sorted(means)}; delete them and run again"
                 )
             theta = thresholds[layer]
-            rows.append((run.weights, run.percentile, layer, theta, rate, theta * rate, means[layer]))
+            rows.append((place.weights, place.percentile, layer, theta, rate, theta * rate, means[layer]))
     columns = ["weights", "percentile", "layer", "threshold", "firing_rate", "estimate", "activation"]
     keys = columns[:3]
     table = pd.DataFrame(rows, columns=columns).groupby(keys, sort=False).mean().reset_index()

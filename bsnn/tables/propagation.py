@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from bsnn import artifacts
 from bsnn.errors import ArtifactError
-from bsnn.tables.shards import Simulation
+from bsnn.tables.shards import Outcome
 
 
-def delayed(run: Simulation, path: Path) -> Simulation:
+def delayed(run: Outcome, path: Path) -> Outcome:
     """What a simulation would have given under delayed propagation.
 
     Before the first output arrives, all potentials are 0 and the lowest class is predicted; ties go there.
@@ -42,9 +43,7 @@ def delays(document: Mapping[str, Any], layers: int, path: Path) -> list[int]:
     """
     found = document.get("extra", {}).get("delays")
     if not isinstance(found, list) or len(found) != layers + 1:
-        raise ArtifactError(
-            f"{path}: does not note the delays of its layers; delete it and make it again: snakemake {path}"
-        )
+        raise ArtifactError(f"{path}: does not note the delays of its layers; {artifacts.again(path)}")
     return found
 
 

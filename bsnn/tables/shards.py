@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bsnn.config import Weights
 from bsnn.errors import ArtifactError
 
 
@@ -26,12 +25,9 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """One network at one percentile over the whole test set, up to the last reported step T."""
+class Outcome:
+    """What one network gave over the whole test set, up to the last reported step T."""
 
-    weights: Weights
-    seed: int
-    percentile: float
     labels: np.ndarray  # int64 [N], in the order of the test set
     ann_correct: int  # images that the ANN classifies correctly
     correct: np.ndarray  # int64 [T]: images that the spiking network classifies correctly at each step
@@ -52,15 +48,10 @@ class Simulation:
         return np.asarray(self.spikes.sum(1) / (self.images * self.neurons * steps))
 
 
-def join(
-    weights: Weights, seed: int, percentile: float, shards: Sequence[Shard], simulated: int, steps: int
-) -> Simulation:
+def join(shards: Sequence[Shard], simulated: int, steps: int) -> Outcome:
     """One simulation from all its shards, whatever their number and order.
 
     Args:
-        weights: kind of network.
-        seed: of the network.
-        percentile: of the thresholds.
         shards: all shards of the test set.
         simulated: steps that each shard must hold.
         steps: steps to keep, at most `simulated`.
@@ -71,10 +62,7 @@ def join(
     """
     label, ann, predicted = predictions(shards, simulated, steps)
     layers, neurons, counts = spikes(shards, simulated, steps)
-    return Simulation(
-        weights,
-        seed,
-        percentile,
+    return Outcome(
         labels=label,
         ann_correct=int((ann == label).sum()),
         correct=(predicted == label[:, None]).sum(0, dtype=np.int64),

@@ -59,12 +59,29 @@ def needs(rule):
 
 
 def files_of(target):
-    """Input function of a target: files of every experiment that runs."""
+    """Input function of a target: files of every experiment that runs, and for `snakemake --report` what they show."""
 
     def inputs(w):
         try:
-            return declared.targets(PIPELINE, target)
+            shown = declared.shown(PIPELINE, target)
+            return declared.targets(PIPELINE, target) + [in_report(path) for path in shown if path.suffix != ".parquet"]
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
 
     return inputs
+
+
+def in_report(path):
+    """A file at a plain name for `snakemake --report`: by its absolute path, which no rule makes."""
+    return report(str(path.absolute()), category=path.relative_to("results").parts[0], labels={"file": path.name})
+
+
+def vouching(w):
+    """Input function of a file at a plain name: the note that vouches for it. A file out of date is made again."""
+    try:
+        note = declared.note_of(PIPELINE, w.experiment, w.shown)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    if not note.exists():  # a file that is there is up to date to Snakemake, unless it is forced
+        workflow.dag.forcefiles.add(f"results/{w.experiment}/{w.shown}")
+    return ancient(str(note))

@@ -1,12 +1,15 @@
-# Needs: networks, histories, activation tables, thresholds and all simulations of an experiment.
-# Makes: results/{experiment}/tables/ (CSV, Parquet, Markdown), figures/ (SVG, PNG) and report.html, at plain names. Beside
-# them lies a note whose name carries the key of what they show: it is the output, and a changed setting is a missing note.
+# What people read: tables (CSV, Parquet, Markdown), figures (SVG, PNG) and HTML reports, at plain names. Beside them lies
+# a note whose name carries the key of what they show. It is the output: a changed setting is a missing note.
 
 
 localrules:
     tables,
     figures,
     report,
+    latency_tables,
+    latency_figures,
+    exit_results,
+    shown,
 
 
 rule tables:
@@ -55,3 +58,134 @@ rule report:
         "../../environment.yml"
     script:
         "../scripts/stage.py"
+
+
+rule latency_tables:
+    """Methods of conversion of {wildcards.experiment}, side by side."""
+    input:
+        unpack(needs("latency_tables")),
+    output:
+        note="results/{experiment}/tables/latency-{made}.json",
+    log:
+        "logs/latency_tables/{experiment}/{made}.log",
+    benchmark:
+        "logs/benchmarks/latency_tables/{experiment}/{made}.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/stage.py"
+
+
+rule latency_figures:
+    """Figures of methods of conversion of {wildcards.experiment}."""
+    input:
+        unpack(needs("latency_figures")),
+    output:
+        note="results/{experiment}/figures/latency-{made}.json",
+    log:
+        "logs/latency_figures/{experiment}/{made}.log",
+    benchmark:
+        "logs/benchmarks/latency_figures/{experiment}/{made}.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/stage.py"
+
+
+rule exit_results:
+    """Early exit of {wildcards.experiment}: table and figures."""
+    input:
+        unpack(needs("exit_results")),
+    output:
+        note="results/{experiment}/tables/early_exit-{made}.json",
+    log:
+        "logs/exit_results/{experiment}/{made}.log",
+    benchmark:
+        "logs/benchmarks/exit_results/{experiment}/{made}.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/stage.py"
+
+
+rule paper_result:
+    """Result {wildcards.result} of the paper, for {wildcards.experiment}."""
+    input:
+        unpack(needs("paper_result")),
+    output:
+        note="results/{experiment}/paper/{result}-{made}.json",
+    log:
+        "logs/paper_result/{experiment}/{result}-{made}.log",
+    benchmark:
+        "logs/benchmarks/paper_result/{experiment}/{result}-{made}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/stage.py"
+
+
+rule paper_report:
+    """The paper's results for {wildcards.experiment}, in one HTML file that needs nothing beside it."""
+    input:
+        unpack(needs("paper_report")),
+    output:
+        note="results/{experiment}/paper-{made}.json",
+    log:
+        "logs/paper_report/{experiment}/{made}.log",
+    benchmark:
+        "logs/benchmarks/paper_report/{experiment}/{made}.tsv"
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/stage.py"
+
+
+rule shown:
+    """A file at a plain name, asked for by it: {wildcards.shown} of {wildcards.experiment}. The job of its note writes it."""
+    input:
+        vouching,
+    output:
+        update("results/{experiment}/{shown}"),
+
+
+rule paper:
+    input:
+        files_of("paper"),
+
+
+rule paper_accuracy:
+    input:
+        files_of("paper_accuracy"),
+
+
+rule paper_time:
+    input:
+        files_of("paper_time"),
+
+
+rule paper_pooling:
+    input:
+        files_of("paper_pooling"),
+
+
+rule paper_activity:
+    input:
+        files_of("paper_activity"),
+
+
+rule paper_operations:
+    input:
+        files_of("paper_operations"),
+
+
+rule paper_latency:
+    input:
+        files_of("paper_latency"),
+
+
+rule paper_hyperparameters:
+    input:
+        files_of("paper_hyperparameters"),

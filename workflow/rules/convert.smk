@@ -1,0 +1,131 @@
+# From trained networks to counted spikes. Thresholds need the activation table alone. A shard of the test set is
+# simulated at a percentile, or by a method of conversion; search and early exit choose by held-out training images.
+
+
+localrules:
+    thresholds,
+
+
+rule activations:
+    """Percentiles of the {wildcards.weights} network of {wildcards.experiment}, seed {wildcards.seed}."""
+    input:
+        unpack(needs("activations")),
+    output:
+        "results/{experiment}/{weights}/seed{seed}/activations-{key}.parquet",
+    log:
+        "logs/activations/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/activations/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(8000),
+        runtime=each_try(120),
+    script:
+        "../scripts/stage.py"
+
+
+rule thresholds:
+    """Thresholds at percentile {wildcards.percentile}, {wildcards.weights} network of {wildcards.experiment}."""
+    input:
+        unpack(needs("thresholds")),
+    output:
+        "results/{experiment}/{weights}/seed{seed}/p{percentile}/thresholds-{key}.parquet",
+    log:
+        "logs/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.log",
+    benchmark:
+        "logs/benchmarks/thresholds/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/stage.py"
+
+
+rule simulate:
+    """Shard {wildcards.shard} of {wildcards.shards}: {wildcards.experiment}, {wildcards.weights}, percentile {wildcards.percentile}."""
+    input:
+        unpack(needs("simulate")),
+    output:
+        predictions="results/{experiment}/{weights}/seed{seed}/p{percentile}/predictions-{key}.{shard}of{shards}.parquet",
+        spikes="results/{experiment}/{weights}/seed{seed}/p{percentile}/spikes-{key}.{shard}of{shards}.parquet",
+    log:
+        "logs/simulate/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.{shard}of{shards}.log",
+    benchmark:
+        "logs/benchmarks/simulate/{experiment}/{weights}-seed{seed}-p{percentile}-{key}.{shard}of{shards}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(2000 + CONFIG.compute.memory_mib),
+        runtime=each_try(120),
+    script:
+        "../scripts/stage.py"
+
+
+rule method:
+    """Method {wildcards.method}, {wildcards.steps} steps: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
+    input:
+        unpack(needs("method")),
+    output:
+        predictions="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/predictions-{key}.{shard}of{shards}.parquet",
+        spikes="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/spikes-{key}.{shard}of{shards}.parquet",
+        operations="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/operations-{key}.{shard}of{shards}.parquet",
+        errors="results/{experiment}/{weights}/seed{seed}/methods/{method}/T{steps}/errors-{key}.{shard}of{shards}.parquet",
+    log:
+        "logs/method/{experiment}/{weights}-seed{seed}-{method}-T{steps}-{key}.{shard}of{shards}.log",
+    benchmark:
+        "logs/benchmarks/method/{experiment}/{weights}-seed{seed}-{method}-T{steps}-{key}.{shard}of{shards}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
+        runtime=each_try(120),
+    script:
+        "../scripts/stage.py"
+
+
+rule find_switches:
+    """Best switches for the {wildcards.weights} network of {wildcards.experiment}, by held-out training images."""
+    input:
+        unpack(needs("find_switches")),
+    output:
+        search="results/{experiment}/{weights}/seed{seed}/search-{key}.parquet",
+        text="results/{experiment}/{weights}/seed{seed}/search-{key}.csv",
+    log:
+        "logs/find_switches/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/find_switches/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
+        runtime=720,
+    script:
+        "../scripts/stage.py"
+
+
+rule find_exit:
+    """Early exit of the {wildcards.weights} network of {wildcards.experiment}."""
+    input:
+        unpack(needs("find_exit")),
+    output:
+        exit="results/{experiment}/{weights}/seed{seed}/exit-{key}.parquet",
+        text="results/{experiment}/{weights}/seed{seed}/exit-{key}.csv",
+    log:
+        "logs/find_exit/{experiment}/{weights}-seed{seed}-{key}.log",
+    benchmark:
+        "logs/benchmarks/find_exit/{experiment}/{weights}-seed{seed}-{key}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
+        runtime=720,
+    script:
+        "../scripts/stage.py"
