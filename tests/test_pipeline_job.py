@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from workflow_for_tests import TINY
 
+from bsnn import stages
 from bsnn.config import merge, validate
 from bsnn.errors import ConfigError
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.pipeline.workflow import place_of
@@ -55,3 +57,15 @@ def test_experiments_with_the_same_images_share_a_data_set() -> None:
     assert found.at("data", Place("other", seed=3)) == Place("tiny")
     assert found.path("data", Place("other")) == found.path("data", Place("tiny"))
     assert found.path("network", Place("other")) != found.path("network", Place("tiny"))
+
+
+@pytest.mark.parametrize(("target", "rule"), [("search", "find_switches"), ("early_exit", "find_exit")])
+def test_delayed_propagation_is_refused_where_steps_are_chosen(target: str, rule: str) -> None:
+    """Its shift applies to every number that is shown of an experiment, or the number is not made."""
+    found = pipeline(protocol="original")
+    with pytest.raises(ConfigError, match=r"experiments\.tiny\.protocol: .*delayed"):
+        found.target(target)
+    with pytest.raises(ConfigError, match=r"set protocol\.delayed to false"):
+        stages.run(rule, Job(found, Place("tiny", "binary")))
+    assert pipeline(protocol={"preset": "original", "delayed": False}).target(target)
+    assert found.target("latency")

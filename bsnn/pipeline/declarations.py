@@ -253,6 +253,7 @@ STAGES: dict[str, Stage] = {
         NETWORK,
         version=3,  # 2: begins with all methods of the experiment, and tries the shift; 3: as simulate
         name="search",
+        same_step=True,
         settings=_search,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
@@ -262,6 +263,7 @@ STAGES: dict[str, Stage] = {
         NETWORK,
         version=4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
         name="exit",
+        same_step=True,
         settings=_exit,
         upstream=_exit_upstream,
         reads=first_of("activations", "network", "data"),

@@ -83,7 +83,8 @@ class Pipeline:
         """Jobs whose files `snakemake TARGET` asks for.
 
         Raises:
-            ConfigError: there is no such target, or no experiment of `run` has that result of the paper.
+            ConfigError: there is no such target, no experiment of `run` has that result of the paper, or one cannot be
+                searched under its protocol.
         """
         if name not in TARGETS:
             raise ConfigError(f"there is no target '{name}'; targets: {', '.join(TARGETS)}")
@@ -94,7 +95,18 @@ class Pipeline:
         found = [(stage, place) for stage, place in found if place.result == result]
         if not found:
             raise ConfigError(f"no experiment of `run` has the result {result}: set experiments.NAME.ablation to true")
+        for one in found:
+            self.check_propagation(*one)
         return found
+
+    def check_propagation(self, name: str, place: Place) -> None:
+        """Raise ConfigError for a stage that chooses by time steps, of an experiment whose steps are shifted."""
+        if self.stage(name, place).same_step and "delayed" in self.experiment(place).quirks:
+            raise ConfigError(
+                f"experiments.{place.experiment}.protocol: search and early exit choose by time steps of same-step "
+                "propagation, and delayed propagation shifts them layer by layer: run the experiment without the "
+                "original's protocol, or set protocol.delayed to false"
+            )
 
     # Keys and paths.
 

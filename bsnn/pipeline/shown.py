@@ -189,6 +189,7 @@ STAGES: dict[str, Stage] = {
         _note("tables/early_exit"),
         (),
         name="exits",
+        same_step=True,
         settings=_exits,
         reads=_every("find_exit"),
         shown=(

@@ -77,5 +77,6 @@ class Stage:
     reads: Reads = NOTHING
     weights: Weights | None = None  # of a stage that makes one kind of network alone
     shared: bool = False  # experiments with `networks_of` use another experiment's
+    same_step: bool = False  # of no experiment under delayed propagation
     scratch: str = ""  # folder that survives a killed job: no declared output, which Snakemake would remove
     shown: tuple[str, ...] = ()  # files at plain names, which a keyed note vouches for (Pipeline.note)

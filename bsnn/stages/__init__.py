@@ -39,6 +39,7 @@ def run(rule: str, job: Job) -> None:
     from bsnn.pipeline import notes
 
     job.pipeline.check(rule, job.place)
+    job.pipeline.check_propagation(rule, job.place)
     [module] = [name for name, rules in MODULES.items() if rule in rules]
     stage = getattr(import_module(f"bsnn.stages.{module}"), rule)
     with notes.renewed(job.pipeline, rule, job.place) if "note" in STAGES[rule].files else nullcontext():
