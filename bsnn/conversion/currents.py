@@ -124,4 +124,5 @@ def pool_currents(current: Tensor, pool: Pool | None) -> Tensor:
 
 def _windows(current: Tensor) -> Tensor:
     height, width = current.shape[-2:]
-    return current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
+    windows: Tensor = current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
+    return windows

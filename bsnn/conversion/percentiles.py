@@ -58,7 +58,8 @@ def order_statistics(percentiles: np.ndarray, count: int) -> tuple[np.ndarray, n
 def interpolate(before: np.ndarray, after: np.ndarray, fraction: np.ndarray) -> np.ndarray:
     """Linear interpolation with NumPy's rounding: from the nearer end."""
     difference = after - before
-    return np.where(fraction >= 0.5, after - difference * (1 - fraction), before + difference * fraction)
+    found: np.ndarray = np.where(fraction >= 0.5, after - difference * (1 - fraction), before + difference * fraction)
+    return found
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Tally:
 
     def totals(self) -> np.ndarray:
         """Counts, int64."""
-        return self.carried + self.recent.cpu().numpy()
+        found: np.ndarray = self.carried + self.recent.cpu().numpy()
+        return found
 
 
 class FirstPass:
@@ -163,8 +165,9 @@ class SecondPass:
         """Which of the first pass's bins hold a wanted order statistic; zero's bin needs no second look."""
         populations = [population for population in POPULATIONS if self.first.number(population)]
         ranks = [rank for population in populations for rank in self._ranks(population)[:2]]
-        found = np.unique(self.first.find(np.unique(ranks)))
-        return found[self.first.bins[found] > 0]
+        found: np.ndarray = np.unique(self.first.find(np.unique(ranks)))
+        filled: np.ndarray = found[self.first.bins[found] > 0]
+        return filled
 
     def _ranks(self, population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Order statistics of a population, as places among all sorted values."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ def _batch(
     steps: int,
     bound: float | None,
     longest: int,
-    bar: tqdm,
+    bar: tqdm[NoReturn],
     skipped: Skipped | None,
 ) -> _Part:
     """Simulate one batch to the last step, or until all of its images have left."""

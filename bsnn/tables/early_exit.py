@@ -28,4 +28,5 @@ def collect(pipeline: Pipeline, name: str) -> pd.DataFrame:
 def of_network(pipeline: Pipeline, stage: str, place: Place) -> pd.DataFrame:
     """Table of one network's early exit or search, and which network it is."""
     table, _ = pipeline.read(stage, place)
-    return table.to_pandas().assign(weights=place.weights, seed=place.seed)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.assign(weights=place.weights, seed=place.seed)

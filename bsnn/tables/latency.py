@@ -60,11 +60,11 @@ class Run:
         total = sum(part["images"].iloc[0] for part in parts)
         weighted = whole.assign(value=whole["value"] * whole["images"] / total)
         keys = ["layer", "step", "quantity"]
-        summed = weighted.groupby(keys, sort=False)["value"].sum().reset_index()
+        summed: pd.DataFrame = weighted.groupby(keys, sort=False)["value"].sum().reset_index()
         if not self.delayed:
             return summed
         firing = summed.loc[summed["quantity"] == "spikes", "layer"].unique()
-        return _delayed(summed, self.delays(read[0][1], firing))
+        return _delayed(summed, self.delays(read[0][1], list(map(str, firing))))
 
     def errors(self) -> pd.DataFrame:
         """Errors by layer at `times`; of calibration images, so that all shards have the same. None of two passes.

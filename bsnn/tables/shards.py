@@ -185,4 +185,5 @@ def _spikes(shard: Shard, layers: tuple[str, ...], neurons: np.ndarray, simulate
     own_images = len(shard.predictions)  # images may leave early, so that later steps are of fewer
     if (frame["images"] > own_images).any() or (frame.loc[frame["step"] == 1, "images"] != own_images).any():
         raise ArtifactError(f"{shard.path}: spikes and predictions are of different images; {_again(shard)}")
-    return counted["spikes"].loc[expected].to_numpy(np.int64).reshape(len(layers), simulated)
+    counts: np.ndarray = counted["spikes"].loc[expected].to_numpy(np.int64)
+    return counts.reshape(len(layers), simulated)

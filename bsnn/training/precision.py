@@ -19,7 +19,7 @@ CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")  # in torch's words; the last
 def native(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 without emulation."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities()
     return any(bool(found.get(name, False)) for name in CPU_FEATURES)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from bsnn import config, errors, log
 from bsnn.errors import ConfigError
@@ -44,7 +45,7 @@ def run(
     try:
         with handing_on:
             found: Found = fabric.launch(partial(_process, function=function, logs=logs))
-    except torch.multiprocessing.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         _, mark, ours = str(error).rpartition("\nbsnn.errors.")
         if not mark:
             raise

@@ -30,7 +30,7 @@ def _falling(schedule: config.Schedule, time: float, epochs: int) -> float:
     """Share of the highest rate, warm-up left out."""
     if schedule.kind == "steps":
         if schedule.every is not None:
-            return schedule.factor ** (time // schedule.every)
+            return float(schedule.factor ** (time // schedule.every))
         return schedule.factor ** sum(milestone <= time for milestone in schedule.milestones)
     done = max(0.0, time - schedule.warm_up) / (epochs - schedule.warm_up)
     return 1 - done if schedule.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
