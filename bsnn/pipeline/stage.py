@@ -79,4 +79,4 @@ class Stage:
     shared: bool = False  # experiments with `networks_of` use another experiment's
     same_step: bool = False  # of no experiment under delayed propagation
     scratch: str = ""  # folder that survives a killed job: no declared output, which Snakemake would remove
-    shown: tuple[str, ...] = ()  # files at plain names, which a keyed note vouches for (Pipeline.note)
+    shown: tuple[str, ...] = ()  # files at plain names, which a keyed note vouches for (notes.path)

@@ -1,4 +1,4 @@
-"""Stages that show an experiment's results: tables, figures, reports, each with its note (Pipeline.note)."""
+"""Stages that show an experiment's results: tables, figures, reports, each with a note (bsnn.pipeline.notes)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,38 @@
+"""The walks through the code in CONTRIBUTING.md are true: their files are there, and name what passes through them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NUMBERS = ("thirteen", "fourteen", "fifteen", "sixteen")
+
+
+@pytest.mark.parametrize(("title", "word"), [("A percentile", "percentile"), ("A spike", "")])
+def test_walk(title: str, word: str) -> None:
+    walk = (ROOT / "CONTRIBUTING.md").read_text().partition(f"## {title}, from ")[2].partition("\n## ")[0]
+    steps = re.findall(r"(?m)^\d+\. `([^`]+)`", walk)
+    assert steps
+    assert len(steps) <= 16
+    assert NUMBERS[len(steps) - 13] in walk.lower()
+    assert len(set(steps)) == len(steps)
+    for name in steps:
+        assert re.search(word, (ROOT / name).read_text(), re.I), name
+    for name in re.findall(r"`((?:bsnn|workflow)/[^`]+)`", walk):
+        assert (ROOT / name).is_file(), name
+
+
+def test_percentile_is_named_by_its_walk_alone() -> None:
+    """Between settings and figures; of what only carries it, none decides by it."""
+    walk = (ROOT / "CONTRIBUTING.md").read_text().partition("## A percentile, from ")[2].partition("\n## ")[0]
+    folders = ("bsnn/pipeline", "bsnn/tables", "workflow")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".smk")]
+    naming = {str(path.relative_to(ROOT)) for path in files if re.search(r"\bpercentiles?\b", path.read_text())}
+    others = {
+        "bsnn/pipeline/columns.py",
+        "bsnn/pipeline/inventory.py",
+        "bsnn/tables/columns.py",
+        "bsnn/tables/origins.py",
+    }
+    assert naming - others <= set(re.findall(r"`([^`]+)`", walk))
