@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from bsnn.config import reading
@@ -213,7 +214,7 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:
 
 def schema() -> str:
     """JSON schema of config.yaml, for editors; `extends` is resolved before validation and added here by hand."""
-    document = Config.model_json_schema()
+    document = Config.model_json_schema(schema_generator=_Untitled)
     experiment = document["$defs"]["Experiment"]
     experiment["properties"]["extends"] = {
         "type": "string",
@@ -227,7 +228,23 @@ def schema() -> str:
             "description": listed.get("description", ""),
             "anyOf": [{k: v for k, v in listed.items() if k != "description"}, listed["items"]],
         }
-    return json.dumps(document, indent=2) + "\n"
+    return _lines(document) + "\n"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without titles of fields, which repeat their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _lines(value: Any, depth: int = 4, indent: str = "") -> str:
+    """JSON with one line per setting: objects this many levels down, and all lists, stand on one."""
+    if not isinstance(value, dict) or not depth:
+        return json.dumps(value, ensure_ascii=False)
+    inner = indent + "  "
+    members = [f"{inner}{json.dumps(name)}: {_lines(one, depth - 1, inner)}" for name, one in value.items()]
+    return "{\n" + ",\n".join(members) + f"\n{indent}}}"
 
 
 def _loosen_sections(definitions: dict[str, Any]) -> None:
