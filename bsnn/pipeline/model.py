@@ -291,11 +291,9 @@ class Pipeline:
         kind: str = "",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a table of a stage, with what it stands for."""
-        kind = kind or next(iter(self.stage(name, place).files))
-        path, stands_for = self.path(name, place, kind), self.identity(name, place)
-        artifacts.write_table(path, table, kind, stands_for, extra)
-
-    def write_text(self, name: str, place: Place, table: pd.DataFrame) -> None:
-        """Write the table of a stage as CSV, for people."""
-        artifacts.write_csv(self.path(name, place, "text"), table)
+        """Write a table of a stage, with what it stands for; also as CSV, where the stage has a text for people."""
+        files = self.stage(name, place).files
+        kind = kind or next(iter(files))
+        if "text" in files:
+            artifacts.write_csv(self.path(name, place, "text"), table)
+        artifacts.write_table(self.path(name, place, kind), table, kind, self.identity(name, place), extra)

@@ -42,7 +42,6 @@ def find_switches(job: Job) -> None:
     rows.append(_row("chosen, held-out", steps, chosen, reached, bench.ann))
     test = Evaluation(job)
     rows.append(_row("chosen, test", steps, chosen, _score(test, steps, chosen), test.ann))
-    job.pipeline.write_text("find_switches", job.place, pd.DataFrame(rows))
     job.pipeline.write("find_switches", job.place, pd.DataFrame(rows))
 
 
@@ -93,7 +92,6 @@ def find_exit(job: Job) -> None:
     enough = found[allowed & (found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss)]
     place = enough.sort_values("mean_steps", kind="stable").index[0]  # the same bounds stand in the same places of both
     table = pd.concat([part.assign(chosen=part.index == place) for part in (found, shown)], ignore_index=True)
-    job.pipeline.write_text("find_exit", job.place, table)
     job.pipeline.write("find_exit", job.place, table, extra={"method": name})
 
 
