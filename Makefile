@@ -18,9 +18,9 @@ help:
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
-	@echo "make readme     make the README's tables anew from results/reference/"
+	@echo "make readme     write the README's tables again from results/reference/"
 	@echo "make site       build the documentation's site into build/site; broken links are errors"
-	@echo "make lock       resolve requirements.txt anew from pyproject.toml (needs uv)"
+	@echo "make lock       resolve requirements.txt again from pyproject.toml (needs uv)"
 	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"
 
 $(READY): requirements.txt pyproject.toml

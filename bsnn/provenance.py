@@ -53,7 +53,7 @@ def revision() -> str:
 
 
 def cpu_model() -> str:
-    """Name of the processor as the system tells it."""
+    """Name of the processor, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -71,7 +71,7 @@ def _gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Cores that this process may use, where the system tells (Linux), else those of the machine."""
+    """Cores that this process may use, where the system reports them (Linux), else those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -31,7 +31,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
 
     Args:
         results: tables, as bsnn.tables.read gives them.
-        command: what was run, to be run again by whoever doubts the numbers.
+        command: what was run, with which the numbers can be reproduced.
         folder: the reference folder.
         root: folder of all results.
 
@@ -106,12 +106,12 @@ def _data(experiment: Experiment) -> dict[str, Any]:
 
 
 def _definition(config: Config, name: str) -> dict[str, Any]:
-    """The experiment's settings, but for where its data lie."""
+    """The experiment's settings, except where its data lie."""
     return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
 
 
 def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
-    """Tables of the methods of conversion, of the search and of early exit, as far as they were made."""
+    """Tables of the methods of conversion, of the search and of early exit, where they exist."""
     found, folder = {}, pipeline.root / name / "tables"
     if (folder / f"{latency.TABLES[0]}.parquet").exists():
         tables = latency.load(folder, pipeline.identity("latency_tables", Place(name)))

@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as arrays
 
 from bsnn.conversion.percentiles import (
     CHUNK,
-    FirstPass,
+    CoarseCounts,
+    FineCounts,
     Population,
-    SecondPass,
     Summary,
     Tally,
     grid,
@@ -41,10 +41,10 @@ SETS = {
 
 
 def two_passes(batches: list[np.ndarray], percentiles: np.ndarray | None = None) -> dict[Population, Summary]:
-    first = FirstPass("layer")
+    first = CoarseCounts("layer")
     for batch in batches:
         first.add(torch.from_numpy(batch))
-    second = SecondPass(first, grid() if percentiles is None else percentiles)
+    second = FineCounts(first, grid() if percentiles is None else percentiles)
     for batch in batches:
         second.add(torch.from_numpy(batch))
     return second.summaries()
@@ -130,18 +130,18 @@ def test_smallest_positive_value_is_positive() -> None:
 def test_shape_and_layout_do_not_matter() -> None:
     values = torch.rand(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
     for layout in (values.to(memory_format=torch.channels_last), values[:, ::2]):
-        first = FirstPass("layer")
+        first = CoarseCounts("layer")
         first.add(layout)
-        second = SecondPass(first, grid())
+        second = FineCounts(first, grid())
         second.add(layout)
         assert_equal_to_numpy(second.summaries(), layout.flatten().numpy(), grid())
 
 
 def test_values_are_left_alone() -> None:
     values = torch.tensor([-0.0, 1.0, 2.0])
-    first = FirstPass("layer")
+    first = CoarseCounts("layer")
     first.add(values)
-    SecondPass(first, grid()).add(values)
+    FineCounts(first, grid()).add(values)
     assert values.tolist() == [0, 1, 2]
     assert bool(values.signbit()[0])
 
@@ -149,13 +149,13 @@ def test_values_are_left_alone() -> None:
 def test_more_values_than_32_bits_count() -> None:
     """Three values, each 2^31 times: counters are scaled by hand, since the values would not fit."""
     times = 2**31
-    first = FirstPass("layer")
+    first = CoarseCounts("layer")
     first.add(torch.tensor([1.0, 2.0, 5.0]))
     first.bins.carry()
     first.bins.carried *= times
     first.count *= times
     first.sum *= times
-    second = SecondPass(first, np.array([10.0, 50, 60, 100]))
+    second = FineCounts(first, np.array([10.0, 50, 60, 100]))
     second.add(torch.tensor([1.0, 2.0, 5.0]))
     second.tally.carry()
     second.tally.carried *= times
@@ -195,23 +195,23 @@ def test_impossible_values_are_refused(value: float, word: str) -> None:
     values = torch.rand(1000)
     values[777] = value
     with pytest.raises(BsnnError, match=f"'conv7'.*{word}"):
-        FirstPass("conv7").add(values)
+        CoarseCounts("conv7").add(values)
 
 
 def test_nan_with_every_bit_set_is_refused() -> None:
     for pattern in (0x7FFFFFFF, -1):
         with pytest.raises(BsnnError, match=r"'conv7'.*1 NaN"):
-            FirstPass("conv7").add(torch.tensor([pattern], dtype=torch.int32).view(torch.float32))
+            CoarseCounts("conv7").add(torch.tensor([pattern], dtype=torch.int32).view(torch.float32))
 
 
 def test_other_types_are_refused() -> None:
     with pytest.raises(BsnnError, match=r"'conv7'.*float64"):
-        FirstPass("conv7").add(torch.rand(3, dtype=torch.float64))
+        CoarseCounts("conv7").add(torch.rand(3, dtype=torch.float64))
 
 
 def test_no_values_are_refused() -> None:
     with pytest.raises(BsnnError, match=r"'conv7'.*no activations"):
-        SecondPass(FirstPass("conv7"), grid())
+        FineCounts(CoarseCounts("conv7"), grid())
 
 
 def changed(values: np.ndarray, index: int, value: float) -> np.ndarray:
@@ -236,9 +236,9 @@ ORIGINAL = np.array([0, 1, 2, 3, 4], np.float32)
     ],
 )
 def test_another_second_pass_is_refused(other: np.ndarray) -> None:
-    first = FirstPass("conv7")
+    first = CoarseCounts("conv7")
     first.add(torch.from_numpy(ORIGINAL))
-    second = SecondPass(first, grid())
+    second = FineCounts(first, grid())
 
     def finish() -> None:
         second.add(torch.from_numpy(other))

@@ -21,7 +21,7 @@ from bsnn.artifacts.files import write_text
 from bsnn.errors import BsnnError
 
 LOCK = ".run.lock"
-HOLDER = ".run.txt"  # who holds the lock, for the message to whoever does not get it
+HOLDER = ".run.txt"  # who holds the lock, for the message to those who are refused
 
 
 def claim(folder: Path) -> FileLock:

@@ -40,7 +40,7 @@ def seal(path: Path) -> None:
 
 
 def intact(path: Path) -> bool | None:
-    """Whether the file is as it was when it was sealed; None without a seal.
+    """Whether the file is unchanged since it was sealed; None without a seal.
 
     Raises:
         OSError: the file cannot be read.

@@ -55,7 +55,7 @@ def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any],
         for kind, path in paths.items():
             artifacts.link(kept[kind], path)
     except ArtifactError as error:
-        logger.warning("made anew: %s", error)
+        logger.warning("a kept shard cannot be used, and is simulated again: %s", error)
         return False
     return True
 

@@ -29,7 +29,7 @@ logger = logging.getLogger("bsnn")
 
 TO_RUN = "nodes.json"  # beside the checkpoints, while the nodes train
 WAIT = 60  # seconds for the other nodes to end, after the first
-KEPT = ("SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOB_ID")  # others tell of the step that this process is
+KEPT = ("SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOB_ID")  # others describe the step that this process is
 MARK = "bsnn.errors "  # begins a line in which a node says its error
 
 
@@ -80,7 +80,7 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
 def _leave_it_to_the_nodes(by: signal.Signals) -> None:
     if by == signal.SIGINT:  # of a terminal, which SLURM knows nothing of
         raise KeyboardInterrupt
-    logger.info("SIGTERM: waiting for the processes on the nodes, which SLURM tells as well")
+    logger.info("SIGTERM: waiting for the processes on the nodes, which SLURM signals as well")
 
 
 def _place(nodes: int) -> int:

@@ -1,7 +1,7 @@
 """SLURM's warning before it kills, handed on to the process that computes.
 
 With proctrack/cgroup, SLURM sends SIGTERM to the first process of a step alone: Snakemake, which then waits for its
-job to end and tells it nothing. Whoever has a checkpoint to write would be killed without having heard of it.
+job to end without passing the signal on. A training would be killed without having written its checkpoint.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Checkpoint(Section):
         "the network is imported."
     )
     sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; `bsnn import-checkpoint` tells it."
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; printed by `bsnn import-checkpoint`."
     )
 
 

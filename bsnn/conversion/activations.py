@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsnn.conversion.currents import first_current
-from bsnn.conversion.percentiles import FirstPass, Population, SecondPass, Summary, grid
+from bsnn.conversion.percentiles import CoarseCounts, FineCounts, Population, Summary, grid
 from bsnn.errors import BsnnError
 from bsnn.networks.vgg import Observer, Trained
 
@@ -46,9 +46,9 @@ def collect(
     """
     device = next(trained.module.parameters()).device
     names = [name for layer in trained.plan[:-1] for name in layer.observed]
-    first = {name: FirstPass(name, device) for name in names}
+    first = {name: CoarseCounts(name, device) for name in names}
     _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
-    second = {name: SecondPass(first.pop(name), grid()) for name in names}
+    second = {name: FineCounts(first.pop(name), grid()) for name in names}
     _feed(trained, batches(), second, "activations, pass 2 of 2", dropout_seed)
     summaries = {name: counter.summaries() for name, counter in second.items()}
     rows = [_rows(name, population, found) for name in names for population, found in summaries[name].items()]
@@ -74,7 +74,7 @@ def observe(trained: Trained, images: Tensor, observer: Observer) -> None:
 def _feed(
     trained: Trained,
     batches: Iterable[Tensor],
-    counters: Mapping[str, FirstPass | SecondPass],
+    counters: Mapping[str, CoarseCounts | FineCounts],
     title: str,
     dropout_seed: int | None,
 ) -> None:
@@ -90,7 +90,7 @@ def _feed(
 
 @contextmanager
 def mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
-    """Dropout off within, or on with a seed; afterwards as it was, generators included."""
+    """Switch dropout off, or on with a seed; restore mode and random generators on exit."""
     training, devices = module.training, {parameter.device for parameter in module.parameters()}
     try:
         with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):

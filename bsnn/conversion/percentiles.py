@@ -105,7 +105,7 @@ class Tally:
         return found
 
 
-class FirstPass:
+class CoarseCounts:
     """Counts values by the upper bits of their patterns; keeps their number, sum and maximum.
 
     The sum is float64 within a chunk of a batch, and exact over chunks and batches: how values are batched moves the
@@ -138,7 +138,7 @@ class FirstPass:
         self.count += values.numel()
 
 
-class SecondPass:
+class FineCounts:
     """Counts, by the lower bits, those values whose bin holds an order statistic that a percentile needs.
 
     Args:
@@ -149,7 +149,7 @@ class SecondPass:
         BsnnError: when the first pass saw no value.
     """
 
-    def __init__(self, first: FirstPass, percentiles: np.ndarray) -> None:
+    def __init__(self, first: CoarseCounts, percentiles: np.ndarray) -> None:
         if not first.count:
             raise BsnnError(f"layer '{first.name}': there are no activations; give at least one calibration image")
         self.name, self.first, self.percentiles = first.name, _Totals(first), percentiles
@@ -179,7 +179,7 @@ class SecondPass:
         """Count the same batch as in the first pass.
 
         Raises:
-            BsnnError: see `FirstPass.add`; or when a value is larger than any in the first pass.
+            BsnnError: see `CoarseCounts.add`; or when a value is larger than any in the first pass.
         """
         for chunk in _chunks(self.name, values):
             patterns, largest = _patterns(self.name, chunk)
@@ -234,7 +234,7 @@ class SecondPass:
 class _Totals:
     """A complete first pass without its empty bins, on the CPU."""
 
-    def __init__(self, first: FirstPass) -> None:
+    def __init__(self, first: CoarseCounts) -> None:
         dense = first.bins.totals()
         self.count, self.sum, self.largest = first.count, first.sum, first.largest
         self.zeros = int(dense[0])

@@ -66,7 +66,7 @@ def _neighbours(method: Method, switch: list[dict[str, Any]]) -> Iterator[Method
 
 
 def starts(settings: Latency, steps: int, weights: Weights) -> list[Method]:
-    """Methods that the search begins with: an experiment's, as far as the network can have them, for T steps."""
+    """Methods that the search begins with: those of the experiment that this kind of network can have, for T steps."""
     methods = [settings.method(name) for name in settings.names_for(weights)]
     return [method.for_time(steps, settings.percentile) for method in methods]
 

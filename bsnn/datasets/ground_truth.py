@@ -21,7 +21,7 @@ from bsnn.errors import DataError
 
 KAGGLE = "ImageId,PredictionString"
 META = "meta.mat"
-FIRST = {  # of the official images: tells one order of classes from another
+FIRST = {  # of the official images: distinguishes one order of classes from another
     "ILSVRC2012_val_00000001": "n01751748",
     "ILSVRC2012_val_00000002": "n09193705",
     "ILSVRC2012_val_00000003": "n02105855",

@@ -15,7 +15,7 @@ from bsnn.datasets import ground_truth
 from bsnn.errors import DataError
 
 LAYOUT = (
-    "expected train/<class>/<images> and val/<class>/<images>, or test/ in place of val/, or val/<images> (or "
+    "expected train/<class>/<images> and val/<class>/<images>, or test/ instead of val/, or val/<images> (or "
     "val/images/<images>) and data.labels, the file with their classes"
 )
 IMAGES = f"({', '.join(IMG_EXTENSIONS)})"

@@ -130,7 +130,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     if sum(value.numel() * value.element_size() for value in named.values()) > Path(path).stat().st_size:
         name, largest = max(named.items(), key=lambda item: item[1].numel())
         raise ArtifactError(
-            f"{path}: tells of more weights than it has bytes for, as {name} {list(largest.shape)}: expanded or shared "
+            f"{path}: declares more weights than it has bytes for, as {name} {list(largest.shape)}: expanded or shared "
             "tensors; save copies of them (contiguous().clone())"
         )
     for name, value in named.items():

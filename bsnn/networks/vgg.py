@@ -169,7 +169,7 @@ def scale_to_unit_variance_(module: VGG, images: Tensor) -> None:
 
     After Mishkin & Matas 2016 (LSUV), from He's start instead of an orthonormal one. Average pools shrink the signal
     35-fold over VGG-15, which a network without batch norm takes hundreds of steps to undo. ReLU and pools are
-    positively homogeneous, so that one forward pass tells the factors of all layers: a Gaussian of unit variance has
+    positively homogeneous, so that one forward pass gives the factors of all layers: a Gaussian of unit variance has
     mean square 1/2 after the ReLU.
 
     Args:

@@ -74,7 +74,7 @@ def _write_texts(path: Path, frame: pd.DataFrame, caption: str, *, long: bool) -
 
 
 def said(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with words in place of values that are not known."""
+    """The table with words instead of unknown values."""
     found = frame.astype(object)
     for name in found.columns.intersection(list(MISSING)):
         found[name] = found[name].where(found[name].notna(), MISSING[str(name)])

@@ -37,7 +37,7 @@ class Cost:
 
 
 def _times(count: int, each: float | None) -> float | None:
-    """Nothing costs nothing, whatever one would cost."""
+    """Cost of `count` jobs: 0 for none, unknown where one job was never measured."""
     return count * each if each is not None else None if count else 0.0
 
 

@@ -80,7 +80,7 @@ def _sound(path: Path) -> bool:
     try:
         _check(path, path)
     except ArtifactError as error:
-        logger.warning("passed over, as if it were not there: %s", error)
+        logger.warning("skipped: %s", error)
         return False
     return True
 

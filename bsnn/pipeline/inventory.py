@@ -46,7 +46,7 @@ def artifacts(pipeline: Pipeline) -> list[Item]:
 
 
 def _checkpoints(pipeline: Pipeline) -> set[Path]:
-    """Folders of checkpoints whose network is not there yet. Kept shards are needed by nobody who asks this."""
+    """Folders of checkpoints whose network is not there yet. Kept shards are never needed."""
     places = {
         (stage, place)
         for stage in ("train", "binarize")

@@ -1,7 +1,7 @@
 """Declarations of the stages that show results: tables, figures and reports at plain names, each with a keyed note.
 
 A changed setting must be a missing file here too. So beside files whose names stay lies a note whose name carries the
-key; the note is the rule's output, and whoever writes it removes those of other settings.
+key; the note is the rule's output, and writing it removes those of other settings.
 """
 
 from __future__ import annotations

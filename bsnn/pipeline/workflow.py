@@ -65,7 +65,7 @@ def place_of(pipeline: Pipeline, name: str, wildcards: Mapping[str, str]) -> Pla
     if key != words["key"]:
         raise ConfigError(
             f"key {key} does not belong to the current settings, whose file is {path}. Ask for that file, or restore "
-            "the settings (`bsnn describe FILE` tells what the key of an existing file stands for)."
+            "the settings (`bsnn describe FILE` says what the key of an existing file stands for)."
         )
     for wildcard, text in wildcards.items():
         if text != words.get(wildcard, text):

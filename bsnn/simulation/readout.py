@@ -51,7 +51,7 @@ def delayed(delay: int) -> Skipped:
 
 
 def restarted(first_pass: int) -> Skipped:
-    """Read-out of a network that starts again after so many steps: the second pass alone, once it has begun."""
+    """Read-out of a network that starts again after `first_pass` steps: the second pass alone, once it has begun."""
     return Skipped(first_pass, restarts=True)
 
 
@@ -95,7 +95,7 @@ class Readout:
             spikes: int8 [steps, N, units], the last hidden layer's (Block.spikes).
 
         Raises:
-            EngineError: when so many steps could exceed what is exact in float64 (far above any use).
+            EngineError: when the sum over this many steps could exceed what float64 holds exactly (far above any use).
         """
         units = self.weight.shape[1]
         if (self.steps + len(spikes)) * units * _LARGEST_SPIKE > 2 ** (53 - GRID_BITS):

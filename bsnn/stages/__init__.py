@@ -34,7 +34,7 @@ def run(rule: str, job: Job) -> None:
 
     Raises:
         ConfigError: the configuration has no such job.
-        BsnnError: what the stage says.
+        BsnnError: the stage cannot read, compute or write.
     """
     from bsnn.pipeline import notes
 

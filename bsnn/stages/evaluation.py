@@ -1,4 +1,4 @@
-"""One act, of all stages that simulate: convert a trained network by a method, choose an engine, show it images.
+"""What all simulating stages do: convert a trained network by a method, choose an engine, show it images.
 
 A percentile is a method with that field alone. The images are a shard of the test set, the whole of it, or held-out
 training images, by which methods and bounds are chosen.
@@ -46,7 +46,7 @@ class Evaluation:
 
     Args:
         job: which network.
-        held_out: so many training images that calibrate nothing; None: test images.
+        held_out: number of training images, none of which calibrates; None: test images.
         shard: the job's shard of the test images alone.
     """
 

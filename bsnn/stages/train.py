@@ -77,7 +77,7 @@ def take_part(job: Job, logs: Sequence[str]) -> None:
 
 
 def _training(job: Job, images: DataSet) -> dict[str, Any]:
-    """What a training is told, by the names of bsnn.training.loop.Job."""
+    """Arguments of bsnn.training.loop.Job."""
     experiment = job.experiment
     from_full = job.place.weights == "binary" and not experiment.binarize.from_scratch
     return {

@@ -15,7 +15,7 @@ from bsnn.tables.gather import Source
 
 
 def accuracy(source: Source) -> pd.DataFrame:
-    """One row a kind of weights, percentile and reported time: accuracy, drop and spikes, over seeds; the protocol."""
+    """Accuracy, drop and spikes over seeds: one row per kind of weights, percentile and reported time."""
     rows = [
         {
             "weights": place.weights,
@@ -46,7 +46,7 @@ def accuracy(source: Source) -> pd.DataFrame:
 
 
 def accuracy_over_time(source: Source) -> pd.DataFrame:
-    """Accuracy at every step up to the last reported one: one row a network, percentile and step."""
+    """Accuracy at every step up to the last reported one: one row per network, percentile and step."""
     parts = [
         pd.DataFrame(
             {
@@ -63,7 +63,7 @@ def accuracy_over_time(source: Source) -> pd.DataFrame:
 
 
 def spikes_by_layer(source: Source) -> pd.DataFrame:
-    """Spikes up to the last reported time, one row a kind of weights, percentile and layer; mean over seeds."""
+    """Spikes up to the last reported time, one row per kind of weights, percentile and layer; mean over seeds."""
     parts = [
         pd.DataFrame(
             {
@@ -123,7 +123,7 @@ def binary_summary(source: Source) -> pd.DataFrame:
 
 
 def training_history(source: Source) -> pd.DataFrame:
-    """Loss and accuracy of every epoch: one row a network and epoch."""
+    """Loss and accuracy of every epoch: one row per network and epoch."""
     parts = []
     for weights, seed in source.pipeline.networks:
         history, _ = source.history(weights, seed)

@@ -36,7 +36,7 @@ MACHINE = ["cpu", "cores", "gpus", "revision", "versions"]
 
 
 def origins(source: Source) -> pd.DataFrame:
-    """One row an artifact; shards of one simulation are one row where machine, engine and revision agree."""
+    """One row per artifact; shards of one simulation are one row where machine, engine and revision agree."""
     frame = pd.DataFrame(_rows(source), columns=list(COLUMNS)).astype(COLUMNS)
     summed = ["shards", "images", "seconds"]
     keys = [name for name in COLUMNS if name not in summed]

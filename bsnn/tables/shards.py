@@ -34,7 +34,7 @@ class Outcome:
     layers: tuple[str, ...]  # spiking layers from input to output
     neurons: np.ndarray  # int64 [layers], for one image
     spikes: np.ndarray  # int64 [layers, T], summed over all images
-    documents: tuple[dict[str, Any], ...]  # one a shard
+    documents: tuple[dict[str, Any], ...]  # one per shard
 
     @property
     def images(self) -> int:

@@ -113,14 +113,14 @@ def restore(
         try:
             tensors, found = artifacts.read_tensors(path, KIND)
         except ArtifactError as error:
-            logger.warning("checkpoint passed over: %s", error)
+            logger.warning("skipped a checkpoint: %s", error)
             continue
         if found["identity"] != identity:
-            logger.warning("checkpoint passed over: %s belongs to a run with other settings", path)
+            logger.warning("skipped a checkpoint: %s belongs to a run with other settings", path)
             continue
         position = _position(found["extra"], tensors)
         if position is not None and not position.suits(fabric):
-            logger.warning("checkpoint passed over: %s is within an epoch of other, or of more or fewer, devices", path)
+            logger.warning("skipped a checkpoint: %s is within an epoch of other, or of more or fewer, devices", path)
             continue
         for which, module in networks.items():
             module.load_state_dict(_under(f"{which}/", tensors))
