@@ -41,7 +41,7 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
         about: where it comes from, for the graph's metadata.
 
     Raises:
-        ConversionError: a maximum pool or bursts, which NIR lacks, or a bias of single neurons.
+        ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks, or a bias of single neurons.
     """
     import nir
 
@@ -52,6 +52,11 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
             raise ConversionError(f"layer '{layer.name}' has a maximum pool, for which NIR has no node")
         if layer.burst > 1:
             raise ConversionError(f"layer '{layer.name}' sends bursts, which NIR's neurons do not")
+        if layer.schedule is not None:
+            raise ConversionError(
+                f"layer '{layer.name}' gets another current at each step (a temporal correction), and NIR's maps have "
+                "one bias: export a method without it"
+            )
         nodes |= dict(_nodes(layer, shape))
         shape = layer.shape
     if len(shape) > 1:

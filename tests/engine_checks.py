@@ -48,6 +48,16 @@ def biased(network: SpikingNetwork, seed: int) -> SpikingNetwork:
     return replace(network, layers=tuple(layers))
 
 
+def scheduled(network: SpikingNetwork, seed: int, steps: int) -> SpikingNetwork:
+    """The same network with a real current for each channel and step in every layer that has neurons."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [
+        replace(layer, schedule=torch.randn(steps, layer.shape[0], generator=generator) * 0.3) if layer.fires else layer
+        for layer in network.layers
+    ]
+    return replace(network, layers=tuple(layers))
+
+
 def tied(network: SpikingNetwork) -> SpikingNetwork:
     """The same network with whole thresholds after the first layer, so that membranes often meet them exactly."""
     whole = [
@@ -101,13 +111,15 @@ def reference(network: SpikingNetwork, images: Tensor, steps: int) -> Block:
     current = input_current(network, images)
     state = [_Neurons(layer, len(images)) for layer in network.layers]
     spikes, counts = [], []
-    for _ in range(steps):
+    for step in range(steps):
         x = current
         row = []
         for index, (layer, neurons) in enumerate(zip(network.layers, state, strict=True)):
             if index:
                 x = _current(layer, x)
             if layer.fires:
+                if layer.schedule is not None:
+                    x = x + _full(layer.schedule[step], layer.shape)
                 x = neurons.step(x)
                 row.append(x.abs().flatten(1).double().sum(1).long())
         counts.append(torch.stack(row))

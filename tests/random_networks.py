@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 
+STEPS = 24  # that schedules have currents for
 _STEP = 0.5  # thresholds, biases and potentials are often multiples of it, so that membranes meet their thresholds
 
 
@@ -35,6 +36,8 @@ class _Maker:
             if self.random.random() < 0.3:
                 own = shape if self.random.random() < 0.5 else shape[:1]
                 found[name] = self.values(own, typical / 3)
+        if self.random.random() < 0.3:
+            found["schedule"] = self.values((STEPS, shape[0]), typical / 3)
         return found
 
     def add(self, op: str, shape: tuple[int, ...], typical: float, **fields: object) -> None:

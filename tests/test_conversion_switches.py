@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -121,6 +122,69 @@ def test_corrections_follow_what_lies_before() -> None:
         start = switches._full(layer.initial, layer.shape)
         added = ((found.layers[index].initial - start) / threshold).double().sum()
         assert float(added) == pytest.approx(float(wanted - counts), abs=1e-3)
+
+
+def test_temporal_correction_against_float64() -> None:
+    """Two layers of neurons, step by step and round by round as in the formula."""
+    generator = np.random.default_rng(3)
+    pixels, signs = generator.random((5, 4)) * 1.2, generator.choice([-1, 1], (3, 4))
+    first = neuron(0.9, units=4).layers[0]
+    second = SpikingLayer("fc1", "linear", (3,), torch.tensor(signs).to(torch.int8), threshold=torch.tensor([1.5] * 3))
+    network = SpikingNetwork((first, second), torch.ones(2, 3, dtype=torch.float64), (1, 1, 4))
+    theta, steps = {"conv1": 0.9, "fc1": 1.3}, 6
+    means = {"conv1": torch.tensor(pixels.mean(0)).reshape(1, 1, 4), "fc1": torch.tensor([0.4, 0.0, 1.1]).double()}
+    batch = torch.tensor(pixels).float().reshape(5, 1, 1, 4)
+    found = corrections.corrected(network, theta, means, batch, steps, "temporal")
+
+    def settled(
+        x: np.ndarray, threshold: float, wanted: np.ndarray, groups: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Currents [T, channels] and spikes [T, N, neurons], of x [T, N, neurons]."""
+        v, rows, spikes = np.zeros(x.shape[1:]), [], []
+        for current in x:
+            b = np.zeros(len(wanted))
+            for _ in range(10):
+                mean = (v + current + b[groups] >= threshold).mean(0)
+                rate = np.array([mean[groups == channel].mean() for channel in range(len(wanted))])
+                b += 0.5 * threshold * (wanted - rate)
+            s = v + current + b[groups] >= threshold
+            v = v + current + b[groups] - s * threshold
+            rows.append(b)
+            spikes.append(s)
+        return np.array(rows), np.array(spikes)
+
+    wanted = np.array([pixels.mean() / 0.9])
+    rows, spikes = settled(np.repeat(pixels[None], steps, 0), 0.9, wanted, np.zeros(4, int))
+    np.testing.assert_allclose(found.layers[0].schedule, rows, atol=1e-5)
+    wanted = means["fc1"].numpy() / 1.3
+    rows, spikes = settled(spikes @ signs.T, 1.5, wanted, np.arange(3))
+    np.testing.assert_allclose(found.layers[1].schedule, rows, atol=1e-5)
+    assert blocks(engines.create("packed", found), batch, [4, 2]).spikes.tolist() == spikes.astype(int).tolist()
+
+
+def test_temporal_correction_brings_each_step_nearer() -> None:
+    """Every layer's mean spikes at each step, on the images that it is measured on, against the mean activation."""
+    source, batch, steps = trained(5), images(6, 24), 6
+    theta, method = thresholds(source, batch), Method(correction="temporal", initial=0.5)
+    means = corrections.mean_activations(source, batch.split(7))
+    wanted = torch.tensor([float(means[name].sum()) / theta[name] for name in theta])
+    gaps = []
+    for switches_on in (method.model_copy(update={"correction": "none"}), method):
+        network = conversion.convert(source, theta, switches_on, steps, batch)
+        sent = blocks(engines.create("torch", network), batch, [steps])
+        gaps.append((sent.counts.double().mean(2) - wanted).abs().mean(0) / wanted)
+    assert bool((gaps[1] < gaps[0]).all())
+    assert gaps[1].sum() < 0.5 * gaps[0].sum()
+
+
+def test_temporal_correction_is_for_its_own_steps() -> None:
+    source, batch = trained(0), images(1, 8)
+    network = conversion.convert(source, thresholds(source, batch), Method(correction="temporal"), 4, batch)
+    assert all(layer.schedule.shape == (4, layer.shape[0]) for layer in network.layers)
+    with pytest.raises(EngineError, match="currents for 4 time steps"):
+        blocks(engines.create("packed", network), batch, [5])
+    with pytest.raises(ConversionError, match="count it twice"):
+        switches.with_initial(network, 0.5)
 
 
 def test_corrections_need_images_and_what_they_stand_for() -> None:

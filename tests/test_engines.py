@@ -152,19 +152,41 @@ def test_images_that_leave(name: str, member: str) -> None:
     checks.assert_equal(after, Block(expected.spikes[5:, staying], expected.counts[5:, :, staying]))
 
 
-@pytest.mark.parametrize("change", ["signed", "biased", "both"])
+@pytest.mark.parametrize("name", HERE)
+def test_currents_of_each_step_by_hand(name: str) -> None:
+    """Every step adds a current of its own, also where a block ends between them; there is none for a fifth.
+
+    Pixel 0.5 with 0.5, 0, -0.5 and 0.5 more: 1*, 0.5, 0.5, 1.5* (* fires and loses 1). Pixel 1.5 always fires.
+    Neuron 0 sums 2, 1, 1, 2 - 2, V = 2: 2*, 1, 2*, 0. Neuron 1 sums 0, -1, -1, 0 + 1 -> never.
+    """
+    network = _by_hand()
+    first = replace(network.layers[0], schedule=torch.tensor([[0.5], [0.0], [-0.5], [0.5]]))
+    second = replace(network.layers[1], schedule=torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [-2.0, 1.0]]))
+    engine = engines.create(name, replace(network, layers=(first, second)))
+    pixels = torch.tensor([[[[0.5, -9.0], [1.5, -9.0]]]])
+    block = checks.run(engine, pixels, [1, 3])
+    assert block.counts[:, 0, 0].tolist() == [2, 1, 1, 2]
+    assert block.spikes[:, 0, 0].tolist() == [1, 0, 1, 0]
+    assert block.spikes[:, 0, 1].tolist() == [0, 0, 0, 0]
+    state, _ = engine.advance(engine.start(pixels), 4)
+    with pytest.raises(EngineError, match=r"'conv1' has currents for 4 time steps, and step 5"):
+        engine.advance(state, 1)
+
+
+@pytest.mark.parametrize("change", ["signed", "biased", "both", "scheduled", "all"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", HERE)
 def test_options_of_the_neuron(name: str, seed: int, change: str) -> None:
     network = checks.member("average-before" if seed else "max-before", seed)
-    network = network if change == "signed" else checks.biased(network, seed)
-    network = network if change == "biased" else checks.signed(network)
+    network = checks.biased(network, seed) if change in ("biased", "both", "all") else network
+    network = checks.signed(network) if change in ("signed", "both", "all") else network
+    network = checks.scheduled(network, seed, 14) if change in ("scheduled", "all") else network
     if not _takes(name, network):
         return
     images = networks.images(seed, 4)
     expected = checks.reference(network, images, 14)
     checks.assert_equal(checks.run(engines.create(name, network), images, [6, 8]), expected)
-    assert change == "biased" or (expected.counts.sum() > expected.spikes.clamp(min=0).sum())
+    assert change in ("biased", "scheduled") or (expected.counts.sum() > expected.spikes.clamp(min=0).sum())
 
 
 @pytest.mark.parametrize("name", HERE)

@@ -8,7 +8,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from engine_checks import MEMBERS, assert_equal, member, run, signed
+from engine_checks import MEMBERS, assert_equal, member, run, scheduled, signed
 from networks_for_tests import images, spiking
 
 from bsnn import engines, nir_graph
@@ -87,6 +87,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     alone = replace(network.layers[0], bias=torch.ones(network.layers[0].shape))
     with pytest.raises(ConversionError, match="single neurons"):
         nir_graph.graph(replace(network, layers=(alone, *network.layers[1:])))
+    with pytest.raises(ConversionError, match="'conv1' gets another current at each step"):
+        nir_graph.graph(scheduled(network, 1, 4))
     with pytest.raises(ArtifactError, match="no such file"):
         nir_graph.read(tmp_path / "absent.nir")
     (tmp_path / "damaged.nir").write_bytes(b"no graph")

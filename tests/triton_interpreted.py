@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from engine_checks import MEMBERS, assert_equal, biased, joined, member, reference, run, signed
+from engine_checks import MEMBERS, assert_equal, biased, joined, member, reference, run, scheduled, signed
 from networks_for_tests import images, spiking
 
 from bsnn.conversion.spiking import SpikingNetwork
@@ -122,6 +122,11 @@ CASES: dict[str, Case] = {
         f"{name}, signed, biased": lambda name=name: check(biased(signed(member(name, 3)), 5), 2, [5])
         for name in ("average-before", "average-after", "max-before", "max-after", "no-pool")
     },
+    **{
+        f"{name}, scheduled": lambda name=name: check(scheduled(biased(signed(member(name, 3)), 5), 6, 6), 2, [4, 2])
+        for name in ("average-before", "average-after", "max-before")
+    },
+    "wide, scheduled": lambda: check(scheduled(wide(), 6, 5), 2, [5]),
     "wide, large tiles": lambda: check(wide(), 2, [5]),
     "wide, small tiles": lambda: check(wide(), 2, [5], MANY),
     "max of currents, other tiles": lambda: check(signed(member("max-before", 12)), 2, [5], AMPERE),

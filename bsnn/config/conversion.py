@@ -53,10 +53,10 @@ class Method(Section):
     initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
     shift: bool = Field(False, description="Half a threshold spread over T steps, instead of an initial potential.")
     signed: bool = Field(False, description="Negative spikes take back what was sent too early.")
-    correction: Literal["none", "potential", "channel", "bias"] = Field(
+    correction: Literal["none", "potential", "channel", "bias", "temporal"] = Field(
         "none",
         description="Mean error on calibration images, added to the potentials of each neuron or channel, or "
-        "to the currents of each channel.",
+        "to the currents of each channel, for all steps alike or (temporal) for each.",
     )
     delay: int = Field(0, ge=0, description="First steps that the read-out leaves out, while at least 4 remain.")
     second_pass: Literal["none", "srp", "cos"] = Field(
@@ -140,6 +140,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "potential-correction": {"correction": "potential"},
     "channel-correction": {"correction": "channel"},
     "bias-correction": {"correction": "bias"},
+    "temporal-correction": {"correction": "temporal"},
     "signed": {"signed": True},
     "srp": {"initial": 0.5, "second_pass": "srp"},
     "cos": {"initial": 0.5, "second_pass": "cos"},

@@ -6,17 +6,23 @@ In spikes, with N(T) the count of a neuron,  gap = T * mean(a) / theta - mean(N(
 
 - `potential` (Li et al. 2021, "A free lunch from ANN", ICML; "advanced"): v(0) += V * gap, for every neuron;
 - `channel`: the same, with the gap's mean over a channel;
-- `bias` (the same paper, "light"): the channel's gap spread over the steps, a current of V * gap / T.
+- `bias` (the same paper, "light"): the channel's gap spread over the steps, a current of V * gap / T;
+- `temporal` (forward temporal bias correction, FTBC; Wu et al. 2024, ECCV): a current for each channel and step. Step
+  by step the channel's spikes are compared with what every step should carry, `ROUNDS` times, and each time
+  b(t) <- b(t) + V / 2 * (mean(a) / theta - mean(s(t))).  `bias` is such a current that is constant in time.
 
 All are float32 values added element by element, so binary networks stay exact. They fit one number of steps T. The
-engine `torch` measures; binary networks get the same correction from any device.
+engine `torch` measures; binary networks get the same correction from any device, since counts of spikes are integers.
+FTBC runs all steps again in each round and on each batch; here a step is settled before the next one, so that each
+layer sees the images once. Its authors moved potentials by each neuron's own error in one of their programs while they
+measured; the mean of the channel, as in the others and in the paper, is what the network gets, and is used here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -28,8 +34,10 @@ from bsnn.engines.torch_engine import currents, operand, scan
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
 
-Correction = Literal["potential", "channel", "bias"]
+Correction = Literal["potential", "channel", "bias", "temporal"]
 _TOGETHER = 16  # images simulated at once
+ROUNDS = 10  # of the temporal correction at each step, as many as its authors' programs take, and the same rate
+RATE = 0.5  # part of the error that a round takes away, where potentials are spread evenly
 
 
 @torch.no_grad()
@@ -78,6 +86,10 @@ def corrected(
     layers = list(network.layers)
     spikes = torch.zeros(0)
     for index, layer in enumerate(layers):
+        if kind == "temporal" and layer.fires:
+            wanted = _wanted(layer, thresholds, activations, images.device)
+            layers[index], spikes = _scheduled(network, layer, index, images, spikes, steps, wanted)
+            continue
         if layer.fires:
             gap = _gap(
                 layer,
@@ -92,21 +104,77 @@ def corrected(
 
 def _gap(layer: SpikingLayer, thresholds: Thresholds, activations: Mapping[str, Tensor], spikes: Tensor) -> Tensor:
     """Spikes that the mean image lacks at each neuron, float64 [*shape]."""
+    wanted = len(spikes) * _wanted(layer, thresholds, activations, spikes.device)
+    return wanted - spikes.sum(0, dtype=torch.int32).double().mean(0)
+
+
+def _wanted(
+    layer: SpikingLayer, thresholds: Thresholds, activations: Mapping[str, Tensor], device: torch.device
+) -> Tensor:
+    """Spikes that the mean image should send in a step at each neuron, float64 [*shape]."""
     if layer.name not in thresholds or layer.name not in activations:
         raise ConversionError(f"layer '{layer.name}' has no threshold or no mean activation to be corrected by")
-    wanted = len(spikes) * activations[layer.name].to(spikes.device) / amplitude(thresholds, layer, spikes.device)
-    return wanted - spikes.sum(0, dtype=torch.int32).double().mean(0)
+    return activations[layer.name].to(device) / amplitude(thresholds, layer, device)
 
 
 def _moved(layer: SpikingLayer, gap: Tensor, kind: Correction, steps: int) -> SpikingLayer:
     """The layer with the gap added to its potentials or currents."""
     if kind != "potential":
-        gap = gap.flatten(1).mean(1) if gap.dim() > 1 else gap
+        gap = _by_channel(gap)
     threshold = layer.threshold
     if threshold is None:
         raise ConversionError(f"layer '{layer.name}' has no neurons")
     charge = gap * (threshold.double() if kind != "potential" else per_output(threshold.double(), layer.shape))
     return with_bias(layer, (charge / steps).float()) if kind == "bias" else with_charge(layer, charge.float())
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """Mean of [channels, ...] over all but the channels."""
+    return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+
+def _scheduled(
+    network: SpikingNetwork,
+    layer: SpikingLayer,
+    index: int,
+    images: Tensor,
+    before: Tensor,
+    steps: int,
+    wanted: Tensor,
+) -> tuple[SpikingLayer, Tensor]:
+    """The layer with a current for each channel and step; and its spikes, int8 [steps, N, *shape].
+
+    Arguments as of `_sent`; `wanted`: of `_wanted`.
+    """
+    found = torch.empty(steps, len(images), *layer.shape, dtype=torch.int8, device=images.device)
+    threshold, target = cast(Tensor, layer.threshold).double(), _by_channel(wanted)
+    weight = operand(layer)
+    schedule = torch.zeros(steps, layer.shape[0], device=images.device)
+    potential = initial_potential(layer, len(images), images.device)
+    sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
+    constant = input_current(network, images)[None] if index == 0 else None
+    for step in range(steps):
+        x = _currents(layer, weight, before[step]) if constant is None else constant
+        current = torch.zeros_like(threshold)
+        for _ in range(ROUNDS + 1):
+            schedule[step] = current.float()
+            one = replace(layer, schedule=schedule[step : step + 1])
+            v, net = potential.clone(), sent.clone()
+            spikes = scan(one, x.clone(), v, net, first=index == 0)[0]
+            current += RATE * threshold * (target - _rate(spikes))
+        potential, sent, found[step] = v, net, spikes
+    return replace(layer, schedule=schedule), found
+
+
+def _rate(spikes: Tensor) -> Tensor:
+    """Mean of spikes [N, channels, ...] of each channel, float64: a quotient of whole numbers, in whatever order."""
+    return spikes.sum((0, *range(2, spikes.dim())), dtype=torch.float64) / (spikes.numel() / spikes.shape[1])
+
+
+def _currents(layer: SpikingLayer, weight: Tensor | None, before: Tensor) -> Tensor:
+    """Currents of one step [1, N, *shape] from the spikes before, int8 [N, *shape before]."""
+    with full_float32(before.device):
+        return torch.cat([currents(layer, weight, some[None].float()) for some in before.split(_TOGETHER)], 1)
 
 
 def _sent(network: SpikingNetwork, index: int, images: Tensor, before: Tensor, steps: int) -> Tensor:

@@ -11,8 +11,9 @@ alpha = 1. The last layer never spikes: it is read out from summed spikes (see b
 
 Neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V;  v(0) = initial.
 With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= -V.
-With `burst`, s = min(floor(v / V), burst). Both fields of a layer; so is a threshold of its own for each channel,
-whose spikes' amplitude theta_c is then multiplied into the next layer's weights: for full precision only.
+With `burst`, s = min(floor(v / V), burst). The current x of a step is the sum, plus the bias, plus that step's row of
+the schedule. All are fields of a layer; so is a threshold of its own for each channel, whose spikes' amplitude
+theta_c is then multiplied into the next layer's weights: for full precision only.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class SpikingLayer:
     bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
     signed: bool = False  # negative spikes
     burst: int = 1  # most spikes per step
+    schedule: Tensor | None = None  # float32 [steps, out]: added to the current of each step, after the bias
 
     @property
     def fires(self) -> bool:
@@ -74,6 +76,7 @@ class SpikingLayer:
             threshold=moved(self.threshold),
             initial=moved(self.initial),
             bias=moved(self.bias),
+            schedule=moved(self.schedule),
         )
 
 

@@ -43,7 +43,7 @@ def with_initial(network: SpikingNetwork, fraction: float) -> SpikingNetwork:
         raise ConversionError(
             f"the initial potential is a fraction of the threshold, 0 or more and below 1: {fraction}"
         )
-    if fraction and any(layer.bias is not None for layer in network.layers):
+    if fraction and any(layer.bias is not None or layer.schedule is not None for layer in network.layers):
         raise ConversionError(
             "the network has biases, from a shift or a correction that already adds the missing charge; an initial "
             "potential would count it twice: use one of them"

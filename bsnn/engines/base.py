@@ -106,6 +106,20 @@ def initial_potential(layer: SpikingLayer, images: int, device: torch.device) ->
     return potential if layer.initial is None else potential + per_output(layer.initial, layer.shape)
 
 
+def within_schedules(network: SpikingNetwork, steps: int) -> None:
+    """Check that the currents of every step up to the last one are known.
+
+    Raises:
+        EngineError: a layer's schedule has fewer steps.
+    """
+    for layer in network.layers:
+        if layer.schedule is not None and steps > len(layer.schedule):
+            raise EngineError(
+                f"layer '{layer.name}' has currents for {len(layer.schedule)} time steps, and step {steps} was asked "
+                "for: convert the network for as many steps as are simulated"
+            )
+
+
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """No autocast and no TF32: full-precision networks need all bits of float32."""

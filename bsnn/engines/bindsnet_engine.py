@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bsnn.conversion.currents import pool_currents
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
-from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32
+from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
 
 INPUT = "input"
 
@@ -38,6 +38,8 @@ class IFNodes(SubtractiveResetIFNodes):
         super().__init__(shape=list(layer.shape), thresh=0.0, reset=0.0, refrac=0)
         self.thresh = per_output(cast(Tensor, layer.threshold), layer.shape)
         self.bias = None if first or layer.bias is None else per_output(layer.bias, layer.shape)
+        self.schedule = [] if layer.schedule is None else [per_output(row, layer.shape) for row in layer.schedule]
+        self.step = 0
         self.signed = layer.signed
         self.rounds = layer.integer and not first and not exact_sums
         self.sent = torch.zeros(0)
@@ -48,6 +50,9 @@ class IFNodes(SubtractiveResetIFNodes):
             x = torch.round(x)
         if self.bias is not None:
             x = x + self.bias
+        if self.schedule:
+            x = x + self.schedule[self.step]
+            self.step += 1
         self.v = self.v + x
         self.s = self.v >= self.thresh
         if self.signed:
@@ -143,7 +148,8 @@ class BindsnetEngine(Engine):
         current = cast(Tensor, state.tensors["current"])
         potential = cast(list[Tensor], state.tensors["potential"])
         sent = cast(list[Tensor], state.tensors["sent"])
-        self._load(len(current), potential, sent)
+        within_schedules(self.network, state.steps + steps)
+        self._load(len(current), potential, sent, state.steps)
         # clones here and below, since BindsNET keeps what it is given, and its reset zeroes that in place
         inputs = {INPUT: current.clone().expand(steps, *current.shape)}
         with full_float32(self.device):
@@ -153,14 +159,14 @@ class BindsnetEngine(Engine):
         state.steps += steps
         return state, Block(torch.stack(self._counter.spikes), torch.stack(self._counter.counts))
 
-    def _load(self, images: int, potential: list[Tensor], sent: list[Tensor]) -> None:
-        """Give the network so many images and these membranes."""
+    def _load(self, images: int, potential: list[Tensor], sent: list[Tensor], done: int) -> None:
+        """Give the network so many images and these membranes, after `done` steps."""
         self._counter.reset_state_variables()
         self.simulator.batch_size = images
         for nodes in self.simulator.layers.values():
             nodes.set_batch_size(images)
         for nodes, v, count in zip(self._firing, potential, sent, strict=True):
-            nodes.v, nodes.sent = v, count
+            nodes.v, nodes.sent, nodes.step = v, count, done
 
 
 def label(layer: SpikingLayer) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 from bsnn.conversion.currents import on_grid, weight_parts
 from bsnn.conversion.spiking import SpikingNetwork, first_weight
 from bsnn.engines import packed_first
-from bsnn.engines.base import Block, Engine, State
+from bsnn.engines.base import Block, Engine, State, within_schedules
 from bsnn.engines.packed_kernels import BLOCK, Work
 from bsnn.engines.packed_layers import stages
 from bsnn.engines.packed_run import Run
@@ -94,6 +94,7 @@ class PackedEngine(Engine):
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, one image in each thread; those left over go through all threads together."""
         network, stages = self.network, self._stages
+        within_schedules(network, state.steps + steps)
         images = len(cast(Tensor, state.tensors["current"]))
         spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
         counts = np.empty((steps, len(network.firing), images), np.int64)

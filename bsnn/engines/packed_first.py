@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from bsnn.engines.compiled import compiled
-from bsnn.engines.packed_spikes import scan_constant, scan_constant_signed
+from bsnn.engines.packed_spikes import (
+    scan_constant,
+    scan_constant_scheduled,
+    scan_constant_signed,
+    scan_constant_signed_scheduled,
+)
 from bsnn.engines.packed_vectors import NEURONS
 
 
 @compiled
-def constant(shape, y0, y1, current, v, sent, threshold, out, counts):  # type: ignore[no-untyped-def]
+def constant(shape, y0, y1, current, schedule, v, sent, threshold, out, counts):  # type: ignore[no-untyped-def]
     """Neurons of the first layer, whose current never changes: rows `y0` to `y1`."""
     channels = 8 * shape.out_bytes
     plane = shape.out_height * shape.out_width * shape.steps * shape.out_bytes
@@ -18,13 +23,25 @@ def constant(shape, y0, y1, current, v, sent, threshold, out, counts):  # type: 
         for channel in range(0, channels, NEURONS):
             at = position * channels + channel
             to = position * shape.steps * shape.out_bytes + channel // 8
-            if shape.out_planes == 1:
+            if shape.scheduled and shape.out_planes == 1:
+                scan_constant_scheduled(
+                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    out, to, shape.out_bytes, plane, counts,
+                )  # fmt: skip
+            elif shape.scheduled:
+                scan_constant_signed_scheduled(
+                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    out, to, shape.out_bytes, plane, counts,
+                )  # fmt: skip
+            elif shape.out_planes == 1:
                 scan_constant(
-                    current, v, sent, at, threshold, channel, shape.steps, out, to, shape.out_bytes, plane, counts
+                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    out, to, shape.out_bytes, plane, counts,
                 )  # fmt: skip
             else:
                 scan_constant_signed(
-                    current, v, sent, at, threshold, channel, shape.steps, out, to, shape.out_bytes, plane, counts
+                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    out, to, shape.out_bytes, plane, counts,
                 )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ from bsnn.engines.packed_spikes import (
     list_four,
     list_one,
     scan_sums,
+    scan_sums_scheduled,
     scan_sums_signed,
+    scan_sums_signed_scheduled,
     spread,
 )
 from bsnn.engines.packed_vectors import NEURONS, add_lists_32, add_lists_64, add_lists_128
@@ -46,6 +48,7 @@ class Shape(NamedTuple):
     chunk: int  # steps at once
     band: int  # output rows at once
     taps: int  # taps whose weights are kept in the cache
+    scheduled: bool  # a current of its own for each step
 
 
 class Work(NamedTuple):
@@ -147,7 +150,7 @@ def _sums(shape, y0, y1, row0, list_rows, columns, steps, lanes, weights, offset
 
 
 @inlined
-def _fire(shape, y0, y1, step0, steps, lanes, channel0, doubled, bias, v, sent, threshold, out, counts, work):  # type: ignore[no-untyped-def]
+def _fire(shape, y0, y1, step0, steps, lanes, channel0, doubled, bias, schedule, v, sent, threshold, out, counts, work):  # type: ignore[no-untyped-def]
     """Advance the neurons of `lanes` output channels at rows `y0` to `y1`."""
     channels = 8 * shape.out_bytes
     positions = shape.out_height * shape.out_width
@@ -160,22 +163,37 @@ def _fire(shape, y0, y1, step0, steps, lanes, channel0, doubled, bias, v, sent, 
             to = (position * shape.steps + step0) * shape.out_bytes + channel // 8
             first = place * steps * lanes + lane
             offset = position * shape.bias_stride + channel
-            if shape.out_planes == 1:
+            row = step0 * channels + channel
+            if shape.scheduled and shape.out_planes == 1:
+                scan_sums_scheduled(
+                    work.sums, first, lanes, work.totals, place * steps, doubled, shape.windows, steps, bias, offset,
+                    schedule, row, channels, v, sent, at, threshold, channel, out, to, shape.out_bytes, plane,
+                    counts[step0:],
+                )  # fmt: skip
+            elif shape.scheduled:
+                scan_sums_signed_scheduled(
+                    work.sums, first, lanes, work.totals, place * steps, doubled, shape.windows, steps, bias, offset,
+                    schedule, row, channels, v, sent, at, threshold, channel, out, to, shape.out_bytes, plane,
+                    counts[step0:],
+                )  # fmt: skip
+            elif shape.out_planes == 1:
                 scan_sums(
                     work.sums, first, lanes, work.totals, place * steps, doubled, shape.windows, steps, bias, offset,
-                    v, sent, at, threshold, channel, out, to, shape.out_bytes, plane, counts[step0:],
+                    schedule, row, channels, v, sent, at, threshold, channel, out, to, shape.out_bytes, plane,
+                    counts[step0:],
                 )  # fmt: skip
             else:
                 scan_sums_signed(
                     work.sums, first, lanes, work.totals, place * steps, doubled, shape.windows, steps, bias, offset,
-                    v, sent, at, threshold, channel, out, to, shape.out_bytes, plane, counts[step0:],
+                    schedule, row, channels, v, sent, at, threshold, channel, out, to, shape.out_bytes, plane,
+                    counts[step0:],
                 )  # fmt: skip
         place += shape.windows
 
 
 @compiled
 def weighted(  # type: ignore[no-untyped-def]
-    shape, y0, y1, block0, block1, bits, weights, tables, pairs, bias, v, sent, threshold, out, counts, work
+    shape, y0, y1, block0, block1, bits, weights, tables, pairs, bias, schedule, v, sent, threshold, out, counts, work
 ):
     """A convolution or linear layer: rows `y0` to `y1` and blocks `block0` to `block1` of its output."""
     list_rows = 2 * shape.out_height + 1 if shape.boxes else shape.height
@@ -195,12 +213,13 @@ def weighted(  # type: ignore[no-untyped-def]
                 offset = 2 * shape.bytes * shape.rows * shape.columns * channel
                 _sums(shape, top, low, row0, list_rows, columns, steps, lanes, weights, offset, tables, work)
                 _fire(
-                    shape, top, low, step0, steps, lanes, channel, 1, bias, v, sent, threshold, out, counts, work
+                    shape, top, low, step0, steps, lanes, channel, 1, bias, schedule, v, sent, threshold, out, counts,
+                    work,
                 )  # fmt: skip
 
 
 @compiled
-def pooled(shape, y0, y1, largest, bits, bias, v, sent, threshold, out, counts, work):  # type: ignore[no-untyped-def]
+def pooled(shape, y0, y1, largest, bits, bias, schedule, v, sent, threshold, out, counts, work):  # type: ignore[no-untyped-def]
     """Neurons fed by the sum, or the maximum, of 2x2 places of spikes: rows `y0` to `y1`, in blocks as elsewhere."""
     channels = 8 * shape.out_bytes
     words = bits.view(np.uint32)
@@ -233,7 +252,8 @@ def pooled(shape, y0, y1, largest, bits, bias, v, sent, threshold, out, counts, 
                                         spread(word, amount, work.sums, at)
                                 place += plane
                 _fire(
-                    shape, y, y + 1, step0, steps, lanes, channel, 0, bias, v, sent, threshold, out, counts, work
+                    shape, y, y + 1, step0, steps, lanes, channel, 0, bias, schedule, v, sent, threshold, out, counts,
+                    work,
                 )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Stage:
     threshold: np.ndarray | None = None  # float32 [channels]
     bias: np.ndarray | None = None  # float32 [channels] or [positions, channels]
     initial: Tensor | None = None  # float32 [1, positions * channels]
+    schedule: np.ndarray | None = None  # float32 [steps * channels]: of all steps that it has currents for
 
     @property
     def channels(self) -> int:
@@ -135,7 +136,7 @@ def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
         height=before.out_height, width=before.out_width, bytes=before.out_bytes, planes=before.out_planes,
         out_height=height, out_width=width, out_bytes=out_bytes, out_planes=planes,
         rows=0, columns=0, pad=0, stride=2, boxes=False, windows=1, bias_stride=0,
-        steps=1, chunk=1, band=height, taps=1,
+        steps=1, chunk=1, band=height, taps=1, scheduled=layer.schedule is not None,
     )  # fmt: skip
     weights = None
     if before.out_bytes and layer.weight is not None:
@@ -154,7 +155,10 @@ def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
         shape = shape._replace(bias_stride=channels if by_place else 0)
     initial = torch.zeros(layer.shape) if layer.initial is None else per_output(layer.initial, layer.shape)
     initial = channels_last(initial.expand(layer.shape)[None], channels)
-    return Stage(layer, shape, weights, _flat(threshold), _flat(bias), initial)
+    schedule = None
+    if layer.schedule is not None:
+        schedule = _flat(F.pad(layer.schedule, (0, channels - layer.shape[0])))
+    return Stage(layer, shape, weights, _flat(threshold), _flat(bias), initial, schedule)
 
 
 def _weighted(layer: SpikingLayer, shape: Shape) -> tuple[Shape, np.ndarray]:

@@ -59,6 +59,7 @@ class Run:
     ) -> None:
         self.stages, self.steps, self.tables, self.pairs = stages, steps, tables, pairs
         self.shapes = [stage.planned(steps) for stage in stages]
+        self.begin = state.steps
         self.current = cast(Tensor, state.tensors["current"]).numpy()
         self.potential, self.sent = (
             [tensor.numpy() for tensor in cast(list[Tensor], state.tensors[part])] for part in ("potential", "sent")
@@ -106,14 +107,17 @@ class Run:
     ) -> None:
         """Part of a layer with neurons, from the bits of the layer before."""
         threshold, bias, rows = stage.threshold, stage.bias, (part.top, part.bottom)
+        schedule = bias  # stands in where there is none, and is not read
+        if stage.schedule is not None:
+            schedule = stage.schedule[self.begin * stage.channels : (self.begin + self.steps) * stage.channels]
         if stage is self.stages[0]:
-            packed_first.constant(shape, *rows, current, *neurons, threshold, out, counts)
+            packed_first.constant(shape, *rows, current, schedule, *neurons, threshold, out, counts)
         elif stage.weights is None:
             largest = stage.layer.pool == "max"
             end = shape.height * shape.width * self.steps * shape.bytes * shape.planes
-            kernels.pooled(shape, *rows, largest, bits[:end], bias, *neurons, threshold, out, counts, work)
+            kernels.pooled(shape, *rows, largest, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
         else:
-            given = (bits, stage.weights, self.tables, self.pairs, bias)
+            given = (bits, stage.weights, self.tables, self.pairs, bias, schedule)
             kernels.weighted(shape, *part, *given, *neurons, threshold, out, counts, work)
 
 

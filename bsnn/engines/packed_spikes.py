@@ -165,21 +165,22 @@ def _send(builder: ir.IRBuilder, masks: list[ir.Value], step: ir.Value, sent: Se
         place = builder.add(place, sent.plane)
 
 
-def _constant_scan(signed: bool) -> Callable[..., None]:
-    """The function `scan_constant` for neurons with or without negative spikes."""
+def _constant_scan(signed: bool, scheduled: bool = False) -> Callable[..., None]:
+    """The function `scan_constant` for neurons with or without negative spikes, and a current for each step."""
 
     @intrinsic
     def scan_constant(
-        typing: Any, current: Any, v: Any, sent: Any, at: Any, threshold: Any, channel: Any, steps: Any,
+        typing: Any, current: Any, schedule: Any, row: Any, across: Any, v: Any, sent: Any, at: Any, threshold: Any,
+        channel: Any, steps: Any,
         bits: Any, place: Any, stride: Any, plane: Any, counts: Any,
     ) -> Any:  # fmt: skip
-        """Advance NEURONS neurons whose current never changes; arguments as of `scan_sums`."""
+        """Advance NEURONS neurons whose sum never changes; arguments as of `scan_sums`."""
         i = types.intp
-        signature = types.void(current, v, sent, i, threshold, i, i, bits, i, i, i, counts)
+        signature = types.void(current, schedule, i, i, v, sent, i, threshold, i, i, bits, i, i, i, counts)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             values = _arrays(context, builder, signature, arguments)
-            current, v, sent, at, threshold, channel, steps, *out = values
+            current, schedule, row, across, v, sent, at, threshold, channel, steps, *out = values
             neurons = _Neurons(
                 builder,
                 _at(builder, v, at, _F32, NEURONS),
@@ -188,7 +189,8 @@ def _constant_scan(signed: bool) -> Callable[..., None]:
             )
             x = builder.load(_at(builder, current, at, _F32, NEURONS), align=4)
             with cgutils.for_range(builder, steps) as loop:
-                _send(builder, neurons.step(x), loop.index, Sent(*out))
+                added = _scheduled(builder, x, schedule, row, across, loop.index) if scheduled else x
+                _send(builder, neurons.step(added), loop.index, Sent(*out))
             neurons.save()
             return context.get_dummy_value()
 
@@ -197,13 +199,22 @@ def _constant_scan(signed: bool) -> Callable[..., None]:
     return scan_constant
 
 
-def _sum_scan(signed: bool) -> Callable[..., None]:
-    """The function `scan_sums` for neurons with or without negative spikes."""
+def _scheduled(
+    builder: ir.IRBuilder, x: ir.Value, schedule: ir.Value, row: ir.Value, across: ir.Value, step: ir.Value
+) -> ir.Value:
+    """Currents with those that the schedule adds at a step."""
+    place = _at(builder, schedule, builder.add(row, builder.mul(step, across)), _F32, NEURONS)
+    return builder.fadd(x, builder.load(place, align=4))
+
+
+def _sum_scan(signed: bool, scheduled: bool = False) -> Callable[..., None]:
+    """The function `scan_sums` for neurons with or without negative spikes, and a current for each step."""
 
     @intrinsic
     def scan_sums(
         typing: Any, sums: Any, first: Any, lanes: Any, totals: Any, total: Any, doubled: Any, windows: Any, steps: Any,
-        bias: Any, offset: Any, v: Any, sent: Any, at: Any, threshold: Any, channel: Any,
+        bias: Any, offset: Any, schedule: Any, row: Any, across: Any, v: Any, sent: Any, at: Any, threshold: Any,
+        channel: Any,
         bits: Any, place: Any, stride: Any, plane: Any, counts: Any,
     ) -> Any:  # fmt: skip
         """Advance NEURONS neurons by `steps`, with the largest current of `windows` places (one, or four).
@@ -214,6 +225,8 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
             totals: int32 [windows, steps] from `total` on: the current is 2 * sum - total, or sum - total if `doubled`
                 is 0.
             bias: float32, from `offset` on.
+            schedule: float32, from `row` on those of the first step, each next step's `across` further; not read by
+                functions of neurons without one.
             v: float32 potentials, from `at` on; so is `sent`, the spikes sent so far with their sign.
             threshold: float32, from `channel` on.
             bits: uint8, receives the spikes from `place` on, `stride` bytes per step, `plane` bytes to negative ones.
@@ -221,13 +234,14 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
         """
         i = types.intp
         signature = types.void(
-            sums, i, i, totals, i, i, i, i, bias, i, v, sent, i, threshold, i, bits, i, i, i, counts
+            sums, i, i, totals, i, i, i, i, bias, i, schedule, i, i, v, sent, i, threshold, i,
+            bits, i, i, i, counts,
         )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             values = _arrays(context, builder, signature, arguments)
             sums, first, lanes, totals, total, doubled, windows, steps, bias, offset = values[:10]
-            v, sent, at, threshold, channel, *out = values[10:]
+            schedule, row, across, v, sent, at, threshold, channel, *out = values[10:]
             neurons = _Neurons(
                 builder,
                 _at(builder, v, at, _F32, NEURONS),
@@ -251,6 +265,7 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
                     best = builder.load(largest)
                     builder.store(builder.select(builder.icmp_signed(">", other, best), other, best), largest)
                 x = builder.fadd(builder.sitofp(builder.load(largest), _vector(_F32, NEURONS)), constant)
+                x = _scheduled(builder, x, schedule, row, across, loop.index) if scheduled else x
                 _send(builder, neurons.step(x), loop.index, Sent(*out))
             neurons.save()
             return context.get_dummy_value()
@@ -261,7 +276,9 @@ def _sum_scan(signed: bool) -> Callable[..., None]:
 
 
 scan_constant, scan_constant_signed = _constant_scan(False), _constant_scan(True)
+scan_constant_scheduled, scan_constant_signed_scheduled = _constant_scan(False, True), _constant_scan(True, True)
 scan_sums, scan_sums_signed = _sum_scan(False), _sum_scan(True)
+scan_sums_scheduled, scan_sums_signed_scheduled = _sum_scan(False, True), _sum_scan(True, True)
 
 
 @intrinsic

@@ -28,7 +28,14 @@ def trial() -> tuple[SpikingNetwork, Tensor, Block]:
         SpikingLayer(
             "signed", "conv", (130, 2, 2), signs(130, 40, 3, 3), threshold=torch.full((130,), 3.0), signed=True
         ),
-        SpikingLayer("pool", "pool", (130, 1, 1), pool="average", threshold=torch.full((130,), 2.0)),
+        SpikingLayer(
+            "pool",
+            "pool",
+            (130, 1, 1),
+            pool="average",
+            threshold=torch.full((130,), 2.0),
+            schedule=torch.randn(STEPS, 130, generator=generator),
+        ),
         SpikingLayer("last", "linear", (70,), signs(70, 130), threshold=torch.full((70,), 2.0)),
     )
     network = SpikingNetwork(layers, torch.zeros(2, 70, dtype=torch.float64), (3, 8, 8))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
-from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32
+from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
 
 TOLERANCE = 1e-3  # of a layer's spikes, for full-precision networks; binary networks have none
 
@@ -55,6 +55,7 @@ class TorchEngine(Engine):
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, layer by layer."""
+        within_schedules(self.network, state.steps + steps)
         current = channels_last(cast(Tensor, state.tensors["current"]))
         potential = [channels_last(v) for v in cast(list[Tensor], state.tensors["potential"])]
         sent = cast(list[Tensor], state.tensors["sent"])
@@ -66,7 +67,7 @@ class TorchEngine(Engine):
                 if index > 0:
                     x = currents(layer, weight, x)
                 if layer.fires:
-                    x = scan(layer, x, *next(neurons), first=index == 0)
+                    x = scan(layer, x, *next(neurons), first=index == 0, begin=state.steps)
                     counts.append(_count(x, layer))
                 if self.observe is not None:
                     self.observe(layer, x)
@@ -119,19 +120,22 @@ def currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tens
     return x.unflatten(0, spikes.shape[:2])
 
 
-def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool) -> Tensor:
+def scan(
+    layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool, begin: int = 0
+) -> Tensor:
     """Spikes (float32 of -1, 0, 1, or up to the burst) [steps, N, *shape]; potential and sent are updated in place.
 
     The currents' memory is used for the spikes, except the first layer's: there it is one current for all steps.
+    `begin`: number of steps done before.
     """
     threshold = per_output(cast(Tensor, layer.threshold), layer.shape)
     bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
     rounds = layer.integer and not direct_sums(currents.device)
     spikes = torch.empty_like(currents) if first else currents
-    for current, spike in zip(currents, spikes, strict=True):
+    for step, (current, spike) in enumerate(zip(currents, spikes, strict=True), begin):
         if not first:
             _finish(current, rounds, bias)
-        potential.add_(current)
+        potential.add_(current if layer.schedule is None else current + per_output(layer.schedule[step], layer.shape))
         _fire(potential, threshold, layer.burst, spike)
         if layer.signed:
             spike.sub_(((potential <= -threshold) & (sent > 0)).float())

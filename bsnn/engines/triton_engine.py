@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
-from bsnn.engines.base import Block, Engine, State
+from bsnn.engines.base import Block, Engine, State, within_schedules
 from bsnn.engines.triton_lowering import Lowered, channels_first, channels_last, lower
 from bsnn.engines.triton_tiles import Chip, Tile, programs, tile_for
 
@@ -62,6 +62,7 @@ class TritonEngine(Engine):
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, layer by layer; potentials are updated in place."""
+        within_schedules(self.network, state.steps + steps)
         current = cast(Tensor, state.tensors["current"])
         neurons = iter(zip(*(cast(list[Tensor], state.tensors[part]) for part in ("potential", "sent")), strict=True))
         images = len(current)
@@ -74,7 +75,9 @@ class TritonEngine(Engine):
                 out = torch.empty(steps, images, item.result.values, dtype=torch.int8, device=self.device)
                 potential, sent = next(neurons) if item.layer.fires else (spikes, spikes)
                 if images:
-                    self._launch(item, (spikes, potential, sent, out, counts), (steps, images, index, firing))
+                    self._launch(
+                        item, (spikes, potential, sent, out, counts), (steps, images, index, firing), state.steps
+                    )
                 index += item.layer.fires
                 spikes = out
         state.steps += steps
@@ -95,14 +98,18 @@ class TritonEngine(Engine):
             result[begin : begin + group] = channels_last(current, self.layers[0].result).flatten(1)
         return result
 
-    def _launch(self, item: Lowered, tensors: tuple[Tensor, ...], size: tuple[int, int, int, int]) -> None:
-        """One kernel for all steps. `tensors`: input, potential, sent, out, counts; `size`: the kernels' integers."""
+    def _launch(self, item: Lowered, tensors: tuple[Tensor, ...], size: tuple[int, int, int, int], done: int) -> None:
+        """One kernel for all steps, after `done` of them.
+
+        `tensors`: input, potential, sent, out, counts; `size`: the kernels' integers.
+        """
         spikes, potential, sent, out, counts = tensors
         # what a layer does not have is never read: counts stand in
         threshold = counts if item.threshold is None else item.threshold
         bias = counts if item.bias is None else item.bias
         weights = [] if item.weight is None else [item.weight]
-        before = [] if item.kernel == "constant_scan" else [*weights, bias]
+        schedule = counts if item.schedule is None else item.schedule[done:]
+        before = [schedule] if item.kernel == "constant_scan" else [*weights, bias, schedule]
         tile = self.tile(item, size[1])
         grid = (programs(item, size[1], tile.rows, tile.columns),)
         kernel = getattr(self.kernels, item.kernel)
@@ -131,6 +138,7 @@ def constants(item: Lowered, tile: Tile) -> dict[str, int | bool]:
     shared: dict[str, int | bool] = {
         "OUTER": target.stored,
         "SIGNED": item.layer.signed,
+        "SCHEDULED": item.schedule is not None,
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
         "GROUP": math.gcd(tile.rows, target.positions),

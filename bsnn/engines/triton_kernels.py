@@ -69,14 +69,22 @@ def _save(membrane, sent, cells, inside, v, number, SIGNED: tl.constexpr):
         tl.store(sent + cells, number, mask=inside)
 
 
+@triton.jit
+def _scheduled(x, schedule, column, SCHEDULED: tl.constexpr):
+    """Currents with those of each channel at this step, where there are any."""
+    if SCHEDULED:
+        x = x + tl.load(schedule + column)[None, :]
+    return x
+
+
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def constant_scan(
-    current, threshold, membrane, sent, out, counts,
+    current, schedule, threshold, membrane, sent, out, counts,
     steps, images, layer, layers,
-    POSITIONS: tl.constexpr, OUTER: tl.constexpr, SIGNED: tl.constexpr,
+    POSITIONS: tl.constexpr, OUTER: tl.constexpr, SIGNED: tl.constexpr, SCHEDULED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """First layer: float32 currents [images, positions, channels] that are the same at every step."""
+    """First layer: float32 currents [images, positions, channels], the same at every step but for a schedule."""
     row0, row, column = _rows_and_columns(OUTER, ROWS, COLUMNS)
     total = images * POSITIONS
     inside = (row < total)[:, None]
@@ -86,7 +94,8 @@ def constant_scan(
     v, number = _membrane(membrane, sent, cells, inside, SIGNED)
     step_cells = total.to(tl.int64) * OUTER
     for step in range(steps):
-        v, number, spike = _fire(v, number, x, level, SIGNED)
+        added = _scheduled(x, schedule + step * OUTER, column, SCHEDULED)
+        v, number, spike = _fire(v, number, added, level, SIGNED)
         tl.store(out + step * step_cells + cells, spike.to(tl.int8), mask=inside)
         _count(spike, counts + (step * layers + layer) * images, row0, total, POSITIONS, ROWS, GROUP)
     _save(membrane, sent, cells, inside, v, number, SIGNED)
@@ -167,12 +176,13 @@ def _current(total, bias, position, column, OUTER: tl.constexpr, BIAS: tl.conste
 
 @triton.jit
 def _advance(
-    total, v, number, level, bias, position, column, cells, inside, row0, rows, out, counts,
+    total, v, number, level, bias, schedule, position, column, cells, inside, row0, rows, out, counts,
     POSITIONS: tl.constexpr, OUTER: tl.constexpr, BIAS: tl.constexpr, SIGNED: tl.constexpr,
-    ROWS: tl.constexpr, GROUP: tl.constexpr,
+    SCHEDULED: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One step of a tile from its exact sums; `out` and `counts` are those of the step."""
+    """One step of a tile from its exact sums; `schedule`, `out` and `counts` are those of the step."""
     x = _current(total, bias, position, column, OUTER, BIAS)
+    x = _scheduled(x, schedule, column, SCHEDULED)
     v, number, spike = _fire(v, number, x, level, SIGNED)
     tl.store(out + cells, spike.to(tl.int8), mask=inside)
     _count(spike, counts, row0, rows, POSITIONS, ROWS, GROUP)
@@ -181,12 +191,12 @@ def _advance(
 
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def product_scan(
-    spikes, weight, bias, threshold, membrane, sent, out, counts,
+    spikes, weight, bias, schedule, threshold, membrane, sent, out, counts,
     steps, images, layer, layers,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
     OUT_HEIGHT: tl.constexpr, OUT_WIDTH: tl.constexpr, OUTER: tl.constexpr,
     SIDE: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, MAX: tl.constexpr,
-    BIAS: tl.constexpr, SIGNED: tl.constexpr,
+    BIAS: tl.constexpr, SIGNED: tl.constexpr, SCHEDULED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Layer with int8 weights [out, side, side, in]: sums, neurons and spikes. A linear layer has maps of 1 x 1.
@@ -221,9 +231,9 @@ def product_scan(
             sums0, sums1, sums2, sums3 = _parts(sums, ROWS, COLUMNS)
             total = tl.maximum(tl.maximum(sums0, sums1), tl.maximum(sums2, sums3))
             v, number = _advance(
-                total, v, number, level, bias, position, column, cells, inside, row0, rows,
+                total, v, number, level, bias, schedule + step * OUTER, position, column, cells, inside, row0, rows,
                 out + step * step_out, counts + (step * layers + layer) * images,
-                POSITIONS, OUTER, BIAS, SIGNED, ROWS, GROUP,
+                POSITIONS, OUTER, BIAS, SIGNED, SCHEDULED, ROWS, GROUP,
             )  # fmt: skip
     else:
         for step in range(0, steps, 4):
@@ -235,20 +245,21 @@ def product_scan(
             for offset in tl.static_range(4):
                 if step + offset < steps:
                     v, number = _advance(
-                        four[offset], v, number, level, bias, position, column, cells, inside, row0, rows,
+                        four[offset], v, number, level, bias, schedule + (step + offset) * OUTER,
+                        position, column, cells, inside, row0, rows,
                         out + (step + offset) * step_out, counts + ((step + offset) * layers + layer) * images,
-                        POSITIONS, OUTER, BIAS, SIGNED, ROWS, GROUP,
+                        POSITIONS, OUTER, BIAS, SIGNED, SCHEDULED, ROWS, GROUP,
                     )  # fmt: skip
     _save(membrane, sent, cells, inside, v, number, SIGNED)
 
 
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def pool_scan(
-    spikes, bias, threshold, membrane, sent, out, counts,
+    spikes, bias, schedule, threshold, membrane, sent, out, counts,
     steps, images, layer, layers,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTER: tl.constexpr,
     MAX: tl.constexpr, FIRES: tl.constexpr, BIAS: tl.constexpr, SIGNED: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
+    SCHEDULED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """2x2 pool of spikes: their sum or maximum, passed on as it is or fed to neurons."""
     OUT_WIDTH: tl.constexpr = WIDTH // 2
@@ -273,6 +284,7 @@ def pool_scan(
             spike = tl.maximum(spike, more) if MAX else spike + more
         if FIRES:
             x = _current(spike, bias, position, column, OUTER, BIAS)
+            x = _scheduled(x, schedule + step * OUTER, column, SCHEDULED)
             v, number, spike = _fire(v, number, x, level, SIGNED)
             _count(spike, counts + (step * layers + layer) * images, row0, total, POSITIONS, ROWS, GROUP)
         tl.store(out + step * step_cells + cells, spike.to(tl.int8), mask=inside)

@@ -61,6 +61,7 @@ class Lowered:
     threshold: Tensor | None = None  # float32 [stored channels of target]
     initial: Tensor | None = None  # float32 [positions, stored channels of result]
     bias: Tensor | None = None  # float32 [stored channels of target] or [positions, stored channels]
+    schedule: Tensor | None = None  # float32 [steps, stored channels of target]
     weight: Tensor | None = None  # int8 [stored out, side, side, stored in]
     side: int = 1
     stride: int = 1
@@ -147,7 +148,7 @@ def _linear_taps(weight: Tensor, before: Map, result: Map) -> Tensor:
 
 
 def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **weights: Tensor | int) -> Lowered:
-    threshold = bias = initial = None
+    threshold = bias = initial = schedule = None
     if layer.threshold is not None:
         # silent channels get the largest threshold, not infinity: 0 * infinity is no number
         fill = torch.finfo(torch.float32).max
@@ -161,7 +162,10 @@ def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **
             bias = bias[0].contiguous()
     if layer.initial is not None:
         initial = _of_layer(layer.initial, layer)
-    return Lowered(layer, source, target, result, threshold, initial, bias, **weights)  # type: ignore[arg-type]
+    if layer.schedule is not None:
+        schedule = F.pad(layer.schedule, (0, result.stored - result.channels))
+        schedule = schedule.repeat(1, target.stored // result.stored).contiguous()
+    return Lowered(layer, source, target, result, threshold, initial, bias, schedule, **weights)  # type: ignore[arg-type]
 
 
 def _of_layer(values: Tensor, layer: SpikingLayer) -> Tensor:

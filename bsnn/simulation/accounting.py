@@ -131,7 +131,7 @@ def _work(layer: SpikingLayer, source: int | None, inputs: tuple[int, ...]) -> W
 
 def _footprint(layer: SpikingLayer, binary: bool) -> int:
     weights = 0 if layer.weight is None else layer.weight.numel()
-    neurons = (layer.threshold, layer.initial, layer.bias)
+    neurons = (layer.threshold, layer.initial, layer.bias, layer.schedule)
     kept = sum(values.numel() for values in neurons if values is not None and bool(values.any()))
     return (-(-weights // 8) if binary else 4 * weights) + 4 * kept
 
