@@ -47,8 +47,10 @@ class Method(Section):
     percentiles: dict[PositiveInt, Percentile] = Field(
         default_factory=dict, description="Percentile for each reported time; others use `percentile`."
     )
-    threshold: Literal["percentile", "squared-error"] = Field(
-        "percentile", description="`squared-error`: thresholds with the least squared error of activations in T steps."
+    threshold: Literal["percentile", "squared-error", "balanced"] = Field(
+        "percentile",
+        description="`squared-error`: thresholds with the least squared error of activations in T steps; `balanced`: "
+        "local threshold balancing on calibration images.",
     )
     initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
     shift: bool = Field(False, description="Half a threshold spread over T steps, instead of an initial potential.")
@@ -89,7 +91,7 @@ class Method(Section):
     @property
     def calibrated(self) -> bool:
         """Whether something of it is measured on calibration images."""
-        return self.channels or self.correction != "none"
+        return self.channels or self.threshold == "balanced" or self.correction != "none"
 
     @property
     def full_only(self) -> bool:
@@ -113,16 +115,16 @@ class Method(Section):
                 "second_pass takes back spikes sent too early, restarts the read-out and has fewer steps than T: it "
                 "cannot be combined with signed spikes, delay, or settings that are fitted to T"
             )
-        if self.threshold == "squared-error" and (self.percentile is not None or self.percentiles):
-            raise ValueError("threshold squared-error chooses thresholds by itself: leave the percentile out")
+        if self.threshold != "percentile" and (self.percentile is not None or self.percentiles):
+            raise ValueError(f"threshold {self.threshold} chooses thresholds by itself: leave the percentile out")
         return self
 
     @model_validator(mode="after")
     def _serves_full_precision(self) -> Method:
         if self.channels and self.threshold != "percentile":
-            raise ValueError("channels takes percentiles, squared-error fits whole layers: use one")
+            raise ValueError(f"channels takes percentiles, {self.threshold} fits whole layers: use one")
         if self.burst > 1 and self.threshold != "percentile":
-            raise ValueError("squared-error fits neurons of one spike a step: use percentiles with a burst")
+            raise ValueError(f"{self.threshold} fits neurons of one spike a step: use percentiles with a burst")
         if self.burst > 1 and (self.signed or self.second_pass != "none"):
             raise ValueError(
                 "a burst sends at once what was held back; signed spikes and a second pass are for neurons of one "
@@ -136,6 +138,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "shift": {"shift": True},
     "percentile-by-time": {"percentiles": {1: 97.0, 2: 98.0, 4: 99.0, 8: 99.5, 16: 99.8}},
     "squared-error": {"threshold": "squared-error"},
+    "balanced": {"threshold": "balanced", "initial": 0.5},
     "delayed-readout": {"delay": 8},
     "potential-correction": {"correction": "potential"},
     "channel-correction": {"correction": "channel"},
@@ -148,9 +151,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "burst": {"burst": 5},
     "best": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
 }
-"""Each switch alone, and one combination (`best`), the same everywhere; `snakemake search` finds a network's own.
+"""Each switch alone (`balanced` as published, with half a threshold at the start), and one combination (`best`).
 
-Bursts of up to 5 as in Li & Zeng 2022 (IJCAI). Methods for full-precision networks only are left out for binary ones.
+They are the same everywhere; `snakemake search` finds a network's own. Bursts of up to 5 as in Li & Zeng 2022 (IJCAI).
+Methods for full-precision networks only are left out for binary ones.
 """
 
 

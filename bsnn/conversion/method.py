@@ -33,7 +33,12 @@ def lambdas(
         steps: time steps T that the network will run for.
         percentile: for methods that name none.
         population: over which percentiles are taken.
+
+    Raises:
+        ConversionError: thresholds that are balanced on images (bsnn.conversion.balancing).
     """
+    if method.threshold == "balanced":
+        raise ConversionError("balanced thresholds are measured on calibration images: see bsnn.conversion.balancing")
     if method.threshold == "squared-error":
         found = thresholds.by_squared_error(table, steps, 0.5 if method.shift else method.initial)
     else:

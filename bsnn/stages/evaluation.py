@@ -120,11 +120,13 @@ class Evaluation:
         return Converted(method, steps, theta, network, engine, reason)
 
     def thresholds(self, method: Method, steps: int) -> Thresholds:
-        """Thresholds of a method: of whole layers from the activation table, of channels from calibration images."""
-        from bsnn.conversion import channel_thresholds
+        """Thresholds of a method: of whole layers from the activation table; balanced or of channels, on images."""
+        from bsnn.conversion import balancing, channel_thresholds
         from bsnn.conversion import method as conversion
         from bsnn.datasets import protocol
 
+        if method.threshold == "balanced":
+            return balancing.thresholds(self.trained, self.calibration)
         job, settings = self.job, self.job.experiment
         percentile, population = settings.latency.percentile, settings.thresholds.population
         table, _ = job.pipeline.read("activations", job.place)
