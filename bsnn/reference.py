@@ -115,7 +115,7 @@ def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     found, folder = {}, pipeline.root / name / "tables"
     if (folder / f"{latency.TABLES[0]}.parquet").exists():
         tables = latency.load(folder, pipeline.identity("latency_tables", Place(name)))
-        found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors")}
+        found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors", "latency_ideal")}
     for table, stage in {"search": "find_switches", "early_exit": "find_exit"}.items():
         places = [place for place in pipeline.places(stage, name) if pipeline.path(stage, place).exists()]
         parts = [of_network(pipeline, stage, place) for place in places]

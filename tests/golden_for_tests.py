@@ -103,7 +103,7 @@ LEFT_OUT: dict[type[Section], tuple[str, ...]] = {
 # Fields of these sections that identities name by their value, or that are no part of any.
 BY_VALUE = {
     (conversion.Simulation, "shards"),
-    *((conversion.Latency, field) for field in ("time", "images", "methods")),
+    *((conversion.Latency, field) for field in ("time", "images", "methods", "ideal")),
     (conversion.EarlyExit, "method"),
 }
 # Sections that identities name by their values throughout, or that are no part of any.

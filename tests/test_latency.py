@@ -42,7 +42,7 @@ def test_standard_error_of_the_mean_drop_over_seeds() -> None:
     lost = [np.array([1, 0, 0, 0], np.int8), np.array([1, 1, 0, 0], np.int8)]
     same = {"weights": "full", "method": "baseline", "T": 2, "ann": 100.0, "agreement": 50.0, "spikes": 1.0}
     rows = [{**same, "accuracy": 100 - 25.0 * n, "drop": 25.0 * n, "lost": image} for n, image in enumerate(lost, 1)]
-    table = latency._latency(pd.DataFrame(rows), ["weights", "method", "T"])
+    table = latency._latency(pd.DataFrame(rows), ["weights", "method", "T"], "spikes")
     assert list(table.columns) == [
         *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
     ]

@@ -117,7 +117,7 @@ def test_reference_results_keep_the_methods(finished: Path, tmp_path: Path) -> N
     run(folder)
     results = read(folder / "results/tiny/tables")
     place = reference.keep(results, "snakemake", tmp_path / "reference", folder / "results")
-    for table in ("latency", "latency_costs", "latency_errors", "accuracy"):
+    for table in ("latency", "latency_costs", "latency_errors", "latency_ideal", "accuracy"):
         made = pd.read_csv(folder / f"results/tiny/tables/{table}.csv")
         assert pd.read_csv(place / f"{table}.csv").equals(made)
     origin = json.loads((place / "origin.json").read_text())

@@ -88,6 +88,19 @@ class Method(Section):
             return self
         return self.model_copy(update={"percentile": self.percentile_at(steps, otherwise), "percentiles": {}})
 
+    def even(self, otherwise: float) -> Method | None:
+        """Its thresholds and rounding alone, which decide the ideal curve; None where each image has its own network.
+
+        `otherwise`: percentile where the method names none.
+        """
+        if self.second_pass != "none":
+            return None
+        percentile = otherwise if self.percentile is None else self.percentile
+        own = {"percentile": percentile, "percentiles": self.percentiles} if self.threshold == "percentile" else {}
+        initial = 0.5 if self.shift else self.initial
+        kept = {"threshold": self.threshold, "initial": initial, "channels": self.channels, "burst": self.burst}
+        return Method.model_validate({**kept, **own})
+
     @property
     def calibrated(self) -> bool:
         """Whether something of it is measured on calibration images."""
@@ -197,6 +210,9 @@ class Latency(Section):
         default_factory=lambda: {name: Method.model_validate(switches) for name, switches in METHODS.items()},
         description="Switches by method; `baseline`, without any, is always there.",
     )
+    ideal: list[Percentile] = Field(
+        default=[], description="Percentiles whose ideal quantised curves are wanted beside those of the methods."
+    )
     search: Search = Search()
     early_exit: EarlyExit = EarlyExit()
 
@@ -226,6 +242,35 @@ class Latency(Section):
         if name not in self.names:
             raise ConfigError(f"there is no method '{name}'; methods: {', '.join(self.names)}")
         return Method() if name == "baseline" else self.methods[name]
+
+    def ideals(self, weights: Weights) -> dict[str, Method]:
+        """Thresholds and rounding of each ideal curve of a kind of network, under the first method that has it.
+
+        Those of `ideal`, which cut off as the baseline does, are named by their percentile: p99.9.
+        """
+        methods = {name: self.method(name).even(self.percentile) for name in self.names_for(weights)}
+        alone = {f"p{float(percentile)}": Method(percentile=percentile) for percentile in self.ideal}
+        found: dict[str, Method] = {}
+        for name, method in {**methods, **alone}.items():
+            if method is not None and method not in found.values():
+                found[name] = method
+        return found
+
+    def curve(self, name: str, weights: Weights) -> Method:
+        """Thresholds and rounding of an ideal curve.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        curves = self.ideals(weights)
+        if name not in curves:
+            raise ConfigError(f"there is no ideal curve '{name}' of {weights} networks, only: {', '.join(curves)}")
+        return curves[name]
+
+    def ideal_of(self, name: str, weights: Weights) -> str | None:
+        """Name of a method's ideal curve among `ideals`; None where it has none."""
+        even = self.method(name).even(self.percentile)
+        return next((curve for curve, method in self.ideals(weights).items() if method == even), None)
 
     def runs(self, name: str) -> list[int]:
         """Numbers of steps that a method is simulated for: the longest one shows all others, if it does not matter."""

@@ -36,12 +36,19 @@ def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]
         yield style, part[part["method"] == name].sort_values("T")
 
 
-def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
-    """Accuracy of each method against a column, a panel for each kind of weights, with the ANN's accuracy."""
+def _accuracies(frame: pd.DataFrame, x: str, ideal: pd.DataFrame | None = None) -> Figure:
+    """Accuracy of each method against a column, a panel for each kind of weights, with the ANN's accuracy.
+
+    `ideal`: table of ideal curves, of which those of the methods that stand out are drawn.
+    """
     figure, panels = by_weights(frame, height=3.6)
-    for axis, _, part in panels:
+    for axis, weights, part in panels:
         for look, group in _methods(part):
             axis.plot(group[x], group["accuracy"], **look)
+            if ideal is not None and "linewidth" in look:
+                curve = ideal[(ideal["weights"] == weights) & (ideal["method"] == look["label"])].sort_values(x)
+                label = f"{look['label']}, ideal"
+                axis.plot(curve[x], curve["accuracy"], color=look["color"], linestyle=":", linewidth=1.6, label=label)
         ann = part["ann"].iloc[0]
         axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
         axis.annotate(f"ANN {ann:.2f} %", (0, ann), (3, 3), axis.get_yaxis_transform(), "offset points", fontsize=8)
@@ -51,8 +58,8 @@ def _accuracies(frame: pd.DataFrame, x: str) -> Figure:
 
 
 def accuracy(tables: Tables) -> Figure:
-    """Accuracy against the number of time steps."""
-    figure = _accuracies(tables["latency"], "T")
+    """Accuracy against the number of time steps; dotted, the ideal curves of the first and the last method."""
+    figure = _accuracies(tables["latency"], "T", tables["latency_ideal"])
     ticks = sorted(tables["latency"]["T"].unique())
     for axis in figure.axes:
         axis.set_xscale("log", base=2)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from bsnn.config import Experiment, Method, Weights, format_percentile
+from bsnn.config import Method, Weights, format_percentile
 from bsnn.paper import plan
 from bsnn.pipeline import columns, shown
+from bsnn.pipeline.parts import TEST, channels, early_exit, engine, ideal, quirks, search, tested
 from bsnn.pipeline.stage import File, Need, Place, Stage, first_of
 
 if TYPE_CHECKING:
@@ -20,33 +21,10 @@ if TYPE_CHECKING:
 
 VERIFIED = ("digits", "cifar10", "cifar100")  # a checksum fixes their content: where they lie does not matter
 CALIBRATION = ("augmented_calibration", "calibration_dropout", "first_images", "original_normalisation")
-TEST = ("augmented_test", "stretched_test")  # the normalisation counts too, through the thresholds
 
 
 def _above(name: str) -> Callable[[Pipeline, Place], tuple[str, Place]]:
     return lambda pipeline, place: (name, place)
-
-
-def _quirks(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of some quirks of the original that are on; nothing if none is, so that clean keys stay what they are."""
-    found = [name for name in names if name in experiment.quirks]
-    return {"quirks": found} if found else {}
-
-
-def _tested(experiment: Experiment) -> dict[str, Any]:
-    """Which test images are simulated, and how they are shown."""
-    images = experiment.simulation.images
-    return {**_quirks(experiment, TEST), **({} if images is None else {"test_images": images})}
-
-
-def _engine(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    """All engines give the same spikes for binary weights; for full ones the engine counts."""
-    return {"engine": pipeline.config.compute.engine} if place.weights == "full" else {}
-
-
-def _channels(experiment: Experiment) -> dict[str, Any]:
-    """How thresholds of channels are measured, where it is not the customary way."""
-    return {"channels": "with dropout"} if "calibration_dropout" in experiment.quirks else {}
 
 
 def _data(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -88,7 +66,7 @@ def _binarize_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
 def _activations(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     """One table answers every percentile, and both populations."""
     experiment = pipeline.experiment(place)
-    return {"settings": pipeline.own(experiment.activations), **_quirks(experiment, CALIBRATION)}
+    return {"settings": pipeline.own(experiment.activations), **quirks(experiment, CALIBRATION)}
 
 
 def _thresholds(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -100,7 +78,7 @@ def _simulate(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     """The number of shards is a matter of resources: it stands in the path, not in the key."""
     experiment = pipeline.experiment(place)
     settings = pipeline.own(experiment.simulation, "shards")
-    return {"settings": settings, **_engine(pipeline, place), **_quirks(experiment, TEST)}
+    return {"settings": settings, **engine(pipeline, place), **quirks(experiment, TEST)}
 
 
 def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -117,9 +95,9 @@ def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
         "steps": place.steps,
         "images": settings.images,
         **(by_percentile if chosen.threshold == "percentile" else {}),
-        **(_channels(experiment) if chosen.channels else {}),
-        **_engine(pipeline, place),
-        **_tested(experiment),
+        **(channels(experiment) if chosen.channels else {}),
+        **engine(pipeline, place),
+        **tested(experiment),
     }
 
 
@@ -142,26 +120,6 @@ def _method_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
     source = simulation_of(pipeline, place)
     if source is not None:
         yield from (pipeline.need("simulate", source, kind) for kind in ("predictions", "spikes"))
-
-
-def _search(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    experiment = pipeline.experiment(place)
-    settings, full = experiment.latency, place.weights == "full"
-    return {
-        "settings": pipeline.own(settings.search),
-        "times": sorted(settings.time) if settings.search.drop is not None else [],
-        **{name: value for name, value in pipeline.own(settings).items() if name == "percentile"},
-        "starts": [pipeline.own(settings.method(name)) for name in settings.names_for(place.weights)],
-        "images": settings.images,
-        "thresholds": pipeline.own(experiment.thresholds),
-        **({**_engine(pipeline, place), "tried": "channels, bursts", **_channels(experiment)} if full else {}),
-        **_tested(experiment),
-    }
-
-
-def _exit(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    settings = pipeline.experiment(place).latency
-    return {"settings": pipeline.own(settings.early_exit, "method"), "times": sorted(settings.time)}
 
 
 def _exit_upstream(pipeline: Pipeline, place: Place) -> tuple[str, Place]:
@@ -248,13 +206,20 @@ STAGES: dict[str, Stage] = {
         upstream=_above("activations"),
         reads=_method_reads,
     ),
+    "ideal": Stage(
+        {"ideal": File(OF_NETWORK + "/methods/{method}/ideal" + SHARD, columns.PREDICTIONS)},
+        (*NETWORK, "method", "shard"),
+        settings=ideal,
+        upstream=_above("activations"),
+        reads=first_of("activations", "network", "data"),
+    ),
     "find_switches": Stage(
         {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
         NETWORK,
         version=3,  # 2: begins with all methods of the experiment, and tries the shift; 3: as simulate
         name="search",
         same_step=True,
-        settings=_search,
+        settings=search,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
     ),
@@ -264,7 +229,7 @@ STAGES: dict[str, Stage] = {
         version=4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
         name="exit",
         same_step=True,
-        settings=_exit,
+        settings=early_exit,
         upstream=_exit_upstream,
         reads=first_of("activations", "network", "data"),
     ),

@@ -66,7 +66,8 @@ class Pipeline:
                 "result": plan.results_of(self.config, name),
             }
             if axis == "method":
-                found = [one._replace(method=method) for one in found for method in settings.names_for(one.weights)]
+                names = settings.ideals if stage == "ideal" else settings.names_for
+                found = [one._replace(method=method) for one in found for method in names(one.weights)]
             elif axis == "steps":
                 found = [one._replace(steps=steps) for one in found for steps in settings.runs(one.method)]
             else:
@@ -230,7 +231,9 @@ class Pipeline:
         if place.shard not in self.shards(place.experiment):
             shards = self.experiment(place).simulation.shards
             raise ConfigError(f"shard {place.shard} does not exist: experiment '{place.experiment}' has 1 to {shards}")
-        if "method" in stage.over:
+        if name == "ideal":
+            settings.curve(place.method, place.weights)
+        elif "method" in stage.over:
             settings.method(place.method)
             if place.method not in settings.names_for(place.weights):
                 raise ConfigError(

@@ -84,8 +84,14 @@ def _keys(pipeline: Pipeline, stage: str, experiment: str) -> dict[str, str]:
 
 
 def _methods(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    experiment, runs = pipeline.experiment(place), _keys(pipeline, "method", place.experiment)
-    return {"experiment": place.experiment, "time": sorted(experiment.latency.time), "runs": runs, **_shift(experiment)}
+    experiment = pipeline.experiment(place)
+    keys = {name: _keys(pipeline, stage, place.experiment) for name, stage in (("runs", "method"), ("ideals", "ideal"))}
+    return {"experiment": place.experiment, "time": sorted(experiment.latency.time), **keys, **_shift(experiment)}
+
+
+def _methods_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:
+    yield from _every("method", "predictions", "spikes", "operations", "errors")(pipeline, place)
+    yield from _every("ideal")(pipeline, place)
 
 
 def _exits(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -169,12 +175,12 @@ STAGES: dict[str, Stage] = {
     "latency_tables": Stage(
         _note("tables/latency"),
         (),
-        version=2,  # 2: standard error of the drop, agreement, Pareto front
+        version=3,  # 2: standard error of the drop, agreement, Pareto front; 3: ideal curves
         name="latency",
         settings=_methods,
-        reads=_every("method", "predictions", "spikes", "operations", "errors"),
+        reads=_methods_read,
         shown=(
-            *_files("tables/", "latency latency_costs latency_errors", "csv parquet"),
+            *_files("tables/", "latency latency_costs latency_errors latency_ideal", "csv parquet"),
             "{experiment}/tables/latency_operations.parquet",
         ),
     ),

@@ -27,7 +27,7 @@ CONSTRAINTS = {  # regular expressions
     "made": MADE,
     "shard": r"\d+",
     "shards": r"\d+",
-    "method": "[A-Za-z0-9][A-Za-z0-9_-]*",
+    "method": "[A-Za-z0-9][A-Za-z0-9._-]*",
     "steps": r"\d+",
     "result": "|".join(plan.RESULTS),
     "suffix": "safetensors|parquet",

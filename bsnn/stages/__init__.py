@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Modules of this package, and the rules whose functions they hold. They are loaded when a stage runs.
 MODULES = {
     "train": ("data", "train", "binarize"),
-    "convert": ("activations", "thresholds", "simulate", "method"),
+    "convert": ("activations", "thresholds", "simulate", "method", "ideal"),
     "search": ("find_switches", "find_exit"),
     "results": (
         "tables",

@@ -87,6 +87,24 @@ def method(job: Job) -> None:
         job.pipeline.write("method", place, tables[kind], kind, noted)
 
 
+def ideal(job: Job) -> None:
+    """What a method's thresholds and rounding would reach with even input, on one shard of the test set."""
+    import pyarrow as pa
+
+    settings = job.experiment.latency
+    evaluation = Evaluation(job, shard=True)
+    found = evaluation.even(settings.curve(job.place.method, job.place.weights), sorted(settings.time))
+    table = pa.table(
+        {
+            "image": pa.array(evaluation.order.int().numpy()),
+            "label": pa.array(evaluation.labels.short().numpy()),
+            "ann": pa.array(evaluation.predicted.short().numpy()),
+            "predicted": pa.array(found.tolist(), pa.list_(pa.int16())),
+        }
+    )
+    job.pipeline.write("ideal", job.place, table, extra=evaluation.placed)
+
+
 def _first_steps(job: Job, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Predictions and spikes of a simulation as one of fewer steps would have written them; what it noted."""
     import pyarrow as pa

@@ -151,6 +151,38 @@ class Evaluation:
             skipped=conversion.skipped(converted.method),
         )
 
+    def even(self, method: Method, times: list[int]) -> Tensor:
+        """Classes of the images by a method's thresholds and rounding with even input, int16 [N, times + times].
+
+        After each number of steps; then, with the thresholds of each, of activations that are clipped alone.
+
+        Args:
+            method: of `Latency.ideals`.
+            times: numbers of steps.
+        """
+        import torch
+
+        from bsnn.conversion import ideal
+        from bsnn.conversion import method as conversion
+
+        columns: dict[float, list[int]] = {}  # by what decides the thresholds: the columns of their times
+        for column, steps in enumerate(times):
+            percentile = method.percentile_at(steps, self.job.experiment.latency.percentile)
+            columns.setdefault(steps if method.threshold == "squared-error" else percentile, []).append(column)
+        networks = []
+        for own in columns.values():
+            theta = self.thresholds(method, times[own[0]])
+            networks.append((conversion.convert(self.trained, theta, method, times[own[0]]).to(self.device), own))
+        parts = [torch.zeros(0, 2 * len(times), dtype=torch.int16)]
+        for batch in self.batches():
+            found = torch.empty(len(batch), 2 * len(times), dtype=torch.int16)
+            for network, own in networks:
+                classes = ideal.predicted(network, batch, [*(times[column] for column in own), ideal.INFINITE])
+                found[:, own] = classes[:, :-1]
+                found[:, [len(times) + column for column in own]] = classes[:, -1:]
+            parts.append(found)
+        return torch.cat(parts)
+
     def tables(self, converted: Converted) -> tuple[Simulation, dict[str, pa.Table], dict[str, Any]]:
         """Simulate: what came out, as tables of predictions and spikes, and what is noted of it."""
         from bsnn.simulation import readout
@@ -166,19 +198,23 @@ class Evaluation:
             "reason": converted.reason,
             "device": str(self.device),
             "seconds": seconds,
-            **self._placed(),
+            **self.placed,
             "delays": readout.propagation_delays(converted.network),
-            **({} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}),
-            **common.left_out(self.split),
         }
         return result, {"spikes": spikes, "predictions": predictions}, noted
 
-    def _placed(self) -> dict[str, int | None]:
-        """Which images these are: shard, number, the first and the last (None of an empty shard), `total` of all."""
+    @property
+    def placed(self) -> dict[str, Any]:
+        """Which images these are: shard, number, the first and the last (None of an empty shard), `total` of all.
+
+        Also how many were chosen, where not all are shown, and broken files that the split does without.
+        """
         count = len(self.order)
         first, last = (int(self.order[0]), int(self.order[-1])) if count else (None, None)
-        shard: dict[str, int | None] = {"shard": self.shard, "shards": self.shards}
-        return {**shard, "images": count, "first": first, "last": last, "total": self.chosen}
+        own = {} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}
+        shard = {"shard": self.shard, "shards": self.shards}
+        images = {"images": count, "first": first, "last": last, "total": self.chosen}
+        return {**shard, **images, **own, **common.left_out(self.split)}
 
 
 def held_out_images(job: Job, count: int, wanted: int) -> Tensor:

@@ -19,6 +19,7 @@ from bsnn import artifacts
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
+from bsnn.tables import ideal
 from bsnn.tables.gather import shards
 from bsnn.tables.propagation import delays, later
 from bsnn.tables.shards import predictions, spikes
@@ -107,7 +108,10 @@ def collect(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
             images (points), agreement with the ANN's predictions (percent of images), spikes (an image, until T);
         latency_costs: weights, method, T, operations of an image until T, and nanojoules by preset;
         latency_operations: weights, method, T (as simulated), layer, step, quantity, value;
-        latency_errors: weights, method, T, layer, and the errors of bsnn.conversion.errors_by_layer.
+        latency_errors: weights, method, T, layer, and the errors of bsnn.conversion.errors_by_layer;
+        latency_ideal: of the ideal curves: weights, method, T, accuracy, ann, drop, drop_se and agreement as above,
+            percentile of the thresholds, and the points that the conversion loses in parts: clipping, quantisation,
+            and, beside the accuracy that is `simulated`, unevenness.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.
@@ -120,11 +124,14 @@ def collect(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     )
     errors = pd.concat([_named(run, run.errors()).rename(columns={"time": "T"}) for run in every], ignore_index=True)
     keys = ["weights", "method", "T"]
+    table = _latency(accuracies, keys, "spikes")
+    curves = _latency(pd.DataFrame(ideal.rows(pipeline, name)), keys, "percentile", "clipping", "quantisation")
     return {
-        "latency": _latency(accuracies, keys),
+        "latency": table,
         "latency_costs": _over_seeds(costs, keys),
         "latency_operations": _over_seeds(operations, [*keys, "layer", "step", "quantity"]),
         "latency_errors": _over_seeds(errors, [*keys, "layer"]),
+        "latency_ideal": ideal.with_unevenness(curves, table),
     }
 
 
@@ -161,13 +168,13 @@ def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
         }
 
 
-def _latency(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Means over seeds, and the standard error of the mean drop over the test images.
+def _latency(rows: pd.DataFrame, keys: list[str], *more: str) -> pd.DataFrame:
+    """Means over seeds, of `more` columns too, and the standard error of the mean drop over the test images.
 
     Both networks see the same images, so their difference is surer than either accuracy.
     """
     groups = rows.groupby(keys, sort=False)
-    table = groups[["accuracy", "ann", "drop", "agreement", "spikes"]].mean()
+    table = groups[["accuracy", "ann", "drop", "agreement", *more]].mean()
     table.insert(3, "drop_se", groups["lost"].agg(_standard_error))
     return table.reset_index()
 
@@ -186,7 +193,7 @@ def _costs(run: Run) -> pd.DataFrame:
     return _named(run, chosen)
 
 
-TABLES = ("latency", "latency_costs", "latency_operations", "latency_errors")
+TABLES = ("latency", "latency_costs", "latency_operations", "latency_errors", "latency_ideal")
 
 
 def load(folder: Path, stands_for: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

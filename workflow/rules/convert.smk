@@ -89,6 +89,26 @@ rule method:
         "../scripts/stage.py"
 
 
+rule ideal:
+    """Ideal quantised curve of method {wildcards.method}: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
+    input:
+        unpack(needs("ideal")),
+    output:
+        ideal="results/{experiment}/{weights}/seed{seed}/methods/{method}/ideal-{key}.{shard}of{shards}.parquet",
+    log:
+        "logs/ideal/{experiment}/{weights}-seed{seed}-{method}-{key}.{shard}of{shards}.log",
+    benchmark:
+        "logs/benchmarks/ideal/{experiment}/{weights}-seed{seed}-{method}-{key}.{shard}of{shards}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: THREADS
+    resources:
+        mem_mb=each_try(4000 + CONFIG.compute.memory_mib),
+        runtime=each_try(120),
+    script:
+        "../scripts/stage.py"
+
+
 rule find_switches:
     """Best switches for the {wildcards.weights} network of {wildcards.experiment}, by held-out training images."""
     input:
