@@ -17,12 +17,12 @@ def separable(method: Method) -> Score:
 
 
 def test_finds_the_best_of_what_adds_up() -> None:
-    found, tried = best(separable, [Method()], SWITCHES)
+    found, _, tried = best(separable, [Method()], SWITCHES)
     assert (found.percentile, found.initial, found.signed, found.correction) == (99.0, 0.25, True, "channel")
     assert (found.delay, found.second_pass) == (0, "none")
-    assert len(tried) == len({method.model_dump_json() for method, _ in tried})
-    assert tried[0][0] == Method()
-    assert max(score.accuracy for _, score in tried) == pytest.approx(56.5)
+    assert len(tried) == len({one.method.model_dump_json() for one in tried})
+    assert tried[0].method == Method()
+    assert max(one.score.accuracy for one in tried) == pytest.approx(56.5)
 
 
 def test_goes_round_until_nothing_improves() -> None:
@@ -32,7 +32,7 @@ def test_goes_round_until_nothing_improves() -> None:
         table = {(98.0, 0.0): 2, (99.0, 0.0): 3, (98.0, 0.5): 9, (99.0, 0.5): 5}
         return Score(table.get((method.percentile or 0.0, method.initial), 1), 0.0, 0.0)
 
-    found, _ = best(joint, [Method()], SWITCHES)
+    found, _, _ = best(joint, [Method()], SWITCHES)
     assert (found.percentile, found.initial) == (98.0, 0.5)
 
 
@@ -45,9 +45,9 @@ def test_begins_with_the_best_start() -> None:
 
     combined = Method(initial=0.5, signed=True, correction="potential", delay=4)
     assert best(together, [Method()], SWITCHES)[0] == Method()
-    found, tried = best(together, [Method(), combined], SWITCHES)
+    found, _, tried = best(together, [Method(), combined], SWITCHES)
     assert found == combined.model_copy(update={"delay": 0})
-    assert [method for method, _ in tried[:2]] == [Method(), combined]
+    assert [one.method for one in tried[:2]] == [Method(), combined]
 
 
 def test_starts_are_the_methods_of_the_experiment_at_that_time() -> None:

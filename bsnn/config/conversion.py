@@ -182,6 +182,11 @@ class Search(Section):
     percentiles: list[Percentile] = Field(
         default=[98.0, 99.0, 99.5, 99.8, 99.9, 99.95], description="Percentiles that are tried."
     )
+    slack: float | None = Field(
+        0.5,
+        ge=0,
+        description="Points: what the ideal curve says can win no more is passed over; null: everything is tried.",
+    )
 
     @model_validator(mode="after")
     def _one_wish(self) -> Search:

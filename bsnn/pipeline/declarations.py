@@ -216,7 +216,7 @@ STAGES: dict[str, Stage] = {
     "find_switches": Stage(
         {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
         NETWORK,
-        version=3,  # 2: begins with all methods of the experiment, and tries the shift; 3: as simulate
+        version=4,  # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves
         name="search",
         same_step=True,
         settings=search,

@@ -121,12 +121,12 @@ class Evaluation:
 
     def thresholds(self, method: Method, steps: int) -> Thresholds:
         """Thresholds of a method: of whole layers from the activation table; balanced or of channels, on images."""
-        from bsnn.conversion import balancing, channel_thresholds
+        from bsnn.conversion import channel_thresholds
         from bsnn.conversion import method as conversion
         from bsnn.datasets import protocol
 
         if method.threshold == "balanced":
-            return balancing.thresholds(self.trained, self.calibration)
+            return self.balanced
         job, settings = self.job, self.job.experiment
         percentile, population = settings.latency.percentile, settings.thresholds.population
         table, _ = job.pipeline.read("activations", job.place)
@@ -136,6 +136,13 @@ class Evaluation:
         how = (method.percentile_at(steps, percentile), population, whole)
         dropout = protocol.dropout_seed(settings, job.place.seed)
         return channel_thresholds.thresholds(self.trained, self.calibration.split(16), *how, dropout_seed=dropout)
+
+    @cached_property
+    def balanced(self) -> Thresholds:
+        """Thresholds by local balancing, for any number of steps."""
+        from bsnn.conversion import balancing
+
+        return balancing.thresholds(self.trained, self.calibration)
 
     def run(self, converted: Converted, *, early_exit: float | None = None) -> Simulation:
         """Simulate the images."""
@@ -151,14 +158,13 @@ class Evaluation:
             skipped=conversion.skipped(converted.method),
         )
 
-    def even(self, method: Method, times: list[int]) -> Tensor:
-        """Classes of the images by a method's thresholds and rounding with even input, int16 [N, times + times].
-
-        After each number of steps; then, with the thresholds of each, of activations that are clipped alone.
+    def even(self, method: Method, times: list[int], *, clipped: bool = True) -> Tensor:
+        """Classes of the images by a method's thresholds and rounding with even input, int16 [N, times].
 
         Args:
-            method: of `Latency.ideals`.
+            method: of thresholds and rounding alone (`Method.even`).
             times: numbers of steps.
+            clipped: as many columns more, of activations that are clipped at the thresholds of each time, and exact.
         """
         import torch
 
@@ -173,13 +179,16 @@ class Evaluation:
         for own in columns.values():
             theta = self.thresholds(method, times[own[0]])
             networks.append((conversion.convert(self.trained, theta, method, times[own[0]]).to(self.device), own))
-        parts = [torch.zeros(0, 2 * len(times), dtype=torch.int16)]
+        width = len(times) * (2 if clipped else 1)
+        parts = [torch.zeros(0, width, dtype=torch.int16)]
         for batch in self.batches():
-            found = torch.empty(len(batch), 2 * len(times), dtype=torch.int16)
+            found = torch.empty(len(batch), width, dtype=torch.int16)
             for network, own in networks:
-                classes = ideal.predicted(network, batch, [*(times[column] for column in own), ideal.INFINITE])
-                found[:, own] = classes[:, :-1]
-                found[:, [len(times) + column for column in own]] = classes[:, -1:]
+                wanted = [times[column] for column in own] + [ideal.INFINITE] * clipped
+                classes = ideal.predicted(network, batch, wanted)
+                found[:, own] = classes[:, : len(own)]
+                if clipped:
+                    found[:, [len(times) + column for column in own]] = classes[:, -1:]
             parts.append(found)
         return torch.cat(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,16 +34,43 @@ def find_switches(job: Job) -> None:
     rows: list[dict[str, object]] = []
     for steps in [wanted.time or 16] if wanted.drop is None else sorted(settings.time):
         starts = search.starts(settings, steps, job.place.weights)
-        chosen, tried = search.best(partial(_score, bench, steps), starts, switches)
-        reached = next(score for method, score in tried if method == chosen)
+        curve = Curves(bench, steps)
+        slack, percentile = wanted.slack, settings.percentile
+        guide = None if slack is None else search.Guide(bench.ann, curve, percentile, slack)
+        chosen, reached, tried = search.best(partial(_score, bench, steps), starts, switches, guide)
         logger.info("T = %d, chosen: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
-        rows += [_row("tried", steps, method, score, bench.ann) for method, score in tried]
+        for method, score, why in tried:
+            what, ideal = "passed over" if score is None else "tried", None if guide is None else curve(method)
+            rows.append(_row(what, steps, method, score, bench.ann) | {"ideal": ideal, "why": why})
         if wanted.drop is None or bench.ann - reached.accuracy <= wanted.drop:
             break
     rows.append(_row("chosen, held-out", steps, chosen, reached, bench.ann))
     test = Evaluation(job)
     rows.append(_row("chosen, test", steps, chosen, _score(test, steps, chosen), test.ann))
     job.pipeline.write("find_switches", job.place, pd.DataFrame(rows))
+
+
+@dataclass
+class Curves:
+    """Accuracy of the ideal curves of methods at the wanted steps, each found once.
+
+    Of two passes it is that of the second; None where that has no step.
+    """
+
+    bench: Evaluation
+    steps: int
+    found: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, method: Method) -> float | None:
+        """Accuracy in percent of even input with the method's thresholds and rounding."""
+        time = self.steps - (method.first_pass if method.second_pass != "none" else 0)
+        one = method.model_copy(update={"second_pass": "none"}).even(self.bench.job.experiment.latency.percentile)
+        if one is None or time < 1:
+            return None
+        name = f"{time} {one.model_dump_json()}"
+        if name not in self.found:
+            self.found[name] = self.bench.correct(self.bench.even(one, [time], clipped=False)[:, 0])
+        return self.found[name]
 
 
 def _score(bench: Evaluation, steps: int, method: Method) -> Score:
@@ -56,17 +84,10 @@ def _score(bench: Evaluation, steps: int, method: Method) -> Score:
     return Score(bench.correct(final), agreement, float(result.counts.sum()) / len(bench.order))
 
 
-def _row(what: str, steps: int, method: Method, score: Score, ann: float) -> dict[str, object]:
-    return {
-        "what": what,
-        "T": steps,
-        "accuracy": score.accuracy,
-        "ann": ann,
-        "drop": ann - score.accuracy,
-        "agreement": score.agreement,
-        "spikes": score.spikes,
-        "switches": _switches(method),
-    }
+def _row(what: str, steps: int, method: Method, score: Score | None, ann: float) -> dict[str, object]:
+    reached = {} if score is None else {**asdict(score), "drop": ann - score.accuracy}
+    columns = dict.fromkeys(("what", "T", "accuracy", "ann", "drop", "agreement", "spikes", "switches"))
+    return columns | reached | {"what": what, "T": steps, "ann": ann, "switches": _switches(method)}
 
 
 def _switches(method: Method) -> str:
