@@ -53,9 +53,12 @@ def jobs(folder: Path) -> dict[str, int]:
             {"method": 1, **TABLES},
             id="a switch",
         ),
-        pytest.param({"methods": {"more": {"shift": True}, **METHODS}}, {"method": 2, **TABLES}, id="a method"),
-        pytest.param({"time": [8]}, TABLES, id="a time less"),
-        pytest.param({"time": [2, 4, 8]}, {"method": 1, **TABLES}, id="a time more"),
+        pytest.param(
+            {"methods": {"more": {"shift": True}, **METHODS}}, {"method": 2, "ideal": 1, **TABLES}, id="a method"
+        ),
+        pytest.param({"time": [8]}, {"ideal": 2, **TABLES}, id="a time less"),
+        pytest.param({"time": [2, 4, 8]}, {"method": 1, "ideal": 2, **TABLES}, id="a time more"),
+        pytest.param({"ideal": [99.0, 99.9]}, {"ideal": 1, **TABLES}, id="an ideal curve beside the baseline's"),
     ],
 )
 def test_what_reruns(finished: Path, tmp_path: Path, changes: dict[str, Any], expected: dict[str, int]) -> None:
@@ -94,6 +97,27 @@ def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
         sent = spikes.loc[spikes["step"] <= row.T, "spikes"].sum() / 50
         assert row.spikes == pytest.approx(sent)
         assert costs.loc[(row.method, row.T), "spikes"] == pytest.approx(sent)
+
+
+def test_ideal_curves_split_the_drop(finished: Path) -> None:
+    pipeline = Pipeline(validate(settings()), finished / "results")
+    table = pd.read_csv(finished / "results/tiny/tables/latency_ideal.csv")
+    latency = pd.read_csv(finished / "results/tiny/tables/latency.csv").set_index(["method", "T"])
+    rows = [(method, time) for method in ("baseline", "fitted") for time in (2, 8)]  # two passes have no curve
+    assert list(zip(table["method"], table["T"], strict=True)) == rows
+    assert table["percentile"].tolist()[:2] == [99.9, 99.9]
+    assert table["percentile"].isna().tolist()[2:] == [True, True]
+    for row in table.itertuples():
+        simulated = latency.loc[row.method, row.T]
+        assert row.simulated == simulated["accuracy"]
+        assert row.ann == simulated["ann"]
+        assert row.clipping + row.quantisation + row.unevenness == pytest.approx(simulated["drop"])
+        held = pq.read_table(pipeline.path("ideal", Place("tiny", "binary", 0, method=row.method))).to_pandas()
+        predicted = np.stack(held["predicted"])
+        assert predicted.shape == (50, 4)
+        even, clipped = (100 * np.mean(predicted[:, at + (row.T == 8)] == held["label"]) for at in (0, 2))
+        assert (row.accuracy, row.clipping) == pytest.approx((even, row.ann - clipped))
+    assert "baseline, ideal" in (finished / "results/tiny/figures/latency.svg").read_text()
 
 
 def test_errors_and_operations_have_every_layer(finished: Path) -> None:
