@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bsnn import config
-from bsnn.conversion.spiking import SpikingNetwork, convert
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
 from bsnn.networks.vgg import VGG, Trained
 
 VGG15 = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]
@@ -67,3 +67,16 @@ def spiking(seed: int, *, initial: float = 0.0, size: int = 8, **changes: object
     """A converted network with random weights."""
     source = trained(seed, size=size, **changes)  # type: ignore[arg-type]
     return convert(source, thresholds(source, images(seed + 1000, 8, size)), initial=initial)
+
+
+def neuron(threshold: float = 1.0, units: int = 1) -> SpikingNetwork:
+    """`units` pixels in a row, each handed to a neuron of its own; read out by two classes."""
+    centre = torch.zeros(1, 1, 3, 3)
+    centre[..., 1, 1] = 1
+    layer = SpikingLayer("conv1", "conv", (1, 1, units), centre, threshold=torch.tensor([threshold]))
+    return SpikingNetwork((layer,), torch.ones(2, units, dtype=torch.float64), (1, 1, units))
+
+
+def row(*pixels: float) -> Tensor:
+    """An image for `neuron`."""
+    return torch.tensor([[[list(pixels)]]])

@@ -50,7 +50,7 @@ def pooled(x: np.ndarray, kind: str) -> np.ndarray:
 @pytest.mark.parametrize("pool", [("average", "before"), ("average", "after"), ("max", "before"), ("max", "after")])
 @pytest.mark.parametrize("binary", [True, False])
 def test_curve_against_float64(binary: bool, pool: tuple[str, str], initial: float) -> None:
-    """Layer by layer theta / T * clip(floor(a T / theta + f), 0, T); classes, but where two logits are next to equal."""
+    """Layer by layer theta / T * clip(floor(a T / theta + f), 0, T); classes, but where two logits are near-equal."""
     source, batch = trained(4, binary=binary, pool=pool[0], place=pool[1]), images(5, 40)
     theta = thresholds(source, batch, 97.0)
     network = convert(source, theta, initial=initial)

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from bsnn.config import Latency, Method
-from bsnn.conversion.search import Score, best, starts, values
+from bsnn.conversion.search import Guide, Score, best, starts, values
 
 SWITCHES = values([98.0, 99.0])
 
@@ -48,6 +48,46 @@ def test_begins_with_the_best_start() -> None:
     found, _, tried = best(together, [Method(), combined], SWITCHES)
     assert found == combined.model_copy(update={"delay": 0})
     assert [one.method for one in tried[:2]] == [Method(), combined]
+
+
+CURVES = {0.0: 60.0, 0.25: 68.0, 0.5: 75.0, 0.75: 74.0}  # ideal curves by initial potential; the ANN reaches 76
+
+
+def guided(scores: dict[tuple[float, bool], float]) -> tuple[Method, dict[str, str]]:
+    """What a search among initial potentials, signed spikes and one correction finds, and why each was not tried."""
+    tables = [switch for switch in SWITCHES if {"initial", "signed"} & set(switch[0])]
+    guide = Guide(76.0, lambda method: CURVES[0.5 if method.shift else method.initial], 99.9, 0.5)
+    tables.append([{"correction": "none"}, {"correction": "temporal"}])
+
+    def evaluate(method: Method) -> Score:
+        reached = scores.get((method.initial, method.signed), 50.0)
+        return Score(reached + 0.1 * (method.correction != "none"), 0.0, 0.0)
+
+    found, reached, tried = best(evaluate, [Method()], tables, guide)
+    assert reached == next(one.score for one in tried if one.method == found)
+    return found, {one.method.model_dump_json(exclude_defaults=True): one.why for one in tried if one.score is None}
+
+
+def test_guide_passes_over_curves_below_what_is_reached() -> None:
+    """Half a threshold reaches 74.4: curves at 60 and 68 are below it, and 0.6 points of unevenness are worth a try."""
+    found, passed = guided({(0.5, False): 74.4, (0.75, False): 74.0, (0.5, True): 74.0})
+    assert found == Method(initial=0.5, correction="temporal")
+    assert '{"initial":0.5,"signed":true}' not in passed
+    assert passed['{"correction":"temporal"}'] == "its ideal curve, 60.00 %, is below what is reached, 74.50 %"
+    found, passed = guided({(0.0, False): 69.0})
+    assert passed['{"initial":0.25}'] == "its ideal curve, 68.00 %, is below what is reached, 69.00 %"
+
+
+def test_guide_leaves_unevenness_alone_where_it_costs_nothing() -> None:
+    found, passed = guided({(0.0, False): 59.8, (0.5, False): 74.8, (0.75, False): 73.9})
+    assert found == Method(initial=0.5, correction="temporal")
+    assert passed['{"initial":0.5,"signed":true}'] == "unevenness costs 0.20 points"
+
+
+def test_guide_stops_where_nothing_is_lost() -> None:
+    found, passed = guided({(0.0, False): 59.8, (0.25, False): 67.9, (0.5, False): 75.9, (0.75, False): 74.0})
+    assert found == Method(initial=0.5)
+    assert "0.10 points are lost" in passed['{"initial":0.5,"correction":"temporal"}']
 
 
 def test_starts_are_the_methods_of_the_experiment_at_that_time() -> None:

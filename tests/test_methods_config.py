@@ -54,6 +54,50 @@ def test_baseline_is_always_there_and_plain() -> None:
         load(methods={"baseline": {"signed": True}})
 
 
+def test_ideal_curves_are_of_thresholds_and_rounding() -> None:
+    latency = load(ideal=[99.0, 99.9]).experiments["digits"].latency
+    curves = latency.ideals("binary")
+    assert list(curves) == [
+        *("baseline", "half-threshold", "percentile-by-time", "squared-error", "balanced", "best", "p99.0")
+    ]
+    assert list(latency.ideals("full"))[5:] == ["channel-thresholds", "burst", "best", "p99.0"]
+    assert curves["best"] == config.Method(threshold="squared-error", initial=0.5)
+    for name, curve in {"signed": "baseline", "temporal-correction": "baseline", "shift": "half-threshold"}.items():
+        assert latency.ideal_of(name, "binary") == curve
+    assert latency.ideal_of("srp", "binary") is None
+    with pytest.raises(ConfigError, match="there is no ideal curve 'signed' of binary networks, only: baseline"):
+        Pipeline(load()).check("ideal", Place("digits", "binary", 0, method="signed"))
+
+
+def test_keys_of_ideal_curves() -> None:
+    def key_of(**latency: object) -> str:
+        return Pipeline(load(**latency)).key("ideal", Place("digits", "binary", 0))
+
+    assert key_of() == key_of(images=64) == key_of(methods={"mine": {"signed": True}}) == key_of(ideal=[98.0])
+    assert len({key_of(), key_of(percentile=99.0), key_of(time=[4, 8])}) == 3
+    images = [
+        Pipeline(load(images=count)).key("ideal", Place("digits", "binary", 0, method="balanced"))
+        for count in (64, 128)
+    ]
+    assert images[0] != images[1]
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"threshold": "balanced", "percentile": 99.0}, "threshold balanced chooses thresholds by itself"),
+        ({"threshold": "balanced", "channels": True}, "balanced fits whole layers"),
+        ({"threshold": "balanced", "burst": 3}, "balanced fits neurons of one spike a step"),
+        ({"shift": True, "correction": "temporal"}, "the shift adds it again"),
+        ({"second_pass": "cos", "correction": "temporal"}, "would move the same potentials"),
+        ({"correction": "timed"}, "temporal"),
+    ],
+)
+def test_new_switches_are_refused_where_they_make_no_sense(switches: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(methods={"mine": switches})
+
+
 def test_methods_that_depend_on_time_run_for_each() -> None:
     latency = load(time=[8, 2, 32]).experiments["digits"].latency
     assert latency.runs("signed") == latency.runs("cos") == latency.runs("baseline") == [32]

@@ -107,6 +107,12 @@ def test_search_reports_its_choice_once_on_the_test_set(folder: Path, monkeypatc
     assert held["accuracy"].iloc[0] == tried["accuracy"].max()
     assert set(table["T"]) == {4}
     assert tried["switches"].is_unique
+    passed = table[table["what"] == "passed over"]
+    assert passed["accuracy"].isna().all()
+    assert not set(passed["switches"]) & set(tried["switches"])
+    assert tried["why"].notna().all()
+    assert passed["why"].notna().all()
+    assert tried["ideal"].notna().any()
     assert json.loads(tried["switches"].iloc[0]) == {"percentile": 99.9}
 
 
