@@ -104,7 +104,8 @@ def even(layer: SpikingLayer, sums: Tensor, steps: int) -> Tensor:
     total = sums.double()
     if layer.initial is not None:
         total = total + per_output(layer.initial.double(), layer.shape)
-    return (total / threshold).floor_().clamp_(0, steps * layer.burst)
+    sent: Tensor = (total / threshold).floor_().clamp_(0, steps * layer.burst)
+    return sent
 
 
 def _sums(layer: SpikingLayer, spikes: Tensor, most: int) -> Tensor:
