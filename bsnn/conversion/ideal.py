@@ -117,7 +117,7 @@ def _sums(layer: SpikingLayer, spikes: Tensor, most: int) -> Tensor:
     if not layer.integer:
         return _currents(layer, weight, spikes.float())
     inputs = (1 if layer.weight is None else layer.weight[0].numel()) * (4 if layer.pool == "average" else 1)
-    digit = 2 ** int(math.log2(_EXACT / inputs))
+    digit: int = 2 ** int(math.log2(_EXACT / inputs))
     if not direct_sums(spikes.device) or (most > digit and layer.pool == "max"):  # no digits of a maximum
         return _currents(layer, None if weight is None else weight.double(), spikes.double()).round_()
     if most <= digit:
