@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import artifacts_for_tests as small
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -97,6 +98,20 @@ def test_damaged_artifacts_are_passed_over_and_mended(
     assert str(folder / which) in caplog.text
     assert exchange.share(SETTINGS, folder, finished / "results") == [which]
     assert exchange.fetch(SETTINGS, folder, tmp_path / "results") == [which]
+
+
+@pytest.mark.parametrize("other", [("predictions", 2), ("spikes", 1)])
+def test_shard_under_another_ones_name_is_refused(tmp_path: Path, other: tuple[str, int]) -> None:
+    """Shards, predictions and spikes of one simulation have the same key."""
+    chosen, folder, here = small.settings(shards=2, weights=["full"]), tmp_path / "common", tmp_path / "here"
+    pipeline = small.write_all(chosen, tmp_path / "results", small.random_truth())
+    shared = exchange.share(chosen, folder, pipeline.root)
+    wrong, right = (
+        pipeline.path("simulate", Place(small.NAME, "full", 0, 99.0, shard), kind).relative_to(pipeline.root)
+        for kind, shard in (("predictions", 1), other)
+    )
+    shutil.copyfile(folder / right, folder / wrong)
+    assert set(shared) - set(exchange.fetch(chosen, folder, here)) == {wrong}
 
 
 def test_artifact_under_another_ones_name_is_refused(common: Path, tmp_path: Path) -> None:

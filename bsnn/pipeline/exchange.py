@@ -86,15 +86,17 @@ def _sound(path: Path) -> bool:
 
 
 def _check(path: Path, named: Path) -> None:
-    """Read an artifact as a whole, and compare the settings that it notes with the key in its name."""
+    """Read an artifact as a whole, and compare what it says of itself with its name: key, kind of table, shard."""
     kind = artifacts.describe(named)["kind"]
     if named.suffix == ".parquet":
         _, document = artifacts.read_table(path, kind, {})
     else:
         _, document = artifacts.read_tensors(path, kind)
-    key = identity.key(document["identity"])
-    if key not in named.name:
-        raise ArtifactError(f"{named}: holds what belongs to key {key}; remove it")
+    key, extra = identity.key(document["identity"]), document["extra"]
+    shard = f".{extra['shard']}of{extra['shards']}" if "shard" in extra else ""
+    beginning = "" if document["identity"]["stage"] == "data" or named.suffix != ".parquet" else f"{kind}-"
+    if not (named.name.startswith(beginning) and named.stem.endswith(key + shard)):
+        raise ArtifactError(f"{named}: holds {beginning}{key}{shard}, as it says itself; remove it")
 
 
 def _copy(source: Path, target: Path) -> None:
