@@ -56,7 +56,7 @@ def keep_network(
     from bsnn import reference
 
     with log.job():
-        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights, seed=seed)
         typer.echo(f"kept: {reference.keep_network(job)}")
 
 
@@ -72,9 +72,9 @@ def import_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        imported = {"imported": {weights_of(weights): {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
-        changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         place = Place(experiment, weights_of(weights), seed)
+        imported = {"imported": {place.weights: {"path": str(file), "sha256": original_checkpoint.sha256(file)}}}
+        changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         job = Job(Pipeline(config.load(config_file, changed)), place)
         job.pipeline.check("network", place)
         if not job.pipeline.path("data", place).exists():
@@ -97,7 +97,7 @@ def export_checkpoint(
     from bsnn.networks import original_checkpoint
 
     with log.job():
-        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights, seed=seed)
         original_checkpoint.save(file, job.network())
         typer.echo(f"exported: {file}")
 
@@ -117,7 +117,7 @@ def export_nir(
     from bsnn.stages.evaluation import Evaluation
 
     with log.job():
-        job = job_of(config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights, seed=seed)
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
         network = Evaluation(job).converted(switches, steps).network

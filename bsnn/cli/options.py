@@ -61,9 +61,9 @@ def weights_of(text: str) -> Weights:
     raise ConfigError(f"--weights {text}: expected full or binary")
 
 
-def job_of(file: Path, changes: list[str] | None, name: str, **place: Any) -> Job:
+def job_of(file: Path, changes: list[str] | None, name: str, weights: str = "full", **place: Any) -> Job:
     """The job that options name."""
-    return Job(Pipeline(load(file, changes)), Place(name, **place))
+    return Job(Pipeline(load(file, changes)), Place(name, weights_of(weights), **place))
 
 
 def run(rule: str, file: Path, changes: list[str] | None, name: str, **place: Any) -> None:

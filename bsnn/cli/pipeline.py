@@ -17,7 +17,6 @@ from bsnn.cli.options import (
     Seed,
     Shard,
     run,
-    weights_of,
 )
 
 
@@ -48,7 +47,7 @@ def activations(
     changes: Changes = None,
 ) -> None:
     """Collect every percentile of every layer's activations."""
-    run("activations", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("activations", config_file, changes, experiment, weights=weights, seed=seed)
 
 
 def thresholds(
@@ -60,8 +59,7 @@ def thresholds(
     changes: Changes = None,
 ) -> None:
     """Read thresholds at one percentile from the activation table."""
-    place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile}
-    run("thresholds", config_file, changes, experiment, **place)
+    run("thresholds", config_file, changes, experiment, weights=weights, seed=seed, percentile=percentile)
 
 
 def simulate(
@@ -74,8 +72,7 @@ def simulate(
     changes: Changes = None,
 ) -> None:
     """Simulate the spiking network on one shard of the test set."""
-    place = {"weights": weights_of(weights), "seed": seed, "percentile": percentile, "shard": shard}
-    run("simulate", config_file, changes, experiment, **place)
+    run("simulate", config_file, changes, experiment, weights=weights, seed=seed, percentile=percentile, shard=shard)
 
 
 def method(
@@ -89,8 +86,7 @@ def method(
     changes: Changes = None,
 ) -> None:
     """Convert by a method and simulate it on one shard of the test set."""
-    place = {"weights": weights_of(weights), "seed": seed, "shard": shard, "method": name, "steps": steps}
-    run("method", config_file, changes, experiment, **place)
+    run("method", config_file, changes, experiment, weights=weights, seed=seed, shard=shard, method=name, steps=steps)
 
 
 def latency(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
@@ -107,7 +103,7 @@ def search(
     changes: Changes = None,
 ) -> None:
     """Search the best switches for a wanted time or drop (latency.search), on held-out training images."""
-    run("find_switches", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("find_switches", config_file, changes, experiment, weights=weights, seed=seed)
 
 
 def early_exit(
@@ -118,7 +114,7 @@ def early_exit(
     changes: Changes = None,
 ) -> None:
     """Accuracy against mean steps, the bound chosen on held-out training images (latency.early_exit)."""
-    run("find_exit", config_file, changes, experiment, weights=weights_of(weights), seed=seed)
+    run("find_exit", config_file, changes, experiment, weights=weights, seed=seed)
 
 
 def exit_results(experiment: Experiment, config_file: ConfigFile = CONFIG_FILE, changes: Changes = None) -> None:
