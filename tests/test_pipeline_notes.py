@@ -7,12 +7,16 @@ from pathlib import Path
 import artifacts_for_tests as small
 import pytest
 
-from bsnn import artifacts, stages
+from bsnn import artifacts, figures, stages, tables
 from bsnn.errors import ArtifactError, ConfigError
+from bsnn.figures import latency as latency_figures
+from bsnn.paper.catalogue import CATALOGUE
+from bsnn.pipeline.declarations import STAGES
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.pipeline.workflow import place_of
+from bsnn.tables import latency as latency_tables
 
 PLACE = Place(small.NAME)
 NETWORKS = {"weights": ["full"], "seeds": [0]}
@@ -93,3 +97,18 @@ def test_coordinates_have_one_spelling(axis: str, text: str) -> None:
     place = {"experiment": small.NAME, "weights": "full", "seed": "0", "percentile": "99.9", axis: text}
     with pytest.raises(ConfigError, match=rf"'{text}'.*p99\.9/"):
         place_of(pipeline, "thresholds", place)
+
+
+def test_declared_files_are_those_that_are_written() -> None:
+    """A file that is declared and never written would be made again at each run; one that is not, never missed."""
+
+    def declared(stage: str) -> set[str]:
+        return {Path(path).stem for path in STAGES[stage].shown}
+
+    assert declared("tables") == {*tables.TABLES, "settings"}
+    assert declared("figures") == set(figures.FIGURES)
+    assert declared("latency_tables") == set(latency_tables.TABLES)
+    assert declared("latency_figures") == set(latency_figures.FIGURES)
+    assert declared("paper_result") == {"{result}"}
+    for result, entry in CATALOGUE.items():
+        assert not entry.tables[result].long
