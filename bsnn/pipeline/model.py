@@ -6,7 +6,7 @@ The only code that knows keys, paths and the grid of jobs. Identities are cached
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,22 +56,20 @@ class Pipeline:
 
     def places(self, stage: str, name: str, percentiles: list[float] | None = None) -> Iterator[Place]:
         """Every job of a stage for an experiment; at the percentiles of the configuration, unless others are given."""
-        settings, found = self.config.experiments[name].latency, [Place(name)]
+        config, settings = self.config, self.config.experiments[name].latency
+        names = settings.ideals if stage == "ideal" else settings.names_for
+        values: Mapping[str, Callable[[Place], Iterable[Any]]] = {
+            "weights": lambda one: config.weights,
+            "seed": lambda one: config.seeds,
+            "percentile": lambda one: config.percentile if percentiles is None else percentiles,
+            "shard": lambda one: self.shards(name),
+            "method": lambda one: names(one.weights),
+            "steps": lambda one: settings.runs(one.method),
+            "result": lambda one: plan.results_of(config, name),
+        }
+        found = [Place(name)]
         for axis in ("weights", "seed") if stage == "network" else STAGES[stage].over:
-            values: Mapping[str, Any] = {
-                "weights": self.config.weights,
-                "seed": self.config.seeds,
-                "percentile": self.config.percentile if percentiles is None else percentiles,
-                "shard": self.shards(name),
-                "result": plan.results_of(self.config, name),
-            }
-            if axis == "method":
-                names = settings.ideals if stage == "ideal" else settings.names_for
-                found = [one._replace(method=method) for one in found for method in names(one.weights)]
-            elif axis == "steps":
-                found = [one._replace(steps=steps) for one in found for steps in settings.runs(one.method)]
-            else:
-                found = [one._replace(**{axis: value}) for one in found for value in values[axis]]
+            found = [one._replace(**{axis: value}) for one in found for value in values[axis](one)]
         yield from (self.at(stage, place) for place in found if self._trained(stage, name))
 
     def _trained(self, stage: str, name: str) -> bool:
