@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output, require_chain
 from bsnn.errors import ArtifactError, ConversionError
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
         about: where it comes from, for the graph's metadata.
 
     Raises:
-        ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks, or a bias of single neurons.
+        ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks, a bias of single neurons, or
+            a graph of layers.
     """
     import nir
 
+    require_chain(network, "export to NIR")
     nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(network.input_shape)})}
     shape: tuple[int, ...] = network.input_shape
     for layer in network.layers:

@@ -7,7 +7,7 @@ positive ones alone; a new percentile never touches an image again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsnn.conversion.currents import first_current
+from bsnn.conversion.graph_currents import image_term
 from bsnn.conversion.percentiles import CoarseCounts, FineCounts, Population, Summary, grid
 from bsnn.errors import BsnnError
+from bsnn.graphs.description import Graph
+from bsnn.graphs.forward import forward
 from bsnn.networks.vgg import Observer, Trained
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
 
 def collect(
-    trained: Trained, batches: Callable[[], Iterable[Tensor]], *, dropout_seed: int | None = None
+    trained: Trained | Graph, batches: Callable[[], Iterable[Tensor]], *, dropout_seed: int | None = None
 ) -> pd.DataFrame:
     """Exact percentiles of each observed layer, equal to NumPy's over the concatenated activations as float64.
 
     Args:
-        trained: the network; runs without gradients, on the device of its weights; without `dropout_seed`, dropout is
-            off.
+        trained: the network, of the VGG family or a description of bsnn.graphs; runs without gradients, on the device
+            of its weights; without `dropout_seed`, dropout is off.
         batches: gives the same normalised images, float32 [N, channels, height, width] on the network's device, in
             the same batches each time it is called; called twice.
         dropout_seed: with one, dropout is active, as in the original's code, and the same in both passes.
@@ -42,10 +45,12 @@ def collect(
         increasing. A layer without a positive value has count 0 and NaN throughout in population "positive".
 
     Raises:
-        BsnnError: no images; NaN, infinite or negative activations (names the layer); or passes that differ.
+        BsnnError: no images; NaN, infinite or negative activations (names the layer); passes that differ; or a
+            `dropout_seed` for a description, which has no dropout.
     """
-    device = next(trained.module.parameters()).device
-    names = [name for layer in trained.plan[:-1] for name in layer.observed]
+    device, names = _about(trained)
+    if dropout_seed is not None and isinstance(trained, Graph):
+        raise BsnnError("a description of a network has no dropout: leave dropout_seed out")
     first = {name: CoarseCounts(name, device) for name in names}
     _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
     second = {name: FineCounts(first.pop(name), grid()) for name in names}
@@ -55,13 +60,24 @@ def collect(
     return pd.concat(rows, ignore_index=True)
 
 
-def observe(trained: Trained, images: Tensor, observer: Observer) -> None:
+def _about(trained: Trained | Graph) -> tuple[torch.device, list[str]]:
+    """Device of a network and names of its observed layers."""
+    if isinstance(trained, Graph):
+        return trained.device, list(trained.observed)
+    device = next(trained.module.parameters()).device
+    return device, [name for layer in trained.plan[:-1] for name in layer.observed]
+
+
+def observe(trained: Trained | Graph, images: Tensor, observer: Observer) -> None:
     """Show each observed layer's activations, in the network's mode and on its device.
 
     Those of the first layer are of the very sum that feeds its neurons when it spikes (bsnn.conversion.currents): a
     threshold taken from them is met exactly by each neuron that has that activation. (Of a first layer with binary
     weights, the sum times alpha is rounded once more, and such a neuron may miss it by the last bit.)
     """
+    if isinstance(trained, Graph):
+        forward(trained, images, observer, image_term)
+        return
     first = trained.plan[0]
     weight, alpha = trained.weight(first.name)
     before = first.pool if first.place == "before" else None
@@ -72,7 +88,7 @@ def observe(trained: Trained, images: Tensor, observer: Observer) -> None:
 
 
 def _feed(
-    trained: Trained,
+    trained: Trained | Graph,
     batches: Iterable[Tensor],
     counters: Mapping[str, CoarseCounts | FineCounts],
     title: str,
@@ -80,7 +96,8 @@ def _feed(
 ) -> None:
     """Show each layer's activations to its counter."""
     images = 0
-    with mode(trained.module, dropout_seed), torch.no_grad():
+    evaluating = nullcontext() if isinstance(trained, Graph) else mode(trained.module, dropout_seed)
+    with evaluating, torch.no_grad():
         for batch in tqdm(batches, desc=title, unit="batch", disable=None):
             observe(trained, batch, lambda name, values: counters[name].add(values))
             images += len(batch)

@@ -27,7 +27,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, input_current, per_output
+from bsnn.conversion.spiking import (
+    SpikingLayer,
+    SpikingNetwork,
+    Thresholds,
+    amplitude,
+    input_current,
+    per_output,
+    require_chain,
+)
 from bsnn.conversion.switches import with_bias, with_charge
 from bsnn.engines.base import full_float32, initial_potential
 from bsnn.engines.torch_engine import currents, operand, scan
@@ -81,6 +89,7 @@ def corrected(
     Raises:
         ConversionError: fewer than one step, or a layer without activations or threshold.
     """
+    require_chain(network, f"correction '{kind}'")
     if steps < 1:
         raise ConversionError(f"a correction is measured over at least 1 time step, found {steps}")
     layers = list(network.layers)

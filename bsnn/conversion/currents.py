@@ -89,15 +89,15 @@ def on_grid(images: Tensor) -> Tensor:
     return torch.round(images.double() / IMAGE_STEP) * IMAGE_STEP
 
 
-def weight_parts(weight: Tensor, pool: Pool | None) -> list[Tensor]:
+def weight_parts(weight: Tensor, pool: Pool | None, window: int = 4) -> list[Tensor]:
     """Weights [out, channels, ...] as float64 parts that add up to them, the largest part first.
 
-    Weights of the same size give the same grids, whatever the device.
+    Weights of the same size give the same grids, whatever the device. An average pool adds up `window` sums.
 
     Raises:
         ConversionError: so many input channels that no bit is left for a part.
     """
-    inputs = math.prod(weight.shape[1:]) * (4 if pool == "average" else 1)
+    inputs = math.prod(weight.shape[1:]) * (window if pool == "average" else 1)
     bits = SIGNIFICANT - int(math.log2(IMAGE_LIMIT / IMAGE_STEP)) - (inputs - 1).bit_length()
     if bits < 1:
         raise ConversionError(f"the first layer adds up {inputs} products, too many for exact sums; 2^20 are possible")

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 from bsnn.engines.torch_engine import TorchEngine
+from bsnn.graphs.description import Graph
+from bsnn.graphs.forward import forward
 from bsnn.networks.vgg import Trained
 
 ERRORS = ("clipping", "quantisation", "unevenness", "total")
@@ -29,7 +31,7 @@ ERRORS = ("clipping", "quantisation", "unevenness", "total")
 
 @torch.no_grad()
 def errors(
-    trained: Trained,
+    trained: Trained | Graph,
     network: SpikingNetwork,
     thresholds: Thresholds,
     batches: Callable[[], Iterable[Tensor]],
@@ -39,7 +41,7 @@ def errors(
     """Mean errors of each layer with neurons, over its neurons and over images.
 
     Args:
-        trained: the network before conversion, on the images' device.
+        trained: the network before conversion, or its description (bsnn.graphs), on the images' device.
         network: converted, any switches on.
         thresholds: theta of each layer.
         batches: gives normalised float32 images.
@@ -54,7 +56,10 @@ def errors(
     images = 0
     for batch in batches():
         activations: dict[str, Tensor] = {}
-        trained.module(batch, activations.__setitem__)
+        if isinstance(trained, Graph):
+            forward(trained, batch, activations.__setitem__)
+        else:
+            trained.module(batch, activations.__setitem__)
         for name, time, found in _batch(network, thresholds, activations, batch, times, initial):
             sums[name, time] = sums.get((name, time), torch.zeros(5, dtype=torch.float64)) + found
         images += len(batch)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.config import Method
-from bsnn.conversion import corrections, spiking, switches, thresholds
+from bsnn.conversion import corrections, from_graph, spiking, switches, thresholds
 from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import SpikingNetwork, Thresholds
 from bsnn.engines.base import Engine
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import Skipped, delayed, restarted
 
@@ -47,12 +48,12 @@ def lambdas(
 
 
 def convert(
-    trained: Trained, theta: Thresholds, method: Method, steps: int, images: Tensor | None = None
+    trained: Trained | Graph, theta: Thresholds, method: Method, steps: int, images: Tensor | None = None
 ) -> SpikingNetwork:
     """The network as a method converts it.
 
     Args:
-        trained: full-precision or binary, on the device of the images.
+        trained: full-precision or binary, on the device of the images; or a description of bsnn.graphs.
         theta: of `lambdas`, or of bsnn.conversion.channel_thresholds.
         method: its switches.
         steps: time steps T that the network will run for.
@@ -61,14 +62,20 @@ def convert(
     Raises:
         ConversionError: a switch that cannot be used here, or a correction without images.
     """
-    network = switches.with_initial(spiking.convert(trained, theta), method.initial)
+    if isinstance(trained, Graph) and method.correction != "none":
+        raise ConversionError(
+            f"correction '{method.correction}' is measured layer by layer along a chain, and this is a graph of "
+            "layers: use another switch (initial, shift, signed, threshold, delay, second_pass)"
+        )
+    made = from_graph.convert(trained, theta) if isinstance(trained, Graph) else spiking.convert(trained, theta)
+    network = switches.with_initial(made, method.initial)
     if method.shift:
         network = switches.with_shift(network, steps)
     if method.signed:
         network = switches.with_signed_spikes(network)
     if method.burst > 1:
         network = switches.with_bursts(network, method.burst)
-    if method.correction == "none":
+    if method.correction == "none" or isinstance(trained, Graph):
         return network
     if images is None:
         raise ConversionError(f"correction '{method.correction}' is measured on calibration images, and none are given")

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from bsnn.conversion.currents import first_current
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import IMAGE, Path
 from bsnn.networks.vgg import Trained
 
 Theta = float | Tensor  # of a whole layer, or float64 [channels or units]
@@ -38,7 +39,7 @@ class SpikingLayer:
     """One layer: an operation on the spikes before it, a pool of the currents, and a neuron for each output."""
 
     name: str
-    op: Literal["conv", "linear", "pool"]  # conv: 3x3, stride 1, padding 1; pool: 2x2 of spikes, no weights
+    op: Literal["conv", "linear", "pool", "sum"]  # conv: 3x3, stride 1, padding 1; pool: 2x2 of spikes; sum: of `paths`
     shape: tuple[int, ...]  # of the output for one image: (channels, height, width) or (units,)
     weight: Tensor | None = None  # int8 of +-1, or float32; [out, in, 3, 3] or [out, in]; None for op pool
     pool: Literal["average", "max"] | None = None  # 2x2, of the currents (op pool: of the spikes); average is a sum
@@ -48,6 +49,8 @@ class SpikingLayer:
     signed: bool = False  # negative spikes
     burst: int = 1  # most spikes per step
     schedule: Tensor | None = None  # float32 [steps, out]: added to the current of each step, after the bias
+    paths: tuple[Path, ...] = ()  # of op sum: terms of the current, added in this order (bsnn.conversion.from_graph)
+    offset: Tensor | None = None  # float32 [out]: of op sum: the ANN's bias, added after the paths, before `bias`
 
     @property
     def fires(self) -> bool:
@@ -61,7 +64,12 @@ class SpikingLayer:
 
     @property
     def integer(self) -> bool:
-        """Whether its sums are integers when its input is: weights of +-1, or no weights."""
+        """Whether its sums are integers when its input is: weights of +-1, or no weights.
+
+        Of op sum: whether those of each path are, before its scale; paths from the image have exact sums always.
+        """
+        if self.paths:
+            return all(path.weight is None or path.binary or path.source == IMAGE for path in self.paths)
         return self.weight is None or self.weight.dtype == torch.int8
 
     def to(self, device: torch.device | str) -> SpikingLayer:
@@ -77,6 +85,8 @@ class SpikingLayer:
             initial=moved(self.initial),
             bias=moved(self.bias),
             schedule=moved(self.schedule),
+            paths=tuple(path.to(device) for path in self.paths),
+            offset=moved(self.offset),
         )
 
 
@@ -87,6 +97,12 @@ class SpikingNetwork:
     layers: tuple[SpikingLayer, ...]
     readout: Tensor  # float64 [classes, units], in the ANN's logit units for one spike
     input_shape: tuple[int, int, int]
+    readout_bias: Tensor | None = None  # float64 [classes], in logit units, added at every step
+
+    @property
+    def branched(self) -> bool:
+        """Whether layers are sums of paths: a network of `bsnn.graphs`, which not every function takes."""
+        return any(layer.paths for layer in self.layers)
 
     @property
     def exact(self) -> bool:
@@ -106,7 +122,18 @@ class SpikingNetwork:
     def to(self, device: torch.device | str) -> SpikingNetwork:
         """The same network with its tensors on a device."""
         layers = tuple(layer.to(device) for layer in self.layers)
-        return replace(self, layers=layers, readout=self.readout.to(device))
+        bias = None if self.readout_bias is None else self.readout_bias.to(device)
+        return replace(self, layers=layers, readout=self.readout.to(device), readout_bias=bias)
+
+
+def require_chain(network: SpikingNetwork, what: str) -> None:
+    """Refuse a network whose layers are sums of paths.
+
+    Raises:
+        ConversionError: it is one; `what` says what it cannot have.
+    """
+    if network.branched:
+        raise ConversionError(f"{what}: only for networks of the VGG family so far, and this one is a graph of layers")
 
 
 def per_output(values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -139,7 +166,7 @@ def convert(trained: Trained, thresholds: Thresholds, *, initial: float = 0.0) -
     layers: list[SpikingLayer] = []
     previous: Theta = 1.0
     for plan in trained.plan[:-1]:
-        theta = _theta(thresholds, plan.name)
+        theta = threshold_of(thresholds, plan.name)
         weight, alpha = trained.weight(plan.name)
         if isinstance(previous, Tensor):
             weight, previous = _with_amplitudes(plan.name, weight, previous), 1.0
@@ -173,7 +200,12 @@ def _each_input(amplitudes: Tensor, inputs: int) -> Tensor:
     return amplitudes.repeat_interleave(inputs // len(amplitudes))
 
 
-def _theta(thresholds: Thresholds, name: str) -> Theta:
+def threshold_of(thresholds: Thresholds, name: str) -> Theta:
+    """Threshold of a layer, checked.
+
+    Raises:
+        ConversionError: none, or one that is not finite and positive.
+    """
     if name not in thresholds:
         raise ConversionError(f"layer '{name}' has no threshold; thresholds are given for {sorted(thresholds)}")
     given = thresholds[name]
@@ -218,7 +250,7 @@ def _pool_of_spikes(
     label = f"{name}.pool"
     if kind == "max":
         return SpikingLayer(label, "pool", shape, pool="max"), theta
-    own = _theta(thresholds, label)
+    own = threshold_of(thresholds, label)
     threshold = _threshold(own / theta, None, shape[0], 4)
     return SpikingLayer(label, "pool", shape, None, "average", threshold, threshold * initial), own
 

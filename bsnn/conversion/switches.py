@@ -88,7 +88,7 @@ def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:
     """
     if not 1 <= most <= 15:
         raise ConversionError(f"a burst has 1 to 15 spikes, found {most}")
-    if network.exact and any(layer.weight is not None for layer in network.layers[1:]):
+    if network.exact and any(layer.weight is not None or layer.paths for layer in network.layers[1:]):
         raise ConversionError("bursts are for full-precision networks: binary ones keep to one bit an event")
     if any(layer.signed for layer in network.layers):
         raise ConversionError("bursts and signed spikes both repair what one spike a step cannot do: use one")

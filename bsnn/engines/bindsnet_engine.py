@@ -12,10 +12,10 @@ pool nor networks without biases, so `build` puts the network together from its 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
-from bindsnet.conversion.nodes import PassThroughNodes, SubtractiveResetIFNodes
+from bindsnet.conversion.nodes import PassThroughNodes
 from bindsnet.network import Network
 from bindsnet.network.monitors import AbstractMonitor
 from bindsnet.network.nodes import Input, Nodes
@@ -23,67 +23,15 @@ from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConn
 from torch import Tensor
 
 from bsnn.conversion.currents import pool_currents
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.engines import bindsnet_branches
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
+from bsnn.engines.bindsnet_nodes import IdentityConnection, IFNodes, WithoutWeights
 
 INPUT = "input"
 
 
-class IFNodes(SubtractiveResetIFNodes):
-    """Integrate-and-fire neurons with soft reset, a threshold and a bias for each channel or neuron."""
-
-    v: Tensor
-
-    def __init__(self, layer: SpikingLayer, *, first: bool, exact_sums: bool) -> None:
-        super().__init__(shape=list(layer.shape), thresh=0.0, reset=0.0, refrac=0)
-        self.thresh = per_output(cast(Tensor, layer.threshold), layer.shape)
-        self.bias = None if first or layer.bias is None else per_output(layer.bias, layer.shape)
-        self.schedule = [] if layer.schedule is None else [per_output(row, layer.shape) for row in layer.schedule]
-        self.step = 0
-        self.signed = layer.signed
-        self.rounds = layer.integer and not first and not exact_sums
-        self.sent = torch.zeros(0)
-
-    def forward(self, x: Tensor) -> None:
-        """One step: integrate, fire, subtract."""
-        if self.rounds:
-            x = torch.round(x)
-        if self.bias is not None:
-            x = x + self.bias
-        if self.schedule:
-            x = x + self.schedule[self.step]
-            self.step += 1
-        self.v = self.v + x
-        self.s = self.v >= self.thresh
-        if self.signed:
-            self.s = self.s.float() - ((self.v <= -self.thresh) & (self.sent > 0)).float()
-            self.sent = self.sent + self.s
-        self.v = self.v - self.s * self.thresh
-        Nodes.forward(self, x)
-
-
-class _WithoutWeights(AbstractConnection):
-    """A connection with nothing to learn."""
-
-    def update(self, **kwargs: Any) -> None:
-        """Nothing changes."""
-
-    def normalize(self) -> None:
-        """Nothing to normalise."""
-
-    def reset_state_variables(self) -> None:
-        """Nothing is remembered."""
-
-
-class IdentityConnection(_WithoutWeights):
-    """Hands on what the source holds."""
-
-    def compute(self, s: Tensor) -> Tensor:
-        """Current of the target."""
-        return s.float()
-
-
-class PoolConnection(_WithoutWeights):
+class PoolConnection(WithoutWeights):
     """2x2 pool: the sum of four for an average (the threshold carries the factor), or the maximum."""
 
     def __init__(self, source: Nodes, target: Nodes, layer: SpikingLayer) -> None:
@@ -121,10 +69,13 @@ class BindsnetEngine(Engine):
 
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
-        self.simulator = build(self.network, self.device)
-        layers = self.simulator.layers
-        self._firing = [layers[label(layer)] for layer in self.network.firing]
-        self._counter = SpikeCounter(self._firing, layers[label(self.network.layers[-1])])
+        branched = self.network.branched
+        self._inputs = bindsnet_branches.inputs(self.network) if branched else [INPUT]
+        self.simulator = (bindsnet_branches.build if branched else build)(self.network, self.device)
+        names = bindsnet_branches.labels(self.network) if branched else [label(layer) for layer in self.network.layers]
+        nodes = [self.simulator.layers[name] for name in names]
+        self._firing = [some for some, layer in zip(nodes, self.network.layers, strict=True) if layer.fires]
+        self._counter = SpikeCounter(self._firing, nodes[-1])
         self.simulator.add_monitor(self._counter, "counter")
 
     @classmethod
@@ -135,7 +86,9 @@ class BindsnetEngine(Engine):
 
     def block(self, images: int) -> int:
         """One step needs every layer at once, whatever the number of steps; only the last layer's spikes add up."""
-        step = 16 * sum(layer.neurons * (5 if layer.pool else 1) for layer in self.network.layers)
+        step = 16 * sum(
+            layer.neurons * (5 if layer.pool else 1 + 5 * len(layer.paths)) for layer in self.network.layers
+        )
         return max(1, (self.memory // max(images, 1) - step) // self.network.layers[-1].neurons)
 
     def start(self, images: Tensor) -> State:
@@ -145,13 +98,15 @@ class BindsnetEngine(Engine):
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps; the network's membranes are taken from the state and put back."""
-        current = cast(Tensor, state.tensors["current"])
+        given = state.tensors["current"]
+        current = given if isinstance(given, list) else [given]
         potential = cast(list[Tensor], state.tensors["potential"])
         sent = cast(list[Tensor], state.tensors["sent"])
         within_schedules(self.network, state.steps + steps)
-        self._load(len(current), potential, sent, state.steps)
+        self._load(len(current[0]), potential, sent, state.steps)
         # clones here and below, since BindsNET keeps what it is given, and its reset zeroes that in place
-        inputs = {INPUT: current.clone().expand(steps, *current.shape)}
+        held = zip(self._inputs, current, strict=True)
+        inputs = {name: values.clone().expand(steps, *values.shape) for name, values in held}
         with full_float32(self.device):
             self.simulator.run(inputs, time=steps, one_step=True)
         potential[:] = [nodes.v.clone() for nodes in self._firing]
@@ -175,7 +130,7 @@ def label(layer: SpikingLayer) -> str:
 
 
 def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Network:
-    """BindsNET network, fed with the first layer's current [time, N, *shape] at `INPUT`.
+    """BindsNET network of a member of the VGG family, fed with the first layer's current [time, N, *shape] at `INPUT`.
 
     With `run(..., one_step=False)` each connection delays by one step (see bsnn.simulation.readout.propagation_delays).
     """

@@ -54,6 +54,8 @@ class PackedEngine(Engine):
             return "it runs on a CPU only"
         if not network.exact:
             return "a layer after the first has real weights, or bursts (engine 'torch' takes it)"
+        if network.branched:
+            return "a graph of layers, with branches, strides or biases of its own (engine 'torch' takes it)"
         return _unfit(network) or missing()
 
     def together(self, images: int) -> int:

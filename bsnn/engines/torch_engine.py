@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
+from bsnn.engines.branches import Branches
 
 TOLERANCE = 1e-3  # of a layer's spikes, for full-precision networks; binary networks have none
 
@@ -34,6 +35,7 @@ class TorchEngine(Engine):
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
         self._weights = [operand(layer) for layer in self.network.layers]
+        self._branches = Branches(self.network) if self.network.branched else None
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
@@ -43,6 +45,8 @@ class TorchEngine(Engine):
     def block(self, images: int) -> int:
         """Steps whose largest layer (spikes in, sums, and currents) fits beside the state."""
         layers = self.network.layers
+        if self._branches is not None:
+            return max(1, (self.memory // (4 * max(images, 1)) - self._branches.state) // self._branches.step)
         spikes_in = [0, *(layer.neurons for layer in layers[:-1])]
         step = max(before + _values(layer) for before, layer in zip(spikes_in, layers, strict=True))
         state = layers[0].neurons + sum(layer.neurons * (2 if layer.signed else 1) for layer in self.network.firing)
@@ -56,19 +60,25 @@ class TorchEngine(Engine):
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, layer by layer."""
         within_schedules(self.network, state.steps + steps)
-        current = channels_last(cast(Tensor, state.tensors["current"]))
+        current = state.tensors["current"]
+        current = current if isinstance(current, list) else channels_last(current)
         potential = [channels_last(v) for v in cast(list[Tensor], state.tensors["potential"])]
         sent = cast(list[Tensor], state.tensors["sent"])
         neurons = iter(zip(potential, sent, strict=True))
-        x = current.expand(steps, *current.shape)
+        branches = None if self._branches is None else self._branches.block(cast(list[Tensor], current), steps)
+        x = torch.empty(0) if isinstance(current, list) else current.expand(steps, *current.shape)
         counts = []
         with full_float32(self.device):
             for index, (layer, weight) in enumerate(zip(self.network.layers, self._weights, strict=True)):
-                if index > 0:
+                if branches is not None:
+                    x = branches.current(index)
+                elif index > 0:
                     x = currents(layer, weight, x)
                 if layer.fires:
-                    x = scan(layer, x, *next(neurons), first=index == 0, begin=state.steps)
+                    x = scan(layer, x, *next(neurons), first=index == 0 and branches is None, begin=state.steps)
                     counts.append(_count(x, layer))
+                if branches is not None:
+                    branches.keep(index, x)
                 if self.observe is not None:
                     self.observe(layer, x)
         block = Block(x.flatten(2).to(torch.int8), torch.stack(counts, 1))
@@ -130,7 +140,7 @@ def scan(
     """
     threshold = per_output(cast(Tensor, layer.threshold), layer.shape)
     bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
-    rounds = layer.integer and not direct_sums(currents.device)
+    rounds = layer.integer and not layer.paths and not direct_sums(currents.device)
     spikes = torch.empty_like(currents) if first else currents
     for step, (current, spike) in enumerate(zip(currents, spikes, strict=True), begin):
         if not first:

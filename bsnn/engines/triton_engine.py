@@ -170,6 +170,8 @@ def interpreted() -> bool:
 
 
 def _refuses_network(network: SpikingNetwork) -> str | None:
+    if network.branched:
+        return "it is a graph of layers, with branches, strides or biases of its own; use engine 'torch'"
     if not network.exact:
         return "its sums are no integers (full-precision weights after the first layer); use engine 'torch'"
     for layer in network.layers:

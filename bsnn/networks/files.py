@@ -8,7 +8,8 @@ the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts, config
-from bsnn.errors import ArtifactError, BsnnError
+from bsnn.errors import ArtifactError, BsnnError, ConversionError
+from bsnn.graphs.comparison import tolerance
 from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
 KIND = "network"
+_ELSEWHERE = "Networks that are not of the VGG family are read by bsnn.from_module (docs/own-networks.md)"
 
 
 def weight_shape(layer: LayerPlan) -> tuple[int, ...]:
@@ -37,6 +40,9 @@ def assemble(
     weights: Mapping[str, Tensor],
     signs: Mapping[str, Tensor],
     alphas: Mapping[str, Tensor],
+    *,
+    source: Callable[[Tensor], Tensor] | None = None,
+    example: Tensor | None = None,
 ) -> Trained:
     """A network for evaluation from its parts, on the CPU, in row-major order: equal parts give equal logits.
 
@@ -49,16 +55,69 @@ def assemble(
         weights: float32 weights of the full layers, by layer name.
         signs: int8 signs (+-1) of the binary layers, in the weights' shape.
         alphas: float32 scaling factors [outputs] of the binary layers.
+        source: the network that the parts come from, in evaluation mode; its logits on the example must be the same.
+            Weights alone do not say that it has biases, batch norm, strides or other kernels, which the family has not.
+        example: normalised images, float32 [N, channels, height, width]; needed with `source`.
+
+    Raises:
+        ConversionError: parts of other names or shapes than the network's; logits that differ from the source's beyond
+            rounding; a source without an example.
     """
     with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced at once
         module = VGG(network, input_shape, len(classes))
+    _check_parts(module.plan, weights, signs, alphas)
     full = {name: weight.float().cpu().contiguous() for name, weight in weights.items()}
     kept = {name: sign.to("cpu", torch.int8).contiguous() for name, sign in signs.items()}
     scales = {name: alpha.float().cpu().contiguous() for name, alpha in alphas.items()}
     full |= {name: scales[name].reshape(-1, *[1] * (sign.dim() - 1)) * sign for name, sign in kept.items()}
     module.load_state_dict({f"{name}.weight": weight for name, weight in full.items()}, assign=True)
     module.requires_grad_(False)
+    if source is not None:
+        _compare(module.eval(), source, example)
     return Trained(module.eval(), classes, mean, std, kept, scales)
+
+
+def _check_parts(
+    plan: tuple[LayerPlan, ...],
+    weights: Mapping[str, Tensor],
+    signs: Mapping[str, Tensor],
+    alphas: Mapping[str, Tensor],
+) -> None:
+    names = [layer.name for layer in plan]
+    strange = sorted({*weights, *signs, *alphas} - set(names))
+    if strange:
+        raise ConversionError(
+            f"the network has no layers {', '.join(strange)}; its layers are {', '.join(names)}, each with a weight "
+            f"and nothing else. {_ELSEWHERE}"
+        )
+    for layer in plan:
+        parts = [kind for kind, given in (("weight", weights), ("sign", signs)) if layer.name in given]
+        if len(parts) != 1 or (layer.name in signs) != (layer.name in alphas):
+            raise ConversionError(
+                f"layer {layer.name} needs a weight, or a sign and an alpha; it has {parts or 'none'}"
+            )
+        shape = tuple((weights if layer.name in weights else signs)[layer.name].shape)
+        if shape != weight_shape(layer):
+            raise ConversionError(
+                f"layer {layer.name} takes weights {list(weight_shape(layer))}, found {list(shape)}. {_ELSEWHERE}"
+            )
+
+
+@torch.no_grad()
+def _compare(module: VGG, source: Callable[[Tensor], Tensor], example: Tensor | None) -> None:
+    if example is None:
+        raise ConversionError("logits are compared with the source's on images: give an example")
+    single, expected = module(example), source(example)
+    double: Tensor = copy.deepcopy(module).double()(example.double())
+    if single.shape != expected.shape:
+        raise ConversionError(f"the source gives {list(expected.shape)}, the assembled network {list(single.shape)}")
+    difference = float((expected.double() - double).abs().max())
+    if not difference <= tolerance(single, double):
+        raise ConversionError(
+            f"the assembled network gives other logits than its source: they differ by {difference:g}. Is the source "
+            "in evaluation mode, and does it have biases, batch norm, strides, other pools or padding? The family has "
+            f"3x3 convolutions of stride 1 without bias. {_ELSEWHERE}"
+        )
 
 
 def pack(sign: Tensor) -> Tensor:

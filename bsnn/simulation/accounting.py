@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, require_chain
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
 
@@ -105,7 +105,12 @@ def _reached(size: int) -> Tensor:
 
 
 def works(network: SpikingNetwork) -> tuple[Work, ...]:
-    """Layers that have operations, from the first to the read-out."""
+    """Layers that have operations, from the first to the read-out.
+
+    Raises:
+        ConversionError: a graph of layers.
+    """
+    require_chain(network, "operations and energy")
     found: list[Work] = []
     firing, shape = 0, network.input_shape
     for index, layer in enumerate(network.layers):
@@ -126,7 +131,8 @@ def _work(layer: SpikingLayer, source: int | None, inputs: tuple[int, ...]) -> W
     dense = outputs * values
     if layer.op == "conv":
         dense = outputs * inputs[0] * (3 * inputs[1] - 2) * (3 * inputs[2] - 2)
-    return Work(layer.name, kind, source, inputs, dense, outputs, layer.op, _footprint(layer, binary))
+    op = cast("Literal['conv', 'linear', 'pool']", layer.op)  # `works` refuses sums
+    return Work(layer.name, kind, source, inputs, dense, outputs, op, _footprint(layer, binary))
 
 
 def _footprint(layer: SpikingLayer, binary: bool) -> int:

@@ -5,7 +5,10 @@ The last layer never spikes; its potential after t steps is the sum over all ste
 (float32's own resolution there), so that every product and sum is a multiple of the grid below 2^53 of them: exact in
 float64 in any order, whatever the device, batch, block size or library. Hence equal spikes give equal predictions.
 
-Ties go to the lowest class; before the first spike arrives, all potentials are 0 and the prediction is class 0.
+A bias of the logits (networks of bsnn.graphs) is added at every step, on the same grid.
+
+Ties go to the lowest class; before the first spike arrives, all potentials are 0 (without a bias) and the prediction is
+class 0.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.spiking import SpikingNetwork, require_chain
 from bsnn.errors import EngineError
 
 GRID_BITS = 24
@@ -82,7 +85,12 @@ class Readout:
     def __init__(
         self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu", skipped: Skipped | None = None
     ) -> None:
-        self.weight = on_grid(network.readout).to(device)
+        together = network.readout
+        if network.readout_bias is not None:  # on the weights' own grid: a column of a unit that sends at every step
+            together = torch.cat([together, network.readout_bias[:, None]], 1)
+        grid = on_grid(together).to(device)
+        self.weight = grid[:, : network.readout.shape[1]]
+        self.bias = grid[:, network.readout.shape[1] :].sum(1)
         self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
         self.steps = 0
         self.skipped = skipped
@@ -98,15 +106,16 @@ class Readout:
             EngineError: when the sum over this many steps could exceed what float64 holds exactly (far above any use).
         """
         units = self.weight.shape[1]
-        if (self.steps + len(spikes)) * units * _LARGEST_SPIKE > 2 ** (53 - GRID_BITS):
-            most = 2 ** (53 - GRID_BITS) // (units * _LARGEST_SPIKE)
+        largest = units * _LARGEST_SPIKE + int(self.bias.any())  # of a step, in units of the grid's power of two
+        if (self.steps + len(spikes)) * largest > 2 ** (53 - GRID_BITS):
+            most = 2 ** (53 - GRID_BITS) // largest
             raise EngineError(f"the read-out of {units} units is exact for at most {most} time steps; simulate fewer")
         rows = max(1, _CHUNK_VALUES // max(1, spikes[0].numel()))
         readings = [self._chunk(some) for some in spikes.split(rows)]
         return Reading(*(torch.cat(part) for part in zip(*readings, strict=True)))
 
     def _chunk(self, spikes: Tensor) -> Reading:
-        potential = self.potential + (spikes.double() @ self.weight.T).cumsum(0)
+        potential = self.potential + (spikes.double() @ self.weight.T + self.bias).cumsum(0)
         self.potential = potential[-1]
         elapsed = torch.arange(1, len(spikes) + 1, device=spikes.device) + self.steps
         if self.skipped is not None:
@@ -153,7 +162,11 @@ def propagation_delays(network: SpikingNetwork) -> list[int]:
     Each connection delays by one step, and so does a connection into nodes that merely hold what they are given: the
     sums before a pool, or spikes of a maximum pool. Delayed propagation is same-step shifted by these, so it needs no
     simulation of its own.
+
+    Raises:
+        ConversionError: a graph of layers, whose branches would be delayed differently.
     """
+    require_chain(network, "delayed propagation")
     delays, elapsed = [], 0
     for layer in network.layers:
         elapsed += 2 if layer.pool and layer.op != "pool" else 1

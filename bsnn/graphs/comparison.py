@@ -1,0 +1,54 @@
+"""Logits of a description against its source's own: equal within the rounding of float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bsnn.errors import ConversionError
+from bsnn.graphs.description import Graph
+from bsnn.graphs.forward import forward
+
+ROUNDINGS = 64  # how many times the rounding error that the description itself shows may be between the two
+EPSILON = 2.0**-23
+
+
+def tolerance(single: Tensor, double: Tensor) -> float:
+    """Largest difference that rounding explains: a multiple of float32's error, as this very network shows it.
+
+    Args:
+        single: logits computed in float32.
+        double: the same in float64.
+    """
+    shown = float((single.double() - double).abs().max())
+    return ROUNDINGS * (shown + EPSILON * float(double.abs().max()))
+
+
+@torch.no_grad()
+def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> float:
+    """Compare a description with the network that it was read from.
+
+    Args:
+        graph: the description.
+        images: normalised, float32 [N, ...].
+        logits: of the network itself for these images, float32 [N, classes].
+
+    Returns:
+        Largest difference, in the unit of the logits.
+
+    Raises:
+        ConversionError: a difference above rounding, another shape, NaN.
+    """
+    single = forward(graph, images)
+    double = forward(graph, images.double())
+    if single.shape != logits.shape:
+        raise ConversionError(f"the module gives {list(logits.shape)}, its description {list(single.shape)}")
+    difference = float((logits.double() - double).abs().max())
+    allowed = tolerance(single, double)
+    if not difference <= allowed:
+        raise ConversionError(
+            f"the description gives other logits than the module: they differ by {difference:g}, and rounding explains "
+            f"{allowed:g}. The result may depend on more than the images (state, random numbers, the rest of the "
+            "batch), or the code may change a value in place through a view"
+        )
+    return difference

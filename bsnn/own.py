@@ -1,0 +1,156 @@
+"""A network of one's own, in ten lines: a torch module, calibration images, a percentile; then spikes and accuracy.
+
+    graph = bsnn.from_module(module, example)
+    network = bsnn.to_spiking(graph, calibration_loader, percentile=99.9)
+    result = bsnn.simulate(network, test_loader, steps=32)
+    print(result.engine, result.accuracy, result.spikes_per_image)
+
+Each step is a few lines on functions of the package, which docs/own-networks.md names for more than these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import RandomSampler
+
+from bsnn import config
+from bsnn.conversion import activations
+from bsnn.conversion import method as methods
+from bsnn.conversion.percentiles import Population
+from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.errors import ConfigError, ConversionError
+from bsnn.graphs.description import Graph
+from bsnn.graphs.forward import forward
+from bsnn.simulation.readout import accuracy
+from bsnn.simulation.run import Simulation, run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a simulation of T steps showed."""
+
+    engine: str  # and why it was chosen
+    accuracy: Tensor | None  # float64 [T], fraction of images after each step; None without labels
+    spikes_per_image: dict[str, Tensor]  # float64 [T] by layer, of either sign, sent at each step
+    simulation: Simulation  # predictions, margins, counts
+
+
+def to_spiking(
+    graph: Graph,
+    calibration: Iterable[Any],
+    percentile: float = 99.9,
+    *,
+    population: Population = "all",
+    method: config.Method | None = None,
+    steps: int | None = None,
+) -> SpikingNetwork:
+    """Spiking network with each layer's threshold at a percentile of its activations over calibration images.
+
+    Args:
+        graph: of `from_module`.
+        calibration: batches of normalised images, float32 [N, ...], or tuples that begin with them, as a DataLoader
+            gives; read twice, in the same order.
+        percentile: three decimals from 90 to 100, one below; NumPy's linear definition, exact over all images.
+        population: of all activations, zeros included, or of the `positive` ones.
+        method: switches of the conversion (docs/low-latency.md); none by default.
+        steps: time steps that the network will run for; needed by switches that depend on it.
+
+    Raises:
+        ConfigError: a loader that cannot be read twice in the same order, or a method that needs `steps`.
+        BsnnError: no images, or activations without a positive value.
+        ConversionError: a switch that graphs cannot have.
+    """
+    chosen = config.Method() if method is None else method
+    if steps is None and chosen.per_time:
+        raise ConfigError("the method fits one number of time steps: give steps")
+    if chosen.channels:
+        raise ConversionError("thresholds of channels are for the VGG family so far; use one threshold for each layer")
+    _require_repeatable(calibration)
+    table = activations.collect(graph, lambda: images_of(calibration, graph.device))
+    theta = methods.lambdas(table, chosen, steps or 1, percentile=percentile, population=population)
+    return methods.convert(graph, theta, chosen, steps or 1)
+
+
+def simulate(
+    network: SpikingNetwork,
+    batches: Iterable[Any],
+    steps: int,
+    *,
+    engine: str = "auto",
+    device: torch.device | str = "cpu",
+    method: config.Method | None = None,
+) -> Result:
+    """Spikes of images over T steps, and the class that is read out after each.
+
+    Args:
+        network: of `to_spiking`.
+        batches: normalised images, or pairs of images and labels.
+        steps: time steps T.
+        engine: by name (docs: Engines), or auto for the fastest that takes the network.
+        device: where to simulate.
+        method: that the network was converted with; its delayed read-out or second pass is for the simulation.
+
+    Raises:
+        ConfigError: no images, or labels for some batches only.
+        EngineError: an engine that cannot run this network.
+    """
+    chosen = config.Method() if method is None else method
+    made, why = methods.engine(engine, network, chosen, device)
+    labels: list[Tensor] = []
+    result = run(made, _remembering(batches, labels, device), steps, skipped=methods.skipped(chosen))
+    images = len(result.predicted)
+    if not images:
+        raise ConfigError("there are no images to simulate; give at least one batch")
+    found = torch.cat(labels) if labels else None
+    if found is not None and len(found) != images:
+        raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    return Result(
+        engine=f"{made.name}: {why}",
+        accuracy=None if found is None else accuracy(result.predicted, found),
+        spikes_per_image={
+            name: counts.double() / images for name, counts in zip(result.layers, result.counts, strict=True)
+        },
+        simulation=result,
+    )
+
+
+@torch.no_grad()
+def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
+    """Fraction of images that the network itself, before conversion, classifies correctly.
+
+    Raises:
+        ConfigError: no labels.
+    """
+    labels: list[Tensor] = []
+    found = [forward(graph, images).argmax(1).cpu() for images in _remembering(batches, labels, graph.device)]
+    if not labels:
+        raise ConfigError("accuracy needs labels: give pairs of images and labels")
+    return float((torch.cat(found) == torch.cat(labels)).double().mean())
+
+
+def images_of(batches: Iterable[Any], device: torch.device | str) -> Iterator[Tensor]:
+    """Images of batches, of pairs or tuples their first part, on a device."""
+    return _remembering(batches, [], device)
+
+
+def _remembering(batches: Iterable[Any], labels: list[Tensor], device: torch.device | str) -> Iterator[Tensor]:
+    for batch in batches:
+        images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) else (batch, ())
+        if not isinstance(images, Tensor) or images.dtype != torch.float32:
+            found = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
+            raise ConversionError(f"a batch holds {found}; give float32 images [N, ...], or pairs of them and labels")
+        if rest:
+            labels.append(torch.as_tensor(rest[0]).cpu())
+        yield images.to(device)
+
+
+def _require_repeatable(batches: Iterable[Any]) -> None:
+    if iter(batches) is batches:
+        raise ConfigError("calibration images are read twice: give a DataLoader or a list, not an iterator")
+    if isinstance(getattr(batches, "sampler", None), RandomSampler):
+        raise ConfigError("calibration images are read twice in the same order: give a DataLoader with shuffle=False")
