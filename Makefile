@@ -33,7 +33,6 @@ $(READY): requirements.txt pyproject.toml
 
 run: $(READY)
 	snakemake
-	@echo "Report: results/digits/report.html"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not slurm and not gpu"

@@ -18,6 +18,7 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/console.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/convert.smk"
 include: "workflow/rules/results.smk"

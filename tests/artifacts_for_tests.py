@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from networks_for_tests import trained
 
 from bsnn import artifacts, config
+from bsnn.networks import files
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -106,9 +108,11 @@ def spikes(truth: Truth, images: np.ndarray) -> pd.DataFrame:
 
 
 def write_network(chosen: config.Config, root: Path, weights: config.Weights, seed: int, means: dict) -> None:
-    """History, summary and activations of one network."""
+    """One network with random weights, its history, summary and activations."""
     pipeline = Pipeline(chosen, root)
     stands_for = pipeline.identity("network", Place(NAME, weights, seed))
+    own = trained(seed, binary=weights == "binary", features=[4, "P"], hidden=[6])
+    files.save(pipeline.path("network", Place(NAME, weights, seed)), own, stands_for)
     history = pd.DataFrame(
         {
             "epoch": [1, 2],

@@ -18,6 +18,7 @@ from bsnn.config import Config, Weights
 from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
 from bsnn.pipeline.model import Pipeline
+from bsnn.tables.costs_over_time import SLACK, first_lasting
 from bsnn.tables.gather import Source
 from bsnn.tables.shards import Outcome
 
@@ -27,7 +28,6 @@ NAMES: dict[tuple[str, str], str] = {
     ("SNN", "full"): "SNN",
     ("SNN", "binary"): "B-SNN",
 }
-SLACK = 1e-9  # points: differences of equal decimals count as equal
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,3 @@ def _latencies(source: Source, weights: Weights, percentile: float, within: floa
         run = source.simulation(weights, seed, percentile)
         lost = 100 * (run.ann_correct - run.correct) / run.images
         yield first_lasting(lost <= within + SLACK)
-
-
-def first_lasting(reached: np.ndarray) -> float:
-    """First step (from 1) from which it holds to the end; NaN if it does not hold at the end."""
-    missed = np.flatnonzero(~reached)
-    first = 1 if not len(missed) else int(missed[-1]) + 2
-    return float(first) if first <= len(reached) else float("nan")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bsnn.pipeline.model import Pipeline
@@ -49,7 +51,7 @@ def costs(pipeline: Pipeline, benchmarks: Path = BENCHMARKS, target: str = "all"
     Raises:
         ConfigError: there is no such target to plan.
     """
-    needs = _closure(pipeline, target)
+    needs = closure(pipeline, target)
     ahead = _to_do(pipeline, target, needs)
     groups: dict[tuple[str, str], list[One]] = defaultdict(list)
     for one in needs:
@@ -57,7 +59,29 @@ def costs(pipeline: Pipeline, benchmarks: Path = BENCHMARKS, target: str = "all"
     return [_cost(pipeline, *group, jobs, ahead, benchmarks) for group, jobs in groups.items()]
 
 
-def _closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
+def reused(pipeline: Pipeline, targets: Iterable[str], ahead: Collection[One]) -> list[One]:
+    """Jobs behind some targets whose files are all there, beside those that a run makes again."""
+    behind = dict.fromkeys(one for target in targets for one in closure(pipeline, target))
+    return [one for one in behind if one not in ahead and all(path.exists() for path in pipeline.files(*one))]
+
+
+class Expected:
+    """Seconds that jobs will take here."""
+
+    def __init__(self, pipeline: Pipeline, benchmarks: Path = BENCHMARKS) -> None:
+        self.pipeline, self.benchmarks = pipeline, benchmarks
+        self._measured = cache(self._read)
+
+    def seconds(self, rule: str, place: Place) -> float | None:
+        """Mean of the measured jobs of the same rule and experiment; None where there is none."""
+        return self._measured(rule, place.experiment)
+
+    def _read(self, rule: str, name: str) -> float | None:
+        found = [seconds for seconds, _ in _measured(self.pipeline, rule, name, self.benchmarks)]
+        return sum(found) / len(found) if found else None
+
+
+def closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
     """Every job behind a target, with the jobs that it needs and their files that it reads; upstream first."""
     needs: dict[One, dict[One, set[Path]]] = {}
 
@@ -92,8 +116,7 @@ def _to_do(pipeline: Pipeline, target: str, needs: dict[One, dict[One, set[Path]
 def _cost(pipeline: Pipeline, name: str, rule: str, jobs: list[One], ahead: set[One], benchmarks: Path) -> Cost:
     files = [pipeline.files(*job) for job in jobs]
     sizes = [sum(path.stat().st_size for path in own) for own in files if all(path.exists() for path in own)]
-    pattern = f"{pipeline.config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
-    measured = [_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern))]
+    measured = _measured(pipeline, rule, name, benchmarks)
     return Cost(
         name,
         rule,
@@ -103,6 +126,12 @@ def _cost(pipeline: Pipeline, name: str, rule: str, jobs: list[One], ahead: set[
         max((memory for _, memory in measured if memory is not None), default=None),
         sum(sizes) / len(sizes) if sizes else None,
     )
+
+
+def _measured(pipeline: Pipeline, rule: str, name: str, benchmarks: Path) -> list[tuple[float, float | None]]:
+    """What the jobs of a rule and experiment took, as `_benchmark`."""
+    pattern = f"{pipeline.config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
+    return [_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern))]
 
 
 def _benchmark(path: Path) -> tuple[float, float | None]:

@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
     "tables": Stage(
         _note("tables/results"),
         (),
-        version=2,  # 2: rates as shares of activations, layer by layer
+        version=3,  # 2: rates as shares of activations, layer by layer; 3: costs over time
         name="results",
         settings=_shows,
         reads=_tables_read,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bsnn.engines.base import Engine
 from bsnn.errors import ConfigError
+from bsnn.log import Bar
 from bsnn.simulation.readout import Readout, Skipped
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(
     if early_exit is not None and not early_exit > 0:
         raise ConfigError(f"early_exit must be positive, found {early_exit}: margins are 0 before the first spike")
     longest = steps if early_exit is None else min(steps, exit_every)
-    with tqdm(total=None if total is None else total * steps, unit="image step", unit_scale=True, disable=None) as bar:
+    with Bar(total=None if total is None else total * steps, unit="image step", unit_scale=True, disable=None) as bar:
         parts = [
             _batch(engine, part, steps, early_exit, longest, bar, skipped) for part in _split(engine, batches, longest)
         ]
@@ -100,7 +100,7 @@ def _batch(
     steps: int,
     bound: float | None,
     longest: int,
-    bar: tqdm[NoReturn],
+    bar: Bar,
     skipped: Skipped | None,
 ) -> _Part:
     """Simulate one batch to the last step, or until all of its images have left."""

@@ -22,6 +22,7 @@ from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import measures
 from bsnn.tables.columns import markdown
+from bsnn.tables.costs_over_time import costs_over_time
 from bsnn.tables.gather import Source
 from bsnn.tables.origins import origins
 
@@ -50,6 +51,13 @@ TABLES: dict[str, Table] = {
         measures.accuracy_over_time,
         "Accuracy at every step",
         "Test accuracy of the spiking networks at every step, for each seed.",
+    ),
+    "costs_over_time": Table(
+        costs_over_time,
+        "Accuracy, spikes and energy at every step",
+        "Of every percentile that was simulated so far: test accuracy with its 95 % interval over the test images "
+        "(Wilson), the network as trained (ANN), and spikes and energy of arithmetic of an image until then (45 nm; "
+        "each spike has its layer's mean fan-out). Means over seeds.",
     ),
     "spikes_by_layer": Table(
         measures.spikes_by_layer,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from bsnn import config
+from bsnn import config, log
 from bsnn.datasets import DataSet, Normalise, augment
 from bsnn.errors import BsnnError
 from bsnn.networks import binary
@@ -137,6 +137,7 @@ class Loop:
             recipe.set_rates(self.state.optimiser, settings, epoch + (running.steps + 0.5) / steps)
             running.total += self._step(images, labels)
             running.steps += 1
+            log.progress((epoch + running.steps / steps) / settings.epochs)
             if running.steps % CHECK_STEPS == 0:
                 self._require_finite(running.total[0], epoch)
             self.pauses.look(running)

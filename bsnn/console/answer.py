@@ -1,0 +1,84 @@
+"""What a run was for: a small table and where the rest is, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, cast
+
+from bsnn.config import format_percentile
+from bsnn.errors import ArtifactError
+from bsnn.pipeline.declarations import STAGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bsnn.pipeline.model import Pipeline
+
+ROWS = 12  # of the small table; more are in the report
+
+
+def text(pipeline: Pipeline, targets: Iterable[str]) -> str:
+    """The answer of some targets, whose files are there."""
+    lines: list[str] = []
+    for target in targets:
+        for name in pipeline.config.run:
+            lines += _experiment(pipeline, name) if target == "all" else _files(pipeline, target, name)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _files(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
+    """Paths of what a target made for people to read; of several experiments with the same files, each once."""
+    for stage, place in pipeline.target(target):
+        if place.experiment == name:
+            shown = [pipeline.root / pipeline.filled(path, stage, place) for path in STAGES[stage].shown]
+            paths = shown or [path for path in pipeline.files(stage, place) if path.suffix in (".csv", ".json")]
+            yield from (f"{target}: {path}" for path in paths if path.suffix != ".parquet")
+
+
+def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
+    from bsnn import tables
+    from bsnn.tables.costs_over_time import chosen
+
+    report = pipeline.root / name / "report.html"
+    try:
+        results = tables.read(pipeline.root / name / "tables")
+    except ArtifactError as error:  # the run made it; somebody removed it since
+        yield str(error)
+        return
+    times, frame = sorted(pipeline.config.time), results["costs_over_time"]
+    asked = frame[frame["asked"] & frame["time"].isin(times)]
+    images = int(asked["images"].max())
+    yield f"{name}: accuracy in % of {images:,} test images, and spikes per image, after T steps"
+    yield from _table(asked, times)
+    for row in chosen(asked, times).to_dict("records"):
+        where = f"percentile {format_percentile(row['percentile'])}, T = {row['time']}"
+        spikes = f"{row['spikes_per_image']:,.0f} spikes per image"
+        why = "the fewest within half a point of the ANN" if row["near"] else "none is within half a point of the ANN"
+        yield f"{row['weights']} weights: {where}: {row['accuracy']:.2f} % with {spikes} ({why})"
+    yield f"report: {report}"
+
+
+def _table(asked: pd.DataFrame, times: list[int]) -> Iterator[str]:
+    from tabulate import tabulate
+
+    groups = list(asked.groupby(["weights", "percentile"], sort=False))
+    rows: list[list[str]] = []
+    for key, part in groups[:ROWS]:
+        weights, percentile = cast("tuple[str, float]", key)
+        at = part.set_index("time")
+        cells = [f"{at['accuracy'][time]:.2f} {compact(at['spikes_per_image'][time]):>5}" for time in times]
+        rows.append([weights, format_percentile(percentile), f"{part['ann'].iloc[0]:.2f}", *cells])
+    heads = ["weights", "percentile", "ANN", *(f"T = {time}" for time in times)]
+    sides = ["left", *(["right"] * (len(heads) - 1))]
+    yield from tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True).splitlines()
+    if len(groups) > ROWS:
+        yield f"and {len(groups) - ROWS} more rows, in the report"
+
+
+def compact(number: float) -> str:
+    """For example 950, 4.3k, 1.2M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            scaled = number / size
+            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,103 @@
+"""The time that a run has left: from what jobs of their kind took, and from how far the running ones say they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsnn import log
+
+if TYPE_CHECKING:
+    from bsnn.pipeline.costs import One
+
+TOLD = ("train", "binarize", "simulate")  # rules whose jobs are done when their progress is
+SURE = 0.02  # part of a job that must be done before its progress says when it ends
+
+
+@dataclass
+class Running:
+    """One job that runs."""
+
+    job: One
+    threads: int
+    logs: tuple[Path, ...]
+    begun: float  # seconds, as all times here
+    first: tuple[float, float] | None = None  # when progress was first seen, and how far it was: not 0 where it resumes
+
+    def part(self, now: float) -> float | None:
+        """How far it is, from 0 to 1; None where it does not say."""
+        if self.job[0] not in TOLD:
+            return None
+        found = next((part for path in self.logs if (part := log.progress_of(path)) is not None), None)
+        if found is not None and self.first is None:
+            self.first = (now, found)
+        return found
+
+    def left(self, now: float, expected: float | None) -> float | None:
+        """Seconds until it ends, given how long such a job takes."""
+        part = self.part(now)
+        if part is not None and self.first is not None and part - self.first[1] >= SURE:
+            return (1 - part) * (now - self.first[0]) / (part - self.first[1])
+        if expected is None:
+            return None
+        return expected * (1 - part) if part else max(expected - (now - self.begun), 0.0)
+
+
+@dataclass
+class Timing:
+    """All jobs of a run.
+
+    Attributes:
+        expected: seconds of each job, as estimated before the run; None where nothing is known.
+        cores: that jobs share; None where they run elsewhere.
+        threads: of a job that has not begun.
+    """
+
+    expected: Mapping[One, float | None]
+    cores: int | None
+    threads: int = 1
+    waiting: set[One] = field(init=False)
+    running: dict[int, Running] = field(default_factory=dict)
+    took: dict[str, list[float]] = field(default_factory=dict)  # seconds of finished jobs, by rule
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.waiting = set(self.expected)
+
+    def start(self, number: int, running: Running) -> None:
+        """A job begins, or begins again."""
+        self.waiting.discard(running.job)
+        self.running[number] = running
+
+    def finish(self, number: int, now: float) -> None:
+        """A job ended well."""
+        found = self.running.pop(number, None)
+        if found is not None:
+            self.took.setdefault(found.job[0], []).append(now - found.begun)
+            self.done += 1
+
+    def _expected(self, job: One) -> float | None:
+        known = self.expected.get(job)
+        took = self.took.get(job[0])
+        return sum(took) / len(took) if known is None and took else known
+
+    def left(self, now: float) -> tuple[float, bool]:
+        """Seconds that are left, and whether those of every job are known."""
+        running = [(run.left(now, self._expected(run.job)), run.threads) for run in self.running.values()]
+        waiting = [(self._expected(job), self.threads) for job in self.waiting]
+        known = [(seconds, count) for seconds, count in (*running, *waiting) if seconds is not None]
+        if not known:
+            return 0.0, not (running or waiting)
+        together = self.cores or sum(count for _, count in running) or 1
+        busy = sum(seconds * min(count, together) for seconds, count in known) / together
+        longest = max((seconds for seconds, _ in running if seconds is not None), default=0.0)
+        return max(busy, longest), len(known) == len(running) + len(waiting)
+
+
+def duration(seconds: float) -> str:
+    """For example "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,189 @@
+"""The console tells what a run does in few lines: jobs in words, the time left, progress, and errors as they are."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsnn import log
+from bsnn.console import answer, handler, jobs, timing
+from bsnn.pipeline.stage import Place
+
+FULL, BINARY = Place("digits", "full", 0, 99.0), Place("digits", "binary", 0, 99.9)
+
+
+def test_jobs_are_counted_by_what_they_make() -> None:
+    ones = [("simulate", FULL), ("simulate", FULL._replace(shard=2)), ("simulate", BINARY), ("data", Place("digits"))]
+    ones += [("binarize", BINARY), ("train", FULL), ("report", Place("digits"))]
+    assert jobs.counted(ones) == "1 data set, 2 networks, 2 simulations, 1 report"
+    assert jobs.counted([]) == ""
+
+
+def test_a_job_is_named_by_its_coordinates() -> None:
+    assert jobs.label(("simulate", BINARY)) == "simulate digits, binary, seed 0, percentile 99.9, shard 1"
+    assert jobs.label(("latency_tables", Place("digits"))) == "latency tables digits"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.0, "10 s"), (44.0, "40 s"), (90.0, "2 min"), (3000.0, "50 min"), (9000.0, "2.5 h")]
+)
+def test_durations_are_round(seconds: float, text: str) -> None:
+    assert timing.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.0, "0"), (950.4, "950"), (4312.0, "4.3k"), (184_000.0, "184k"), (1.23e6, "1.2M")]
+)
+def test_counts_are_short(number: float, text: str) -> None:
+    assert answer.compact(number) == text
+
+
+def test_time_left_shares_the_cores(tmp_path: Path) -> None:
+    """Two running jobs of one thread on two cores, and two that wait; one of them goes by its own progress."""
+    expected = {
+        ("train", FULL): 100.0,
+        ("binarize", BINARY): 100.0,
+        ("simulate", FULL): 40.0,
+        ("simulate", BINARY): 40.0,
+    }
+    found = timing.Timing(expected, cores=2)
+    assert found.left(0.0) == (140.0, True)  # 280 s of one thread
+    path = tmp_path / "train.log"
+    found.start(1, timing.Running(("train", FULL), 1, (path,), 0.0))
+    found.start(2, timing.Running(("binarize", BINARY), 1, (), 0.0))
+    assert found.left(20.0) == (120.0, True)
+    note = Path(f"{path}.progress")
+    note.write_text("0.5\n")
+    assert found.left(20.0)[0] == pytest.approx((50 + 80 + 80) / 2)  # first seen: half of what is expected
+    note.write_text("0.6\n")
+    assert found.left(30.0)[0] == pytest.approx((40 + 70 + 80) / 2)  # a tenth in ten seconds
+    found.finish(2, 60.0)
+    assert found.done == 1
+
+
+def test_what_was_never_measured_is_said_and_learnt() -> None:
+    found = timing.Timing({("simulate", FULL): None, ("simulate", BINARY): None}, cores=1)
+    assert found.left(0.0) == (0.0, False)
+    found.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
+    found.finish(1, 30.0)
+    assert found.left(30.0) == (30.0, True)
+
+
+def test_progress_is_noted_beside_the_log_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_noted", -1e9)
+    path = tmp_path / "job.log"
+    with log.job(path):
+        log.progress(0.25)
+        log.progress(0.5)  # too soon after the first
+        assert log.progress_of(path) == 0.25
+    assert log.progress_of(path) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["job.log"]
+
+
+def test_bar_notes_progress_though_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[float] = []
+    monkeypatch.setattr(log, "progress", noted.append)
+    with log.Bar(total=8, disable=True) as bar:
+        bar.update(2)
+        bar.update(4)
+    assert noted == [0.25, 0.75]
+
+
+class Workflow:
+    """A console over a stream, with a run of two simulations."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        before = logging.StreamHandler(self.stream)
+        before.name = "DefaultStreamHandler"
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(before)
+        self.answers = 0
+        run = handler.Run(self.ahead, self.reused, self.one, self.answer, lambda: 2, threads=2)
+        found = handler.attach(self.logger, run)
+        assert found is not None
+        self.console = found
+
+    def ahead(self) -> Mapping[Any, float | None]:
+        return {("simulate", FULL): 30.0, ("simulate", BINARY): 30.0}
+
+    def reused(self, ahead: Collection[Any]) -> list[Any]:
+        return [("train", FULL)]
+
+    def one(self, rule: str, wildcards: Mapping[str, str]) -> Any:
+        return rule, FULL
+
+    def answer(self) -> str:
+        self.answers += 1
+        return "the answer"
+
+    def say(self, message: str, level: int = logging.INFO, **extra: Any) -> None:
+        self.logger.log(level, message, extra=extra)
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+
+@pytest.fixture
+def workflow(monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    monkeypatch.setenv(log.ALONE, "0")  # set by a console; restored afterwards
+    return Workflow()
+
+
+def test_events_are_told_briefly(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "REDRAWN", 0.01)
+    monkeypatch.setattr(handler, "EVERY", 0.0)
+    workflow.say("Building DAG of jobs...")
+    workflow.say("Job stats:", event="run_info")
+    workflow.say("", event="job_info", rule_name="simulate", wildcards={}, jobid=3, threads=2, log=[], output=["x"])
+    workflow.console.state.told = 0.0
+    for _ in range(200):
+        if "0 of 2 jobs" in workflow.text:
+            break
+        time.sleep(0.02)
+    workflow.say("", event="job_finished", job_id=3)
+    workflow.console.ended(well=True, complete="none")
+    first, second, third, *_ = workflow.text.splitlines()
+    assert first == "runs: 2 simulations (about 60 s)"
+    assert second == "reused: 1 network"
+    assert third.endswith("0 of 2 jobs; 60 s left; simulate digits, full, seed 0, percentile 99, shard 1")
+    assert workflow.answers == 1
+    assert workflow.console.state.timing is not None
+    assert workflow.console.state.timing.done == 1
+
+
+def test_errors_pass_as_they_are(workflow: Workflow) -> None:
+    workflow.say("Error in rule simulate\n  of many lines", logging.ERROR, event="job_error")
+    workflow.say("be careful", logging.WARNING)
+    workflow.console.ended(well=False, complete="a.log")
+    assert workflow.text == "Error in rule simulate\n  of many lines\nbe careful\nall of Snakemake's messages: a.log\n"
+    assert workflow.answers == 0
+
+
+def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:
+    workflow.say("Terminating processes on user request, this might take some time.")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    workflow.console.ended(well=False, complete="a.log")
+    [line] = workflow.text.splitlines()
+    assert "are kept, and the same command goes on" in line
+
+
+def test_nothing_to_run_still_answers(workflow: Workflow) -> None:
+    workflow.say("Nothing to be done (all requested files are present and up to date).")
+    assert workflow.text == "nothing to run: all files are there\nreused: 1 network\n"
+    assert workflow.answers == 1
+
+
+def test_a_plugin_of_the_user_keeps_its_place() -> None:
+    logger = logging.Logger("test")
+    logger.addHandler(logging.NullHandler())
+    run = handler.Run(dict, lambda ahead: [], lambda rule, wildcards: ("", FULL), str, lambda: None)
+    assert handler.attach(logger, run) is None
+    assert [type(one) for one in logger.handlers] == [logging.NullHandler]
