@@ -80,7 +80,7 @@ def progress(part: float) -> None:
             _beside(name).write_text(f"{part:.6f}\n")
 
 
-class Bar(tqdm):
+class Bar(tqdm):  # type: ignore[type-arg]  # no generic class when it runs
     """A progress bar that notes its progress, whether or not it is drawn."""
 
     def update(self, n: float | None = 1) -> bool | None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from bsnn import log
-from bsnn.console import answer, handler, jobs, timing
+from bsnn.console import handler, jobs, timing
 from bsnn.pipeline.stage import Place
+from bsnn.tables.columns import compact
 
 FULL, BINARY = Place("digits", "full", 0, 99.0), Place("digits", "binary", 0, 99.9)
 
@@ -41,7 +42,7 @@ def test_durations_are_round(seconds: float, text: str) -> None:
     ("number", "text"), [(0.0, "0"), (950.4, "950"), (4312.0, "4.3k"), (184_000.0, "184k"), (1.23e6, "1.2M")]
 )
 def test_counts_are_short(number: float, text: str) -> None:
-    assert answer.compact(number) == text
+    assert compact(number) == text
 
 
 def test_time_left_shares_the_cores(tmp_path: Path) -> None:

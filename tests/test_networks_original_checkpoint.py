@@ -268,7 +268,7 @@ def told(output: str) -> Mapping[str, object]:
 def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: config.Weights) -> None:
     """Without any trained network: also the binary one needs no full one."""
     torch.save(made(2, weights == "binary").state_dict(), "model.pth.tar")
-    section = told(run("import-checkpoint", "model.pth.tar", "--experiment", "tiny", "--weights", weights))
+    section = told(run("import-checkpoint", "tiny", "model.pth.tar", "--weights", weights))
     changed = config.merge(SETTINGS, {"weights": [weights], "experiments": {"tiny": section}})
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))
     settings = config.load("config.yaml")
@@ -283,7 +283,7 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
     source = gather.Source(Pipeline(settings), "tiny")
     assert source.simulations[0].images == 30
     assert len(source.history(weights, 0)[0]) == 0
-    run("export-checkpoint", "again.pth.tar", "--experiment", "tiny", "--weights", weights)
+    run("export-checkpoint", "tiny", "again.pth.tar", "--weights", weights)
     held = torch.load("again.pth.tar", weights_only=True)["state_dict"]
     for (_, found), expected in zip(held.items(), made(2, weights == "binary").state_dict().values(), strict=True):
         assert torch.equal(found, expected)
@@ -291,7 +291,7 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
 
 def test_another_content_is_refused(folder: Path) -> None:
     torch.save(made(2, False).state_dict(), "model.pth.tar")
-    section = told(run("import-checkpoint", "model.pth.tar", "--experiment", "tiny"))
+    section = told(run("import-checkpoint", "tiny", "model.pth.tar"))
     torch.save(made(3, False).state_dict(), "model.pth.tar")
     changed = config.merge(SETTINGS, {"experiments": {"tiny": section}})
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))

@@ -1,11 +1,13 @@
 """The command line: every stage by hand, and questions about artifacts. `snakemake` runs the same stages by itself.
 
-A command is one function in a module of its subject, and one line here: the order is that of `bsnn --help`.
+A command is one function in a module of its subject, and one line here: groups and order are those of `bsnn --help`.
+`bsnn --install-completion` completes commands, options, experiments and targets in the shell.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,41 +18,54 @@ from bsnn.errors import BsnnError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Stages, in order: data, train, binarize, activations, thresholds, simulate, tables, figures, report. "
-    "`snakemake` runs them all, and only those that are needed.",
+    help="Looks at what `snakemake` makes, and runs each of its stages by hand. `snakemake` runs them all, and only "
+    "those that are needed.",
 )
 
-app.command()(pipeline.data)
-app.command()(pipeline.train)
-app.command()(pipeline.binarize)
-app.command()(pipeline.activations)
-app.command()(pipeline.thresholds)
-app.command()(pipeline.simulate)
-app.command()(pipeline.method)
-app.command()(pipeline.latency)
-app.command()(pipeline.search)
-app.command("export-nir")(networks.export_nir)
-app.command("early-exit")(pipeline.early_exit)
-app.command("exit-results")(pipeline.exit_results)
-app.command()(pipeline.tables)
-app.command()(pipeline.figures)
-app.command()(pipeline.report)
-app.command("keep-reference")(artifacts.keep_reference)
-app.command()(networks.networks)
-app.command("keep-network")(networks.keep_network)
-app.command("import-checkpoint")(networks.import_checkpoint)
-app.command("export-checkpoint")(networks.export_checkpoint)
-app.command(context_settings={"help_option_names": ["-h", "--help"]})(convert.convert)
-app.command()(artifacts.describe)
-app.command("list")(artifacts.list_artifacts)
-app.command()(artifacts.clean)
-app.command()(artifacts.share)
-app.command()(artifacts.fetch)
-app.command()(artifacts.plan)
-app.command()(settings.schema)
-app.command()(settings.check)
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Settings and plans": {"check": settings.check, "plan": artifacts.plan, "schema": settings.schema},
+    "Artifacts": {
+        "describe": artifacts.describe,
+        "list": artifacts.list_artifacts,
+        "clean": artifacts.clean,
+        "share": artifacts.share,
+        "fetch": artifacts.fetch,
+        "keep-reference": artifacts.keep_reference,
+    },
+    "Networks, in and out": {
+        "networks": networks.networks,
+        "keep-network": networks.keep_network,
+        "import-checkpoint": networks.import_checkpoint,
+        "export-checkpoint": networks.export_checkpoint,
+        "export-nir": networks.export_nir,
+        "convert": convert.convert,
+    },
+    "Stages by hand, in order": {
+        "data": pipeline.data,
+        "train": pipeline.train,
+        "binarize": pipeline.binarize,
+        "activations": pipeline.activations,
+        "thresholds": pipeline.thresholds,
+        "simulate": pipeline.simulate,
+        "tables": pipeline.tables,
+        "figures": pipeline.figures,
+        "report": pipeline.report,
+    },
+    "Stages of methods": {
+        "method": pipeline.method,
+        "latency": pipeline.latency,
+        "search": pipeline.search,
+        "early-exit": pipeline.early_exit,
+        "exit-results": pipeline.exit_results,
+    },
+}
+"""Commands by group, in the order of `bsnn --help`."""
+
+for group, commands in GROUPS.items():
+    for name, command in commands.items():
+        names = {"help_option_names": ["-h", "--help"]} if name == "convert" else {}
+        app.command(name, rich_help_panel=group, context_settings=names)(command)
 
 
 def _version(wanted: bool) -> None:

@@ -10,15 +10,39 @@ from typing import Annotated
 import typer
 
 from bsnn import artifacts, log
-from bsnn.cli.options import CONFIG_FILE, Changes, CommonFolder, ConfigFile, Experiment, load
-from bsnn.pipeline import inventory
+from bsnn.cli.options import CONFIG_FILE, Changes, CommonFolder, ConfigFile, Experiment, Target, load
+from bsnn.errors import ArtifactError, ConfigError
+from bsnn.pipeline import about, inventory
 from bsnn.pipeline.model import Pipeline
 
 
-def describe(path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")]) -> None:
+def describe(
+    path: Annotated[Path, typer.Argument(help="Artifact: .parquet or .safetensors.")],
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
     """Tell what an artifact is: the settings that its key stands for, and where it comes from."""
     with log.job():
-        typer.echo(json.dumps(artifacts.describe(path), indent=2))
+        try:
+            document = artifacts.describe(path)
+        except ArtifactError as error:
+            raise _possible(error, path, config_file, changes) from None
+        typer.echo(f"{path}: {about.sentence(document)}\n")
+        typer.echo(json.dumps(document, indent=2))
+
+
+def _possible(error: ArtifactError, path: Path, config_file: Path, changes: list[str] | None) -> ArtifactError:
+    """The error, without advice to make a file that no current setting asks for."""
+    text, advice = str(error), f"snakemake {path}"
+    if advice not in text:
+        return error
+    try:
+        pipeline = Pipeline(load(config_file, changes))
+        if path.is_relative_to(pipeline.root) and inventory.in_use(pipeline, path):
+            return error
+    except ConfigError:
+        pass  # then nothing can be made
+    return ArtifactError(f"{text.rpartition('; ')[0]}; no setting of {config_file} asks for such a file")
 
 
 def list_artifacts(
@@ -70,11 +94,11 @@ def fetch(folder: CommonFolder, config_file: ConfigFile = CONFIG_FILE, changes: 
 
 
 def plan(
-    target: Annotated[str, typer.Argument(help="Target of snakemake: all, paper, latency, search, ...")] = "all",
+    target: Target = "all",
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
-    """Tell what a target has to do: jobs by rule; hours, memory and disk where jobs of their kind were measured."""
+    """Tell what a target has to do: jobs by rule; hours, memory and disk as measured, or hours as estimated."""
     from bsnn.pipeline import costs
 
     with log.job():

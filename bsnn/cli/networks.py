@@ -15,7 +15,6 @@ from bsnn.cli.options import (
     CheckpointFile,
     ConfigFile,
     Experiment,
-    ExperimentOption,
     Kind,
     MethodName,
     Seed,
@@ -61,8 +60,8 @@ def keep_network(
 
 
 def import_checkpoint(
+    experiment: Experiment,
     file: CheckpointFile,
-    experiment: ExperimentOption,
     weights: Kind = "full",
     seed: Seed = 0,
     config_file: ConfigFile = CONFIG_FILE,
@@ -77,6 +76,7 @@ def import_checkpoint(
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         job = Job(Pipeline(config.load(config_file, changed)), place)
         job.pipeline.check("network", place)
+        original_checkpoint.check(file, job.experiment.network, weights_of(weights), job.experiment.data.image_size)
         if not job.pipeline.path("data", place).exists():
             stages.run("data", job)
         stages.run(job.pipeline.rule("network", place), job)
@@ -86,8 +86,8 @@ def import_checkpoint(
 
 
 def export_checkpoint(
+    experiment: Experiment,
     file: Annotated[Path, typer.Argument(help="File to write (.pth.tar).")],
-    experiment: ExperimentOption,
     weights: Kind = "full",
     seed: Seed = 0,
     config_file: ConfigFile = CONFIG_FILE,
@@ -103,8 +103,8 @@ def export_checkpoint(
 
 
 def export_nir(
+    experiment: Experiment,
     file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
-    experiment: ExperimentOption,
     name: MethodName = "baseline",
     steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
     weights: Kind = "binary",

@@ -11,12 +11,33 @@ import yaml
 from bsnn import config, log
 from bsnn.config import Config, Weights
 from bsnn.errors import ConfigError
+from bsnn.pipeline.declarations import TARGETS
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
-Experiment = Annotated[str, typer.Argument(help="Experiment, by its name in the configuration.")]
-ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment that the network is of.")]
+CONFIG_FILE = Path("config.yaml")
+
+
+def _experiments(incomplete: str) -> list[str]:
+    """Names of experiments for the shell; none where there is no valid configuration."""
+    try:
+        names = config.load(CONFIG_FILE).experiments
+    except ConfigError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _targets(incomplete: str) -> list[str]:
+    return [name for name in TARGETS if name.startswith(incomplete)]
+
+
+Experiment = Annotated[
+    str, typer.Argument(help="Experiment, by its name in the configuration.", autocompletion=_experiments)
+]
+Target = Annotated[
+    str, typer.Argument(help="Target of snakemake: all, paper, latency, search, ...", autocompletion=_targets)
+]
 CheckpointFile = Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")]
 Kind = Annotated[str, typer.Option("--weights", help="full or binary.")]
 Seed = Annotated[int, typer.Option(help="Seed of the network.")]
@@ -28,8 +49,6 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a setting: key=value, with dots for sections; repeatable.")
 ]
 CommonFolder = Annotated[Path, typer.Argument(help="Common folder of finished artifacts.")]
-
-CONFIG_FILE = Path("config.yaml")
 
 
 def changes_of(texts: list[str] | None) -> dict[str, Any]:

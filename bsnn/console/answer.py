@@ -61,6 +61,8 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
 def _table(asked: pd.DataFrame, times: list[int]) -> Iterator[str]:
     from tabulate import tabulate
 
+    from bsnn.tables.columns import compact
+
     groups = list(asked.groupby(["weights", "percentile"], sort=False))
     rows: list[list[str]] = []
     for key, part in groups[:ROWS]:
@@ -73,12 +75,3 @@ def _table(asked: pd.DataFrame, times: list[int]) -> Iterator[str]:
     yield from tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True).splitlines()
     if len(groups) > ROWS:
         yield f"and {len(groups) - ROWS} more rows, in the report"
-
-
-def compact(number: float) -> str:
-    """For example 950, 4.3k, 1.2M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if number >= size:
-            scaled = number / size
-            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}{unit}"
-    return f"{number:.0f}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from bsnn import log
 from bsnn.console import jobs
 from bsnn.console.timing import Running, Timing, duration
 from bsnn.pipeline.costs import One
+from bsnn.pipeline.declarations import STAGES, meant
 
 EVERY = 60.0  # seconds between two lines of progress in a file
 REDRAWN = 1.0  # seconds between two looks of a line on a terminal
@@ -89,6 +91,8 @@ class Console(logging.Handler):
             if not self.state.stopping:  # jobs that were stopped failed for that reason
                 self._clear()
                 self.before.handle(record)
+                if found := re.search(r"No rule to produce (\S+)", message):
+                    self._line(f"{found[1]}: neither a target nor a file of the current settings{meant(found[1])}")
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
 
@@ -118,7 +122,7 @@ class Console(logging.Handler):
         self.answer()
 
     def _started(self, event: Mapping[str, Any]) -> None:
-        if self.state.timing is None or self.run.dry or not event["output"]:  # a target is no work
+        if self.state.timing is None or self.run.dry or event["rule_name"] not in STAGES:  # a target is no work
             return
         job = self.run.one(event["rule_name"], event["wildcards"])
         running = Running(job, event["threads"], tuple(map(Path, event["log"])), time.monotonic())

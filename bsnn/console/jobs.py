@@ -19,6 +19,7 @@ NOUNS = {
     "thresholds": ("threshold table", "threshold tables"),
     "simulate": ("simulation", "simulations"),
     "method": ("simulation of a method", "simulations of methods"),
+    "ideal": ("ideal curve", "ideal curves"),
     "find_switches": ("search", "searches"),
     "find_exit": ("early exit", "early exits"),
     "tables": ("set of tables", "sets of tables"),

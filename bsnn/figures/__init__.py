@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsnn import tables
-from bsnn.figures.axes import COLOURS, NAMES, by_percentile, by_weights, layer_axis, legend, marked, row, time_axis
+from bsnn.figures.axes import (
+    COLOURS,
+    NAMES,
+    by_percentile,
+    by_weights,
+    layer_axis,
+    legend,
+    marked,
+    panels,
+    row,
+    time_axis,
+)
+from bsnn.figures.near import limits
 from bsnn.figures.style import INK, save, style
 from bsnn.tables import Results
 
@@ -25,8 +37,8 @@ def accuracy_over_time(results: Results) -> Figure:
     """Mean accuracy at every step for each percentile, the range over seeds, and the ANN's accuracy."""
     frame = results["accuracy_over_time"]
     last = int(frame["step"].max())
-    figure, panels = by_weights(frame)
-    for axis, weights, part in panels:
+    figure, parts = by_weights(frame)
+    for axis, weights, part in parts:
         for look, group in by_percentile(part, frame):
             seeds = group.pivot(index="step", columns="seed", values="accuracy")
             steps = seeds.index.to_numpy()
@@ -37,8 +49,37 @@ def accuracy_over_time(results: Results) -> Figure:
         time_axis(axis, last)
     axis = figure.axes[0]
     axis.set_ylabel("test accuracy (%)")
-    axis.set_ylim(bottom=0, top=max(axis.get_ylim()[1], 1))
+    ends = frame[frame["step"] == last].groupby(["weights", "percentile"])["accuracy"].mean()
+    axis.set_ylim(*limits(frame["accuracy"], results["accuracy"]["ann_mean"], ends))
     legend(figure, axis, "percentile")
+    return figure
+
+
+def accuracy_over_cost(results: Results) -> Figure:
+    """Mean accuracy against spikes and energy per image, for each percentile, as time goes on."""
+    from matplotlib.ticker import NullFormatter
+
+    frame = results["costs_over_time"]
+    kinds = list(frame["weights"].unique())
+    low, high = limits(frame["accuracy"], frame["ann"], frame.groupby(["weights", "percentile"])["accuracy"].last())
+    figure, axes = panels(2, len(kinds))
+    for line, (name, title) in enumerate((("spikes_per_image", "spikes per image"), ("nanojoules", "energy (nJ)"))):
+        seen = frame.loc[(frame["accuracy"] >= low) & (frame[name] > 0), name]
+        for axis, weights in zip(axes[line], kinds, strict=True):
+            part = frame[frame["weights"] == weights]
+            for look, group in by_percentile(part, frame):
+                axis.plot(group[name], group["accuracy"], markevery=marked(len(group)), **look)
+            _ann_line(axis, results, weights)
+            axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel(title)
+            if line == 0:
+                axis.set_title(f"{NAMES[weights]} weights", loc="left")
+        if len(seen):
+            axes[line][0].set_xlim(0.8 * seen.min(), 1.25 * seen.max())
+        axes[line][0].set_ylabel("test accuracy (%)")
+    axes[0][0].set_ylim(low, high)
+    legend(figure, axes[0][0], "percentile")
     return figure
 
 
@@ -54,8 +95,8 @@ def _ann_line(axis: Axes, results: Results, weights: str) -> None:
 def spikes_by_layer(results: Results) -> Figure:
     """Spikes of a neuron until the last reported time, layer by layer."""
     frame = results["spikes_by_layer"]
-    figure, panels = by_weights(frame)
-    for axis, _, part in panels:
+    figure, parts = by_weights(frame)
+    for axis, _, part in parts:
         layers = list(part["layer"].unique())
         for look, group in by_percentile(part, frame):
             axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **look)
@@ -69,8 +110,8 @@ def spikes_by_layer(results: Results) -> Figure:
 def rates(results: Results) -> Figure:
     """Threshold x firing rate over the ANN's mean activation, layer by layer; at 1 they agree."""
     frame = results["rates"]
-    figure, panels = by_weights(frame)
-    for axis, _, part in panels:
+    figure, parts = by_weights(frame)
+    for axis, _, part in parts:
         layers = list(part["layer"].unique())
         axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
         for look, group in by_percentile(part, frame):
@@ -116,7 +157,12 @@ FIGURES: dict[str, Picture] = {
     "accuracy_over_time": Picture(
         accuracy_over_time,
         "Test accuracy of the spiking networks after each time step, for each percentile; mean over seeds, shaded from "
-        "the lowest to the highest seed. Dashed: the network as trained (ANN).",
+        "the lowest to the highest seed. Dashed: the network as trained (ANN). The axis begins where curves differ.",
+    ),
+    "accuracy_over_cost": Picture(
+        accuracy_over_cost,
+        "The same against what it costs: spikes, and energy of arithmetic (45 nm), of an image until each step; of "
+        "every percentile simulated so far. Further to the left at the same height is better.",
     ),
     "spikes_by_layer": Picture(
         spikes_by_layer,

@@ -30,6 +30,14 @@ def row(columns: int, height: float = 3.1, **options: Any) -> tuple[Figure, np.n
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
 
 
+def panels(lines: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """A figure with lines and columns of panels, with the same heights everywhere, and the same widths in a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 if columns == 1 else 3.7 * columns, 2.8 * lines), layout="constrained")
+    return figure, figure.subplots(lines, columns, squeeze=False, sharey=True, sharex="row")
+
+
 def by_weights(frame: pd.DataFrame, **options: Any) -> tuple[Figure, Iterator[tuple[Axes, str, pd.DataFrame]]]:
     """A figure with one panel for each kind of weights, and its part of the table."""
     kinds = list(frame["weights"].unique())

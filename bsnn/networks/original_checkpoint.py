@@ -99,6 +99,22 @@ def load(
     return assemble(network, shape, classes, mean, std, full, signs, alphas)
 
 
+def check(path: str | Path, network: config.Network, weights: config.Weights, image_size: int) -> None:
+    """Whether a checkpoint holds such a network, before any data set is there: classes are as many as its outputs.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    held = read(path)
+    classes = len(next(reversed(held.values())))
+    with torch.device("meta"):
+        plan = VGG(network, (3, image_size, image_size), classes).plan
+    named = _named(path, held, plan)
+    if weights == "binary":
+        binary = {name: part for name, weight in named.items() if (part := split(weight)) is not None}
+        _require_binary(path, named, binary)
+
+
 def holds_binary(path: str | Path) -> bool:
     """Whether a checkpoint holds a binary network: at least one of its layers is binary."""
     return any(split(weight) is not None for weight in read(path).values())

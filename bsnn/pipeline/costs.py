@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bsnn.pipeline import estimates
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -23,8 +24,9 @@ class Cost:
     rule: str
     done: int
     to_do: int
-    hours_each: float | None  # mean of the measured jobs; None where none was measured
+    hours_each: float | None  # mean of the measured jobs, or estimated; None where nothing is known
     memory_mb: float | None  # of the largest measured job; None where none was, or all were too short to be looked at
+    estimated: bool  # whether the hours are, of jobs that were never measured
     size_each: float | None  # bytes, mean of the main artifacts that are there; None where there is none
 
     @property
@@ -56,7 +58,8 @@ def costs(pipeline: Pipeline, benchmarks: Path = BENCHMARKS, target: str = "all"
     groups: dict[tuple[str, str], list[One]] = defaultdict(list)
     for one in needs:
         groups[one[1].experiment, one[0]].append(one)
-    return [_cost(pipeline, *group, jobs, ahead, benchmarks) for group, jobs in groups.items()]
+    expected = Expected(pipeline, benchmarks)
+    return [_cost(expected, *group, jobs, ahead) for group, jobs in groups.items()]
 
 
 def reused(pipeline: Pipeline, targets: Iterable[str], ahead: Collection[One]) -> list[One]:
@@ -70,15 +73,35 @@ class Expected:
 
     def __init__(self, pipeline: Pipeline, benchmarks: Path = BENCHMARKS) -> None:
         self.pipeline, self.benchmarks = pipeline, benchmarks
-        self._measured = cache(self._read)
+        self._measured = cache(self._mean)
+        self._rate = cache(self._fastness)
 
     def seconds(self, rule: str, place: Place) -> float | None:
-        """Mean of the measured jobs of the same rule and experiment; None where there is none."""
-        return self._measured(rule, place.experiment)
+        """Mean of the measured jobs of the same rule and experiment, or else estimated; None where nothing is known."""
+        found = self._measured(rule, place.experiment)
+        return self.estimated(rule, place) if found is None else found
 
-    def _read(self, rule: str, name: str) -> float | None:
+    def estimated(self, rule: str, place: Place) -> float | None:
+        """Seconds from a job's operations (bsnn.pipeline.estimates)."""
+        kind, count = estimates.kind(rule, place), estimates.operations(self.pipeline, rule, place)
+        return None if kind is None or count is None else count / self._rate(rule, kind)
+
+    def _mean(self, rule: str, name: str) -> float | None:
         found = [seconds for seconds, _ in _measured(self.pipeline, rule, name, self.benchmarks)]
         return sum(found) / len(found) if found else None
+
+    def _fastness(self, rule: str, kind: str) -> float:
+        """Operations per second of long measured jobs of other experiments; of another machine where there are none."""
+        done = spent = 0.0
+        for name in self.pipeline.config.experiments:
+            for place in self.pipeline.places(rule, name):
+                count, seconds = (
+                    estimates.operations(self.pipeline, rule, place),
+                    self._measured(rule, place.experiment),
+                )
+                if estimates.kind(rule, place) == kind and count is not None and (seconds or 0.0) >= estimates.LONG:
+                    done, spent = done + count, spent + (seconds or 0.0)
+        return done / spent if spent else estimates.RATES[kind]
 
 
 def closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
@@ -113,17 +136,20 @@ def _to_do(pipeline: Pipeline, target: str, needs: dict[One, dict[One, set[Path]
     return found
 
 
-def _cost(pipeline: Pipeline, name: str, rule: str, jobs: list[One], ahead: set[One], benchmarks: Path) -> Cost:
+def _cost(expected: Expected, name: str, rule: str, jobs: list[One], ahead: set[One]) -> Cost:
+    pipeline, benchmarks = expected.pipeline, expected.benchmarks
     files = [pipeline.files(*job) for job in jobs]
     sizes = [sum(path.stat().st_size for path in own) for own in files if all(path.exists() for path in own)]
     measured = _measured(pipeline, rule, name, benchmarks)
+    known = [seconds for job in jobs if (seconds := expected.seconds(*job)) is not None]
     return Cost(
         name,
         rule,
         len(sizes),
         sum(job in ahead for job in jobs),
-        sum(seconds for seconds, _ in measured) / len(measured) / 3600 if measured else None,
+        sum(known) / len(known) / 3600 if known else None,
         max((memory for _, memory in measured if memory is not None), default=None),
+        bool(known) and not measured,
         sum(sizes) / len(sizes) if sizes else None,
     )
 
@@ -142,7 +168,7 @@ def _benchmark(path: Path) -> tuple[float, float | None]:
 
 
 def to_text(found: list[Cost]) -> str:
-    """A table for people; a dash where nothing was measured. Sums are those of what was measured."""
+    """A table for people; a dash where nothing is known. Sums are those of what is known; estimates are named below."""
     from tabulate import tabulate
 
     heads = ["experiment", "rule", "done", "to do", "hours each", "MB", "hours to do", "MiB to do"]
@@ -158,7 +184,13 @@ def to_text(found: list[Cost]) -> str:
         rows, heads, tablefmt="github", missingval="-", floatfmt=("", "", "", "", ".3f", ".0f", ".2f", ".1f")
     )
     unknown = [f"{s.rule} of {s.experiment}" for s in ahead if s.hours is None]
-    return text + (f"\nnot measured yet, and in no sum: {', '.join(unknown)}" if unknown else "")
+    guessed = [f"{s.rule} of {s.experiment}" for s in ahead if s.estimated]
+    lines = [text]
+    if guessed:
+        lines.append(f"hours estimated from the recipe's operations, never measured: {', '.join(guessed)}")
+    if unknown:
+        lines.append(f"not measured yet, and in no sum: {', '.join(unknown)}")
+    return "\n".join(lines)
 
 
 def _sum(costs: list[float | None]) -> float | None:

@@ -17,7 +17,7 @@ from bsnn.errors import ArtifactError, ConfigError
 from bsnn.paper import plan
 from bsnn.pipeline import identity, notes
 from bsnn.pipeline.columns import schema
-from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED
+from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, meant
 from bsnn.pipeline.stage import Need, Place, Stage
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Pipeline:
                 searched under its protocol.
         """
         if name not in TARGETS:
-            raise ConfigError(f"there is no target '{name}'; targets: {', '.join(TARGETS)}")
+            raise ConfigError(f"there is no target '{name}'{meant(name)}; targets: {', '.join(TARGETS)}")
         result = name.removeprefix("paper_") if name.startswith("paper_") else ""
         found = [
             (stage, place) for one in self.config.run for stage in TARGETS[name] for place in self.places(stage, one)

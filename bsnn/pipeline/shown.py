@@ -144,8 +144,10 @@ def _files(folder: str, names: str, suffixes: str) -> tuple[str, ...]:
     return tuple(f"{{experiment}}/{folder}{name}.{suffix}" for name in names.split() for suffix in suffixes.split())
 
 
-TABLES = "accuracy accuracy_over_time spikes_by_layer rates binary_summary training training_history origins"
-FIGURES = "accuracy_over_time spikes_by_layer rates training"
+TABLES = (
+    "accuracy accuracy_over_time spikes_by_layer rates costs_over_time binary_summary training training_history origins"
+)
+FIGURES = "accuracy_over_time accuracy_over_cost spikes_by_layer rates training"
 LATENCY = "latency latency_operations latency_energy latency_errors"
 
 STAGES: dict[str, Stage] = {

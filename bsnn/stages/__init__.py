@@ -28,6 +28,9 @@ MODULES = {
     ),
 }
 
+# Rules whose results the report shows, where they are there.
+ADDED = ("latency_figures", "find_switches", "exit_results")
+
 
 def run(rule: str, job: Job) -> None:
     """Make the files of a rule.
@@ -44,3 +47,5 @@ def run(rule: str, job: Job) -> None:
     stage = getattr(import_module(f"bsnn.stages.{module}"), rule)
     with notes.renewed(job.pipeline, rule, job.place) if "note" in STAGES[rule].files else nullcontext():
         stage(job)
+    if rule in ADDED:
+        import_module("bsnn.stages.results").renew_report(job)

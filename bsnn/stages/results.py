@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
 
 from bsnn import artifacts
+from bsnn.errors import ArtifactError
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
 
-if TYPE_CHECKING:
-    from bsnn.pipeline.job import Job
+logger = logging.getLogger("bsnn")
 
 
 def tables(job: Job) -> None:
@@ -29,7 +31,21 @@ def report(job: Job) -> None:
     from bsnn import report, tables
 
     results = tables.read(job.folder("tables"))
-    report.write(results, job.folder("figures"), job.folder("report.html"))
+    report.write(results, job.folder("figures"), job.folder("report.html"), job.pipeline)
+
+
+def renew_report(job: Job) -> None:
+    """Write the report that is there again, of the settings that it shows: something was added."""
+    from bsnn import report, tables
+
+    folder, path = job.folder("tables"), job.folder("report.html")
+    if not path.exists():
+        return
+    try:
+        results = tables.read(folder)
+        report.write(results, job.folder("figures"), path, Pipeline(results.config, job.pipeline.root))
+    except ArtifactError as error:  # of another version, or half removed: the next `snakemake` makes all of it
+        logger.warning("the report stays as it is: %s", error)
 
 
 def latency_tables(job: Job) -> None:

@@ -52,13 +52,6 @@ TABLES: dict[str, Table] = {
         "Accuracy at every step",
         "Test accuracy of the spiking networks at every step, for each seed.",
     ),
-    "costs_over_time": Table(
-        costs_over_time,
-        "Accuracy, spikes and energy at every step",
-        "Of every percentile that was simulated so far: test accuracy with its 95 % interval over the test images "
-        "(Wilson), the network as trained (ANN), and spikes and energy of arithmetic of an image until then (45 nm; "
-        "each spike has its layer's mean fan-out). Means over seeds.",
-    ),
     "spikes_by_layer": Table(
         measures.spikes_by_layer,
         "Spikes by layer",
@@ -71,6 +64,13 @@ TABLES: dict[str, Table] = {
         "of the calibration images, rates of the test images until the last reported time. The ratio falls below 1 "
         "with a lower percentile, since no rate passes one spike a step, and with a short time, since what is still in "
         "the membranes has not been sent.",
+    ),
+    "costs_over_time": Table(
+        costs_over_time,
+        "Accuracy, spikes and energy at every step",
+        "Of every percentile that was simulated so far: test accuracy with its 95 % interval over the test images "
+        "(Wilson), the network as trained (ANN), and spikes and energy of arithmetic of an image until then (45 nm; "
+        "each spike has its layer's mean fan-out). Means over seeds.",
     ),
     "binary_summary": Table(
         measures.binary_summary,

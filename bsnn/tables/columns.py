@@ -96,6 +96,14 @@ COLUMNS: dict[str, Column] = {
     "train_loss": _numbers("training loss", ".4f"),
     "train_accuracy": _numbers("training (%)", ".2f"),
     "test_accuracy": _numbers("test (%)", ".2f"),
+    "T": _numbers("T (steps)", "d"),
+    "what": _text("what"),
+    "method": _text("method"),
+    "switches": _text("switches"),
+    "spikes": _numbers("spikes / image", ",.0f"),
+    "bound": _numbers("bound", ".3g"),
+    "chosen": Column("chosen", lambda value: "yes" if value else "", number=False),
+    "mean_steps": _numbers("mean steps", ".1f"),
     "seconds": _numbers("seconds", ",.1f"),
     "images_per_second": _numbers("images / s", ",.0f"),
     "stage": _text("stage"),
@@ -112,6 +120,15 @@ COLUMNS: dict[str, Column] = {
     "revision": _text("revision"),
     "versions": _text("versions"),
 }
+
+
+def compact(number: float) -> str:
+    """For example 950, 4.3k, 1.2M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            scaled = number / size
+            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}{unit}"
+    return f"{number:.0f}"
 
 
 def column(name: str) -> Column:

@@ -19,7 +19,7 @@ from bsnn.pipeline.stage import Place
 
 if TYPE_CHECKING:
     from bsnn.tables.gather import Source
-    from bsnn.tables.shards import Simulation
+    from bsnn.tables.shards import Outcome
 
 logger = logging.getLogger("bsnn")
 
@@ -43,7 +43,10 @@ def costs_over_time(source: Source) -> pd.DataFrame:
     for weights in source.config.weights:
         for percentile in sorted({*asked, *_earlier(source, weights)}):
             try:
-                runs = [source.simulation(weights, seed, percentile) for seed in source.config.seeds]
+                runs = {
+                    Place(source.name, weights, seed, percentile): source.simulation(weights, seed, percentile)
+                    for seed in source.config.seeds
+                }
             except ArtifactError as error:
                 if percentile in asked:
                     raise
@@ -72,7 +75,9 @@ def _earlier(source: Source, weights: Weights) -> Iterator[float]:
             yield percentile
 
 
-def _mean(source: Source, runs: list[Simulation]) -> pd.DataFrame:
+def _mean(source: Source, found: dict[Place, Outcome]) -> pd.DataFrame:
+    """Means over the networks of all seeds."""
+    runs = list(found.values())
     images = runs[0].images
     accuracy = np.mean([100 * run.correct / run.images for run in runs], axis=0)
     ann = float(np.mean([100 * run.ann_correct / run.images for run in runs]))
@@ -86,7 +91,7 @@ def _mean(source: Source, runs: list[Simulation]) -> pd.DataFrame:
             "ann": ann,
             "drop": ann - accuracy,
             "spikes_per_image": np.mean([run.spikes.sum(0).cumsum() / run.images for run in runs], axis=0),
-            "nanojoules": np.mean([_energy(source, run) for run in runs], axis=0),
+            "nanojoules": np.mean([_energy(source, *one) for one in found.items()], axis=0),
             "seeds": len(runs),
             "images": images,
         }
@@ -104,24 +109,22 @@ def interval(accuracy: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]
     return 100 * (middle - room), 100 * (middle + room)
 
 
-def _energy(source: Source, run: Simulation) -> np.ndarray:
+def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
     """Nanojoules per image up to each step; each spike has its layer's mean fan-out (accounting.estimated)."""
     import torch
 
     from bsnn.conversion import spiking
-    from bsnn.pipeline import inputs
-    from bsnn.pipeline.model import Job
+    from bsnn.pipeline.job import Job
     from bsnn.simulation import accounting
 
-    place = Place(source.name, run.weights, run.seed, run.percentile)
-    thresholds, _ = source.thresholds(run.weights, run.seed, run.percentile)
-    network = spiking.convert(inputs.network(Job(source.pipeline, place)), thresholds)
+    thresholds, _ = source.thresholds(place.weights, place.seed, place.percentile)
+    network = spiking.convert(Job(source.pipeline, place).network(), thresholds)
     names = tuple(layer.name for layer in network.firing)
     if names != run.layers:
         path = source.pipeline.path("simulate", place)
         raise ArtifactError(f"{path}: spikes are of layers {run.layers}, the network has {names}; delete it, run again")
-    counts = torch.from_numpy(run.spikes.T.copy())
-    costs = accounting.table(network, counts, torch.full((len(counts),), run.images))
+    images = torch.full(run.spikes.shape[1:], run.images)
+    costs = accounting.table(network, torch.from_numpy(run.spikes), images)
     return accounting.energy(accounting.totals(costs), ENERGY).to_numpy()
 
 

@@ -3,18 +3,17 @@
 
 from bsnn.console import answer, handler
 from bsnn.pipeline import costs
-from bsnn.pipeline.declarations import TARGETS
-from bsnn.pipeline.wildcards import place_of
+from bsnn.pipeline.declarations import STAGES, TARGETS
 
 
 def job_of(rule, wildcards):
     """Rule and place of a job."""
-    return rule, place_of(PIPELINE, rule, dict(wildcards))
+    return rule, declared.place_of(PIPELINE, rule, dict(wildcards))
 
 
 def jobs_ahead():
     """Jobs that run, with the seconds that each will take."""
-    found = [job for job in workflow.dag.needrun_jobs() if job.output]
+    found = [job for job in workflow.dag.needrun_jobs() if job.rule.name in STAGES]
     expected = costs.Expected(PIPELINE)
     return {one: expected.seconds(*one) for one in (job_of(job.rule.name, job.wildcards_dict) for job in found)}
 

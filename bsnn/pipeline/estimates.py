@@ -1,0 +1,60 @@
+"""Seconds of jobs that were never measured: from operations of the recipe, and from how fast this machine did others.
+
+Operations are multiply-accumulates of all products, also of those that an engine skips. Where no job of a rule was
+measured here, the speed is that of two cores of a server, as RATES says: an order of magnitude, no more.
+"""
+
+from __future__ import annotations
+
+from bsnn.config import Experiment
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+
+RATES = {
+    "train": 2.0e11,  # 4 minutes per epoch of cifar100-cpu in bfloat16 (config.yaml); about a third of it without
+    "activations": 1.2e11,  # as the engine `torch`
+    "full": 1.2e11,  # 371 images x steps per second of vgg15-32, engine `torch` (results/reference/simulation.csv)
+    "binary": 8.5e11,  # 2,710 of them, engine `packed`
+}
+"""Multiply-accumulates per second by kind of work."""
+
+IMAGES = {"digits": (1437, 360, 10), "cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}
+LONG = 300.0  # seconds of a measured job from which on its speed says something about other networks
+BACKWARD = 3  # a training step's passes: forward, and gradients of activations and of weights
+
+
+def kind(rule: str, place: Place) -> str | None:
+    """Kind of work of a job, all of whose jobs are equally fast; None where time is no matter of operations."""
+    if rule in ("train", "binarize"):
+        return "train"
+    if rule in ("simulate", "method"):
+        return place.weights
+    return rule if rule == "activations" else None
+
+
+def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
+    """Multiply-accumulates of a job; None where they decide nothing, or the number of images is not known."""
+    experiment = pipeline.experiment(place)
+    if kind(rule, place) is None or experiment.data.name not in IMAGES:
+        return None
+    given_train, given_test, _ = IMAGES[experiment.data.name]
+    train = min(given_train, experiment.data.train_images or given_train)
+    test = min(given_test, experiment.data.test_images or given_test, experiment.simulation.images or given_test)
+    settings = experiment.train if rule == "train" else experiment.binarize
+    taught = int(rule == "binarize" and experiment.binarize.teacher is not None)
+    passes = {
+        "train": (BACKWARD + taught) * train * settings.epochs,
+        "binarize": (BACKWARD + taught) * train * settings.epochs,
+        "activations": min(train, experiment.activations.images),
+        "simulate": test * experiment.simulation.time / experiment.simulation.shards,
+        "method": test * place.steps / experiment.simulation.shards,
+    }
+    return passes[rule] * _macs(experiment)
+
+
+def _macs(experiment: Experiment) -> int:
+    """Multiply-accumulates of one image in one forward pass."""
+    from bsnn.networks.vgg import plan
+
+    size, classes = experiment.data.image_size, IMAGES[experiment.data.name][2]
+    return sum(layer.macs for layer in plan(experiment.network, (3, size, size), classes))

@@ -1,0 +1,148 @@
+"""Commands for people: help in groups, what differs from the defaults, an artifact in a sentence, estimates."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import artifacts_for_tests as small
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from bsnn import config
+from bsnn.cli import GROUPS, app
+from bsnn.errors import ConfigError
+from bsnn.pipeline import estimates
+from bsnn.pipeline.costs import Expected, costs, to_text
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one experiment that runs, another one, and finished artifacts of the first."""
+    monkeypatch.chdir(tmp_path)
+    chosen = small.settings(weights=["binary"])
+    plain = chosen.model_dump(mode="json", exclude_defaults=True)
+    other = {**plain["experiments"][small.NAME], "simulation": {"time": 9}}
+    plain["experiments"]["other"] = other
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    small.write_all(chosen, tmp_path / "results", small.random_truth())
+    return tmp_path
+
+
+def test_every_command_is_in_a_group() -> None:
+    assert [command.name for command in app.registered_commands] == [
+        name for group in GROUPS.values() for name in group
+    ]
+    text = run("--help").output
+    assert [group for group in GROUPS if group in text] == list(GROUPS)
+
+
+def test_check_shows_what_runs_and_differs(folder: Path) -> None:
+    short, long = run("check"), run("check", "--all")
+    assert short.exit_code == long.exit_code == 0
+    shown = yaml.safe_load(short.output)
+    assert config.validate(shown).experiments[small.NAME] == config.load("config.yaml").experiments[small.NAME]
+    assert set(shown["experiments"]) == {small.NAME}
+    assert "compute" not in shown
+    assert "# other experiments: other" in short.output
+    every = yaml.safe_load(long.output)
+    assert set(every["experiments"]) == {small.NAME, "other"}
+    assert every["compute"]["threads"] == 2
+    changed = yaml.safe_load(run("check", "--set", "compute.threads=3").output)
+    assert changed["compute"] == {"threads": 3}
+
+
+def test_describe_begins_with_a_sentence(folder: Path) -> None:
+    [path] = Path("results").glob("*/binary/seed0/p99/thresholds-*")
+    first, empty, brace, *_ = run("describe", str(path)).output.splitlines()
+    assert first.startswith(
+        f"{path}: the thresholds of a spiking network (data digits, seed 0, binary weights, percentile 99)"
+    )
+    assert (empty, brace) == ("", "{")
+
+
+def test_describe_advises_what_can_be_done(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The pipeline can make one again, but neither a file of other settings nor one that lies elsewhere."""
+    [path] = Path("results").glob("*/binary/seed0/p99/thresholds-*")
+    for lost, possible in (
+        (path, True),
+        (path.with_name("thresholds-0123456789ab.parquet"), False),
+        (Path("x.parquet"), False),
+    ):
+        lost.write_bytes(b"PAR1 and no more")
+        done = run("describe", str(lost))
+        said = done.output + capfd.readouterr().err
+        assert done.exit_code == 1
+        assert "damaged" in said
+        assert (f"snakemake {lost}" in said) == possible
+        assert ("no setting of config.yaml asks for such a file" in said) != possible
+
+
+def test_experiment_comes_first_everywhere() -> None:
+    for group in GROUPS.values():
+        for name, command in group.items():
+            parameters = list(inspect.signature(command).parameters)
+            assert "experiment" not in parameters or parameters[0] == "experiment", name
+    usage = run("import-checkpoint", "--help").output.lower()
+    assert usage.index("experiment") < usage.index("file")
+
+
+def test_misspelled_target_gets_a_suggestion(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no target 'latancy'; is 'latency' meant"):
+        Pipeline(config.load("config.yaml")).target("latancy")
+
+
+def experiment(**changes: Any) -> config.Config:
+    return config.validate(
+        config.merge(small.settings(weights=["binary"]).model_dump(mode="json"), {"experiments": {small.NAME: changes}})
+    )
+
+
+def test_operations_by_hand() -> None:
+    """3 channels of 8 x 8 to 4, pooled to 4 x 4, then 64 to 6 and 6 to 10; the network's own count of products."""
+    macs = 27 * 4 * 64 + 64 * 6 + 60
+    pipeline = Pipeline(experiment(data={"train_images": 100, "test_images": 50}))
+    place = Place(small.NAME, "binary", 0, 99.0)
+    assert estimates.operations(pipeline, "train", place) == 3 * 100 * 2 * macs
+    assert estimates.operations(pipeline, "simulate", place) == 50 * 4 * macs
+    assert estimates.operations(pipeline, "activations", place) == 100 * macs
+    assert estimates.operations(pipeline, "tables", place) is None
+    taught = Pipeline(experiment(data={"train_images": 100}, binarize={"teacher": {"weight": 0.5, "temperature": 2.0}}))
+    assert estimates.operations(taught, "binarize", place) == 4 * 100 * 2 * macs
+
+
+def test_measured_jobs_come_before_estimates(tmp_path: Path) -> None:
+    """Of the experiment itself; long ones of others set the speed."""
+    chosen = experiment()
+    double = config.merge(
+        chosen.model_dump(mode="json"),
+        {"experiments": {"twice": chosen.experiments[small.NAME].model_dump(mode="json")}},
+    )
+    double["experiments"]["twice"]["train"]["epochs"] = 4
+    pipeline = Pipeline(config.validate(double))
+    one, two = Place(small.NAME, "full"), Place("twice", "full")
+    expected = estimates.operations(pipeline, "train", one)
+    assert expected is not None
+    assert Expected(pipeline, tmp_path).seconds("train", one) == pytest.approx(expected / estimates.RATES["train"])
+    file = tmp_path / "train" / small.NAME / "seed0.tsv"
+    file.parent.mkdir(parents=True)
+    file.write_text("s\tmax_rss\n400\t100\n")
+    assert Expected(pipeline, tmp_path).seconds("train", one) == 400
+    assert Expected(pipeline, tmp_path).seconds("train", two) == pytest.approx(800)
+    file.write_text("s\tmax_rss\n4\t100\n")  # too short to say anything about another
+    assert Expected(pipeline, tmp_path).seconds("train", two) == pytest.approx(2 * expected / estimates.RATES["train"])
+
+
+def test_plan_names_its_estimates(tmp_path: Path) -> None:
+    text = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path))
+    assert "hours estimated from the recipe's operations, never measured: " in text
+    assert f"simulate of {small.NAME}" in text
+    assert f"not measured yet, and in no sum: data of {small.NAME}" in text
