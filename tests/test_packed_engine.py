@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,10 +22,10 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
-from bsnn.engines import compiled, packed, packed_layers, packed_trial, packed_vectors
+from bsnn.engines import compiled, packed, packed_first, packed_kernels, packed_layers, packed_trial
 from bsnn.engines.base import Block
 from bsnn.engines.packed import PackedEngine
-from bsnn.engines.packed_spikes import code_tables, pairs
+from bsnn.engines.packed_lists import ones_of_bytes
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError, EngineError
 from bsnn.simulation.run import run as simulate
@@ -105,8 +108,7 @@ def test_any_number_of_threads(threads: int, count: int) -> None:
 
 @pytest.mark.parametrize("size", [100, 3000, 20000])
 def test_bands_of_rows_and_chunks_of_steps_change_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_layers, "LISTS", size)
-    monkeypatch.setattr(packed_layers, "WEIGHTS", size // 10)
+    monkeypatch.setattr(packed_layers, "HELD", size)
     for name in ("average-before", "max-before", "average-after", "odd-channels"):
         network = biased(signed(member(name, 12)), 13)
         check(network, batch_of(network, 12, 3), (10, 1))
@@ -151,14 +153,10 @@ def test_largest_sums(op: str, inputs: int, size: int, pool: str | None) -> None
     check(replace(network, layers=(network.layers[0], opposite)), torch.ones(1, 1, size, size), (3,))
 
 
-def test_codes_and_their_tables() -> None:
-    """By hand: digits 1, 0, 4, 2 under the weights + - + -, and a byte of spikes on channels 0, 2 and 5."""
-    tables = code_tables()
-    code = 1 + 4 * 25 + 2 * 125
-    assert tables[code, 0b0101] == 5
-    assert tables[code, 0b1111] == 7
-    assert tables[625 + code, 0b1100] == -6
-    assert int(pairs()[0b00100101]) == (1 + 25) | 5 << 10 | 3 << 20
+def test_places_of_the_ones_of_a_byte() -> None:
+    places = ones_of_bytes().reshape(256, 8)
+    assert places[0b00100101].tolist() == [0, 2, 5, 0, 0, 0, 0, 0]
+    assert places[255].tolist() == list(range(8))
 
 
 def test_vgg15_on_cifar_shape_equals_engine_torch() -> None:
@@ -204,7 +202,10 @@ def test_trial_notices_wrong_spikes_and_failing_compilers(monkeypatch: pytest.Mo
     packed.missing.cache_clear()
     reason = PackedEngine.refuses(member("no-pool", 1), CPU)
     packed.missing.cache_clear()
-    assert reason == "its code cannot be compiled here (OSError: [Errno 28] No space left on device)"
+    folder = compiled.cache_folder()
+    assert reason == (
+        f"its code cannot be compiled, or loaded from {folder} (OSError: [Errno 28] No space left on device)"
+    )
 
 
 def _nothing(block: Block) -> Block:
@@ -248,23 +249,90 @@ def test_without_numba_or_a_cache_auto_takes_torch(before: str, variables: dict[
     assert reason in done.stdout
 
 
+def test_damaged_files_of_compiled_code_are_a_reason_for_auto(tmp_path: Path) -> None:
+    folder = compiled.cache_folder()
+    assert packed.missing() is None, "compiles"
+    shutil.copytree(folder, tmp_path / folder.name)
+    indices = list(tmp_path.rglob("*.nbi"))
+    assert indices
+    for index in indices:
+        index.write_bytes(b"")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", CHOOSE.format(before="")], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"or loaded from {tmp_path / folder.name} (EOFError" in done.stdout
+
+
+_NAMED = {"NUMBA_CPU_NAME": "x86-64"}
+_OTHERS = [
+    ({**_NAMED, "NUMBA_CPU_FEATURES": "+sse2"}, 128),
+    ({**_NAMED, "NUMBA_CPU_FEATURES": "+sse2,+ssse3,+avx,+avx2"}, 256),
+    ({"NUMBA_ENABLE_AVX": "0"}, 128),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("features", "width"), [("+sse2", 0), ("+sse2,+ssse3", 16), ("+sse2,+ssse3,+avx,+avx2", 32)])
-def test_vectors_of_other_cpus(features: str, width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variables", "width"), _OTHERS)
+def test_vectors_of_other_cpus(variables: dict[str, str], width: int, tmp_path: Path) -> None:
     """Compiled for lesser CPUs of the same family, which this one can run."""
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
+        "from engine_checks import assert_equal, reference, run\n"
+        "from random_networks import random_images, random_network\n"
         "from bsnn.engines import packed, packed_vectors\n"
-        f"assert max(packed_vectors.shuffles(), default=0) == {width}\n"
+        f"assert packed_vectors.width() == {width}, packed_vectors.width()\n"
         "assert packed.missing() is None, packed.missing()\n"
+        "for seed in range(1000, 1050):\n"
+        "    network, batch = random_network(seed), random_images(seed)\n"
+        "    assert_equal(run(packed.PackedEngine(network), batch, (3, 4)), reference(network, batch, 7))\n"
     )
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": "x86-64",
-        "NUMBA_CPU_FEATURES": features,
-    }  # fmt: skip
-    if packed_vectors.platform.machine() != "x86_64":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), **variables}
+    if platform.machine() != "x86_64":
         pytest.skip("compiles for x86")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """An engine that has already run in several threads, used by a process that was forked then."""
+    network = member("average-before", 15)
+    batch = batch_of(network, 15, 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine = PackedEngine(network)
+    finally:
+        torch.set_num_threads(before)
+    expected = run(engine, batch, (6,))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a process that waits for threads of its parent
+        os._exit(0 if torch.equal(run(engine, batch, (6,)).counts, expected.counts) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_no_image_is_left() -> None:
+    network = signed(member("average-before", 16))
+    engine = PackedEngine(network)
+    state, _ = engine.advance(engine.start(batch_of(network, 16, 2)), 3)
+    state, block = engine.advance(engine.keep(state, torch.zeros(0, dtype=torch.int64)), 2)
+    assert block.spikes.shape == (2, 0, network.layers[-1].neurons)
+    assert block.counts.shape == (2, len(network.firing), 0)
+
+
+def test_everything_is_compiled_by_the_trial() -> None:
+    """No network brings arguments of other types: nothing is compiled where a failure would end a run."""
+    assert packed.missing() is None
+    for name in ("max-after", "average-after", "odd-channels", "ends-in-pool-of-spikes"):
+        network = biased(signed(member(name, 17)), 17)
+        engine = PackedEngine(network)
+        state, _ = engine.advance(engine.start(batch_of(network, 17, 3)), 2)
+        engine.advance(engine.keep(state, torch.tensor([0, 2])), 3)
+    for function in (*(getattr(packed_kernels, name) for name in ("weighted", "pooled", "passed")),
+                     packed_first.constant, packed_first.first_current):  # fmt: skip
+        assert len(function.signatures) == 1, function.py_func.__name__
 
 
 def test_a_block_uses_the_budget_and_never_exceeds_it() -> None:

@@ -59,6 +59,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: a function for compiled ones to call; it is compiled with them."""
-    made: Callable[..., Any] = numba.njit(nogil=True)(function)
+    """Decorator: a function whose code stands in the compiled ones that call it: passing a layer's shape costs time."""
+    made: Callable[..., Any] = numba.njit(nogil=True, forceinline=True)(function)
     return made

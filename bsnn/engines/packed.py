@@ -8,32 +8,34 @@ the rows or channels of each layer.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba.core.errors import NumbaError
 from torch import Tensor
 
 from bsnn.conversion.currents import on_grid, weight_parts
 from bsnn.conversion.spiking import SpikingNetwork, first_weight
 from bsnn.engines import packed_first
 from bsnn.engines.base import Block, Engine, State, within_schedules
-from bsnn.engines.packed_kernels import BLOCK, Work
+from bsnn.engines.compiled import cache_folder
+from bsnn.engines.packed_kernels import Work
 from bsnn.engines.packed_layers import stages
+from bsnn.engines.packed_lists import COPIED, ones_of_bytes
 from bsnn.engines.packed_run import Run
-from bsnn.engines.packed_spikes import code_tables, pairs
+from bsnn.engines.packed_sums import PLANE, PLANES
 from bsnn.engines.packed_trial import STEPS, trial
-from bsnn.engines.packed_vectors import TABLE
+from bsnn.engines.packed_vectors import aligned
 
 TOGETHER = 2**24  # bytes of state that are worth holding at once
 RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
-MOST_INPUTS = 2**15 - 1  # spikes that may reach a neuron at once: sums have 16 bits
+MOST_INPUTS = 2**15 - 1  # spikes that may reach a neuron at once: currents have 16 bits
 
 
 class PackedEngine(Engine):
@@ -45,7 +47,8 @@ class PackedEngine(Engine):
         super().__init__(network, device, memory_mib)
         self._stages = stages(self.network)
         self._threads = torch.get_num_threads()
-        self._tables, self._pairs = _aligned(code_tables()), pairs()
+        self._ones = ones_of_bytes()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
@@ -100,7 +103,7 @@ class PackedEngine(Engine):
         images = len(cast(Tensor, state.tensors["current"]))
         spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
         counts = np.empty((steps, len(network.firing), images), np.int64)
-        run = Run(stages, state, steps, self._tables, self._pairs, spikes, counts)
+        run = Run(stages, state, steps, self._ones, spikes, counts)
         works = deque(self._work(steps) for _ in range(self._threads))
 
         def whole(image: int) -> None:
@@ -122,11 +125,13 @@ class PackedEngine(Engine):
             for item in items:
                 function(item)
         else:
-            list(self._pool.map(function, items))
+            list(self._pool().map(function, items))
 
-    @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="packed")
+        """Threads of this process: a forked one has the object of its parent, but none of its threads."""
+        if self._pools.get(os.getpid()) is None:
+            self._pools = {os.getpid(): ThreadPoolExecutor(self._threads, thread_name_prefix="packed")}
+        return self._pools[os.getpid()]
 
     @property
     def _state(self) -> int:
@@ -138,18 +143,15 @@ class PackedEngine(Engine):
 
     def _work(self, steps: int) -> Work:
         """Memory of one thread for blocks of `steps` steps."""
-        shapes = [(stage, stage.planned(steps)) for stage in self._stages[1:] if stage.layer.fires]
-        lists = max((stage.lists(shape) for stage, shape in shapes if stage.weights is not None), default=0)
-        entries = max(
-            (stage.lists(shape) * stage.room for stage, shape in shapes if stage.weights is not None), default=0
-        )
-        sums = max((stage.sums(shape) for stage, shape in shapes), default=0)
+        sizes = [stage.work(stage.planned(steps)) for stage in self._stages]
+        entries, starts, joined, carries, currents = (max(each) for each in zip(*sizes, strict=True))
         return Work(
-            entries=np.empty(entries + 8, np.uint32),
-            info=np.empty(2 * lists, np.int32),
-            signed=np.empty(lists, np.int32),
-            sums=np.empty(sums * BLOCK, np.int16),
-            totals=np.empty(sums, np.int32),
+            entries=np.empty(entries + COPIED, np.uint32),
+            starts=np.empty(starts, np.int32),
+            joined=np.empty(joined + COPIED, np.uint32),
+            carries=aligned(carries),
+            planes=aligned(PLANES * PLANE),
+            currents=np.empty(currents, np.int16),
         )
 
 
@@ -169,8 +171,9 @@ def missing() -> str | None:
     try:
         engine = _Trial(network)
         found = engine.advance(engine.start(images), STEPS)[1]
-    except (OSError, RuntimeError, NumbaError) as error:
-        return f"its code cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]})"
+    except Exception as error:  # compilers and damaged files of compiled code fail in every way
+        reason = (str(error).splitlines() or [""])[0]
+        return f"its code cannot be compiled, or loaded from {cache_folder()} ({type(error).__name__}: {reason})"
     if torch.equal(found.spikes, expected.spikes) and torch.equal(found.counts, expected.counts):
         return None
     return "its compiled code gives wrong spikes on this CPU"
@@ -186,14 +189,5 @@ def _unfit(network: SpikingNetwork) -> str | None:
                 return f"layer '{layer.name}' has weights other than +-1"
             inputs = layer.weight[0].numel() * (4 if layer.pool == "average" else 1)
             if inputs > MOST_INPUTS:
-                return f"{inputs} spikes may reach a neuron of layer '{layer.name}' at once, and sums have 16 bits"
+                return f"{inputs} spikes may reach a neuron of layer '{layer.name}' at once, and currents have 16 bits"
     return None
-
-
-def _aligned(tables: np.ndarray) -> np.ndarray:
-    """The same bytes at a place that TABLE divides."""
-    room = np.empty(tables.size + TABLE, np.int8)
-    begin = -room.ctypes.data % TABLE
-    found = room[begin : begin + tables.size]
-    found[:] = tables.flatten()
-    return found

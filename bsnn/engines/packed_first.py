@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bsnn.engines.compiled import compiled
-from bsnn.engines.packed_spikes import (
-    scan_constant,
-    scan_constant_scheduled,
-    scan_constant_signed,
-    scan_constant_signed_scheduled,
-)
+from bsnn.engines.packed_neurons import scan_constant, scan_constant_signed
 from bsnn.engines.packed_vectors import NEURONS
 
 
@@ -23,24 +18,14 @@ def constant(shape, y0, y1, current, schedule, v, sent, threshold, out, counts):
         for channel in range(0, channels, NEURONS):
             at = position * channels + channel
             to = position * shape.steps * shape.out_bytes + channel // 8
-            if shape.scheduled and shape.out_planes == 1:
-                scan_constant_scheduled(
-                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
-                    out, to, shape.out_bytes, plane, counts,
-                )  # fmt: skip
-            elif shape.scheduled:
-                scan_constant_signed_scheduled(
-                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
-                    out, to, shape.out_bytes, plane, counts,
-                )  # fmt: skip
-            elif shape.out_planes == 1:
+            if shape.out_planes == 1:
                 scan_constant(
-                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    current, schedule, channel, shape.schedule_stride, v, sent, at, threshold, channel, shape.steps,
                     out, to, shape.out_bytes, plane, counts,
                 )  # fmt: skip
             else:
                 scan_constant_signed(
-                    current, schedule, channel, channels, v, sent, at, threshold, channel, shape.steps,
+                    current, schedule, channel, shape.schedule_stride, v, sent, at, threshold, channel, shape.steps,
                     out, to, shape.out_bytes, plane, counts,
                 )  # fmt: skip
 

@@ -8,7 +8,7 @@ taken before it, on the spikes: sums of four places are listed once and read by 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
-from bsnn.engines.packed_kernels import BLOCK, SLICE, Shape
+from bsnn.engines.packed_kernels import POOLED, Shape
+from bsnn.engines.packed_sums import GROUP
+from bsnn.engines.packed_vectors import NEURONS, aligned, width
 
-LISTS = 2**18  # bytes of lists and sums at once for one thread: half of a common second-level cache
-WEIGHTS = 20_000  # bytes of weights at once: they stay in the first-level cache
+HELD = 2**18  # bytes of lists and currents at once for one thread: half of a common second-level cache
+DENSITY = 4  # at most every so many-th channel is expected to spike, for what is held at once
+PARTS = 4  # 2x2 places
+ROWS = (128, 256, 512)  # bits of a row of weights
 STEPS = 8  # steps at once at least, before fewer rows are taken
+
+
+class Sizes(NamedTuple):
+    """Elements of the arrays of packed_kernels.Work that depend on the layer."""
+
+    entries: int
+    starts: int
+    joined: int
+    carries: int
+    currents: int
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,11 @@ class Stage:
 
     layer: SpikingLayer
     shape: Shape  # for blocks of one step; `planned` fits it to others
-    weights: np.ndarray | None = None  # uint8 [block, tap, group of four inputs, lane]: nibbles
+    weights: np.ndarray | None = None  # uint8 [block, window's rows x columns x inputs + 1, bytes]: a bit each
     threshold: np.ndarray | None = None  # float32 [channels]
     bias: np.ndarray | None = None  # float32 [channels] or [positions, channels]
     initial: Tensor | None = None  # float32 [1, positions * channels]
-    schedule: np.ndarray | None = None  # float32 [steps * channels]: of all steps that it has currents for
+    schedule: np.ndarray | None = None  # float32 [steps, channels] of all steps that have currents, or zeros [channels]
 
     @property
     def channels(self) -> int:
@@ -48,7 +62,12 @@ class Stage:
     @property
     def blocks(self) -> int:
         """Blocks of output channels."""
-        return -(-self.channels // BLOCK)
+        return -(-self.channels // self.shape.block)
+
+    @property
+    def tiles(self) -> int:
+        """Rows of tiles."""
+        return -(-self.shape.out_height // self.shape.side)
 
     @property
     def bits(self) -> int:
@@ -57,41 +76,46 @@ class Stage:
 
     def planned(self, steps: int) -> Shape:
         """The shape for blocks of `steps` steps; what is done at once is chosen to stay in the caches."""
-        rows = self.shape.out_height
-        fixed = min(steps, STEPS)
-        if self._bytes(rows) * fixed <= LISTS:
-            return self.shape._replace(steps=steps, chunk=min(steps, LISTS // self._bytes(rows)), band=rows)
-        band = rows
-        while band > 1 and self._bytes(band) * fixed > LISTS:
+        fixed, band = min(steps, STEPS), self.tiles
+        if self._bytes(band) * fixed <= HELD:
+            return self.shape._replace(steps=steps, chunk=min(steps, HELD // self._bytes(band)), band=band)
+        while band > 1 and self._bytes(band) * fixed > HELD:
             band -= 1
-        return self.shape._replace(steps=steps, chunk=max(1, min(fixed, LISTS // self._bytes(band))), band=band)
+        return self.shape._replace(steps=steps, chunk=max(1, min(fixed, HELD // self._bytes(band))), band=band)
 
-    def lists(self, shape: Shape) -> int:
-        """Lists at once."""
-        return self._list_rows(shape.band) * self._list_columns * -(-shape.bytes // SLICE) * shape.chunk
-
-    def sums(self, shape: Shape) -> int:
-        """Places, windows and steps at once, each with a block of sums."""
-        return shape.band * shape.out_width * shape.windows * shape.chunk
+    def work(self, shape: Shape) -> Sizes:
+        """Elements of each array of a thread's memory."""
+        if self.weights is None:
+            return Sizes(0, 0, 0, 0, shape.out_width * shape.chunk * POOLED)
+        rows = self._rows(shape.band) * shape.chunk
+        window = shape.folds * shape.rows * shape.columns * self.inputs
+        return Sizes(
+            entries=rows * shape.width * self.inputs,
+            starts=rows * (shape.width + 1),
+            joined=window,
+            carries=(window // GROUP + 2 * GROUP) << shape.shift,
+            currents=self._outputs(shape.band) * shape.chunk * shape.block,
+        )
 
     @property
-    def room(self) -> int:
-        """Most entries of a list."""
-        return 2 * min(self.shape.bytes, SLICE) * self.shape.planes
+    def inputs(self) -> int:
+        """Stored channels of the input, those for negative spikes counted too."""
+        return 8 * self.shape.bytes * self.shape.planes
 
-    @property
-    def _list_columns(self) -> int:
-        return 2 * self.shape.out_width + 1 if self.shape.boxes else self.shape.width
-
-    def _list_rows(self, band: int) -> int:
+    def _rows(self, band: int) -> int:
+        """Rows of the input that so many rows of tiles read."""
         shape = self.shape
-        all_rows = 2 * shape.out_height + 1 if shape.boxes else shape.height
-        return min(all_rows, shape.stride * (band - 1) + shape.rows + (1 if shape.windows > 1 else 0))
+        extra = 1 if shape.turns + shape.folds > 2 else 0
+        return min(shape.height, shape.stride * (band - 1) + shape.rows + extra)
+
+    def _outputs(self, band: int) -> int:
+        """Places of the output in so many rows of tiles."""
+        return min(band * self.shape.side, self.shape.out_height) * self.shape.out_width
 
     def _bytes(self, band: int) -> int:
-        """Bytes of lists and sums for one step."""
-        lists = self._list_rows(band) * self._list_columns * -(-self.shape.bytes // SLICE) * self.room
-        return 4 * lists + 2 * BLOCK * band * self.shape.out_width * self.shape.windows
+        """Bytes of lists and currents for one step."""
+        lists = 4 * self._rows(band) * self.shape.width * self.inputs // DENSITY
+        return lists + 2 * self.shape.block * self._outputs(band)
 
 
 def stages(network: SpikingNetwork) -> list[Stage]:
@@ -103,9 +127,8 @@ def stages(network: SpikingNetwork) -> list[Stage]:
 
 
 def stored(channels: int) -> int:
-    """Channels with the silent ones."""
-    rest = channels % BLOCK
-    return channels - rest + next(size for size in (0, 32, 64, BLOCK) if size >= rest)
+    """Channels with the silent ones: whole words, and whole rows where there are many."""
+    return -(-channels // NEURONS) * NEURONS
 
 
 def channels_last(values: Tensor, channels: int) -> Tensor:
@@ -135,8 +158,8 @@ def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
     shape = Shape(
         height=before.out_height, width=before.out_width, bytes=before.out_bytes, planes=before.out_planes,
         out_height=height, out_width=width, out_bytes=out_bytes, out_planes=planes,
-        rows=0, columns=0, pad=0, stride=2, boxes=False, windows=1, bias_stride=0,
-        steps=1, chunk=1, band=height, taps=1, scheduled=layer.schedule is not None,
+        rows=0, columns=0, pad=0, stride=2, side=1, parts=1, turns=1, folds=1, largest=layer.pool == "max", shift=0,
+        block=POOLED, bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=height,
     )  # fmt: skip
     weights = None
     if before.out_bytes and layer.weight is not None:
@@ -155,38 +178,56 @@ def _stage(layer: SpikingLayer, before: Shape | None) -> Stage:
         shape = shape._replace(bias_stride=channels if by_place else 0)
     initial = torch.zeros(layer.shape) if layer.initial is None else per_output(layer.initial, layer.shape)
     initial = channels_last(initial.expand(layer.shape)[None], channels)
-    schedule = None
+    schedule = torch.zeros(channels)
     if layer.schedule is not None:
-        schedule = _flat(F.pad(layer.schedule, (0, channels - layer.shape[0])))
-    return Stage(layer, shape, weights, _flat(threshold), _flat(bias), initial, schedule)
+        schedule = F.pad(layer.schedule, (0, channels - layer.shape[0]))
+        shape = shape._replace(schedule_stride=channels)
+    return Stage(layer, shape, weights, _flat(threshold), _flat(bias), initial, _flat(schedule))
 
 
 def _weighted(layer: SpikingLayer, shape: Shape) -> tuple[Shape, np.ndarray]:
-    """Shape and nibbles of a convolution or linear layer."""
-    weight = cast(Tensor, layer.weight)
+    """Shape and rows of weights of a convolution or linear layer."""
+    weight, channels, widest = cast(Tensor, layer.weight), 8 * shape.out_bytes, width()
     if layer.op == "linear":
         weight = weight.unflatten(1, (-1, shape.height, shape.width))
         shape = shape._replace(rows=shape.height, columns=shape.width, stride=1)
     else:
-        boxes, windows = layer.pool == "average", 4 if layer.pool == "max" else 1
-        pad, stride = 0 if boxes else 1, 1 if layer.pool is None else 2
-        shape = shape._replace(rows=3, columns=3, pad=pad, stride=stride, boxes=boxes, windows=windows)
-    lanes = min(BLOCK, 8 * shape.out_bytes)
-    all_taps = shape.rows * shape.columns
-    taps = min(all_taps, max(1, WEIGHTS // (2 * shape.bytes * lanes)))
-    return shape._replace(taps=taps), _nibbles(weight, 8 * shape.bytes, 8 * shape.out_bytes)
+        parts = PARTS if PARTS * channels <= widest else 1
+        several = 1 if layer.pool is None or parts > 1 else PARTS
+        turns, folds = (several, 1) if layer.pool == "max" else (1, several)
+        side, stride = (2, 2) if parts > 1 and layer.pool is None else (1, 1 if layer.pool is None else 2)
+        shape = shape._replace(
+            rows=3 + (parts > 1), columns=3 + (parts > 1), pad=1, stride=stride, side=side, parts=parts, turns=turns,
+            folds=folds,
+        )  # fmt: skip
+    used = min(shape.parts * channels, widest)
+    lanes = next(lanes for lanes in ROWS if lanes >= used)
+    shape = shape._replace(shift=(lanes // 8).bit_length() - 1, block=min(channels, lanes // shape.parts))
+    return shape, _rows(weight, shape, lanes)
 
 
-def _nibbles(weight: Tensor, inputs: int, outputs: int) -> np.ndarray:
-    """Weights of +-1 [out, in, rows, columns] as nibbles, uint8 [block, tap, group, lane], silent channels added."""
-    blocks: list[Tensor] = []
-    for some in weight.split(BLOCK):
-        lanes = min(BLOCK, outputs - BLOCK * len(blocks))
-        ones = F.pad((some > 0).byte(), (0, 0, 0, 0, 0, inputs - some.shape[1], 0, lanes - len(some)))
-        groups = ones.permute(2, 3, 1, 0).reshape(-1, inputs // 4, 4, lanes)
-        bits = torch.tensor([1, 2, 4, 8], dtype=torch.uint8)[:, None]
-        blocks.append((groups * bits).sum(2, dtype=torch.uint8).flatten())
-    return _flat(torch.cat(blocks))
+def _rows(weight: Tensor, shape: Shape, lanes: int) -> np.ndarray:
+    """Weights of +-1 [out, in, rows, columns] as rows of `lanes` bits, silent channels added.
+
+    They are uint8 [block, window's row, window's column, input, lane / 8], with a row of zeros after each block; inputs
+    of signed layers come twice, the second time with all signs turned.
+    """
+    blocks = []
+    for some in weight.split(shape.block):
+        tap = (some > 0).permute(2, 3, 1, 0).numpy()
+        taps = np.concatenate([_wide(tap, 8 * shape.bytes), _wide(~tap, 8 * shape.bytes)][: shape.planes], 2)
+        bits = np.zeros((shape.rows, shape.columns, taps.shape[2], lanes), np.bool_)
+        for part in range(shape.parts):
+            down, right, lane = part // 2, part % 2, part * shape.block
+            bits[down : down + taps.shape[0], right : right + taps.shape[1], :, lane : lane + len(some)] = taps
+        blocks += [np.packbits(bits, bitorder="little"), np.zeros(lanes // 8, np.uint8)]
+    found = aligned(sum(block.size for block in blocks))
+    return np.concatenate(blocks, out=found)
+
+
+def _wide(taps: np.ndarray, inputs: int) -> np.ndarray:
+    """Taps [rows, columns, in, out] with the inputs that never spike."""
+    return np.pad(taps, ((0, 0), (0, 0), (0, inputs - taps.shape[2]), (0, 0)))
 
 
 def _flat(values: Tensor) -> np.ndarray:

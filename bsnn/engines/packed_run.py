@@ -19,7 +19,7 @@ Each = Callable[[Callable[[Any], None], Iterable[Any]], None]  # calls a functio
 
 
 class Part(NamedTuple):
-    """Rows and blocks of channels of a layer's output."""
+    """Rows of tiles and blocks of channels of a layer's output."""
 
     top: int
     bottom: int
@@ -41,8 +41,7 @@ class Run:
         stages: layers.
         state: of all images; potentials are advanced in place.
         steps: of the block.
-        tables: of packed_spikes.code_tables, flat and aligned.
-        pairs: of packed_spikes.pairs.
+        ones: of packed_lists.ones_of_bytes.
         spikes: int8 [steps, N, units], filled.
         counts: int64 [steps, firing layers, N], filled.
     """
@@ -52,12 +51,11 @@ class Run:
         stages: list[Stage],
         state: State,
         steps: int,
-        tables: np.ndarray,
-        pairs: np.ndarray,
+        ones: np.ndarray,
         spikes: np.ndarray,
         counts: np.ndarray,
     ) -> None:
-        self.stages, self.steps, self.tables, self.pairs = stages, steps, tables, pairs
+        self.stages, self.steps, self.ones = stages, steps, ones
         self.shapes = [stage.planned(steps) for stage in stages]
         self.begin = state.steps
         self.current = cast(Tensor, state.tensors["current"]).numpy()
@@ -69,12 +67,10 @@ class Run:
     def image(self, image: int, works: list[Work], each: Each) -> None:
         """Take an image through all layers, with one thread for each memory."""
         steps = self.steps
-        size = max(stage.bits * steps + stage.shape.out_bytes for stage in self.stages)
+        size = max(stage.bits * steps for stage in self.stages)
         bits, out = np.empty(size, np.uint8), np.empty(size, np.uint8)
         firing = 0
         for stage, shape in zip(self.stages, self.shapes, strict=True):
-            end = stage.bits * steps
-            out[end : end + shape.out_bytes] = 0  # what lies outside the map
             parts = _parts(stage, len(works))
             if stage.layer.fires:
                 v, sent = self.potential[firing][image], self.sent[firing][image]
@@ -107,23 +103,20 @@ class Run:
     ) -> None:
         """Part of a layer with neurons, from the bits of the layer before."""
         threshold, bias, rows = stage.threshold, stage.bias, (part.top, part.bottom)
-        schedule = bias  # stands in where there is none, and is not read
-        if stage.schedule is not None:
-            schedule = stage.schedule[self.begin * stage.channels : (self.begin + self.steps) * stage.channels]
+        schedule = cast(np.ndarray, stage.schedule)[self.begin * shape.schedule_stride :]
         if stage is self.stages[0]:
             packed_first.constant(shape, *rows, current, schedule, *neurons, threshold, out, counts)
         elif stage.weights is None:
-            largest = stage.layer.pool == "max"
             end = shape.height * shape.width * self.steps * shape.bytes * shape.planes
-            kernels.pooled(shape, *rows, largest, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
+            kernels.pooled(shape, *rows, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
         else:
-            given = (bits, stage.weights, self.tables, self.pairs, bias, schedule)
+            given = (bits, stage.weights, self.ones, bias, schedule)
             kernels.weighted(shape, *part, *given, *neurons, threshold, out, counts, work)
 
 
 def _parts(stage: Stage, threads: int) -> list[Part]:
-    """A layer in at most so many parts: by rows, or by blocks of channels where there are more of them."""
-    rows, blocks = stage.shape.out_height, stage.blocks
+    """A layer in at most so many parts: by rows of tiles, or by blocks of channels where there are more of them."""
+    rows, blocks = stage.tiles, stage.blocks
     if stage.weights is not None and blocks > rows:
         return [Part(0, rows, *span) for span in _cut(blocks, threads)]
     return [Part(*span, 0, blocks) for span in _cut(rows, threads)]
