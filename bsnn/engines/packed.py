@@ -91,7 +91,7 @@ class PackedEngine(Engine):
         self._each(fill, range(len(images)))
         return State(
             current=torch.from_numpy(current),
-            potential=[torch.from_numpy(np.tile(cast(Tensor, stage.initial), (len(images), 1))) for stage in firing],
+            potential=[cast(Tensor, stage.initial).repeat(len(images), 1) for stage in firing],
             sent=[torch.zeros(len(images), stage.places if stage.layer.signed else 0) for stage in firing],
         )
 
