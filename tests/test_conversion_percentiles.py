@@ -17,6 +17,7 @@ from bsnn.conversion.percentiles import (
     CoarseCounts,
     FineCounts,
     Population,
+    ShortTally,
     Summary,
     Tally,
     grid,
@@ -163,6 +164,21 @@ def test_more_values_than_32_bits_count() -> None:
     found = second.summaries()["all"]
     assert found.percentiles.tolist() == [1, 2, 2, 5]
     assert (found.count, found.mean) == (3 * times, 8 / 3)
+
+
+@pytest.mark.parametrize(("times", "kind"), [(1, ShortTally), (400, Tally)])
+def test_few_values_and_many(times: int, kind: type) -> None:
+    """Values are kept where they are fewer than the places to count them in."""
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(300, generator=generator).clamp(min=0).repeat(times)
+    percentiles = np.linspace(0, 100, 101)
+    first = CoarseCounts("layer")
+    first.add(values)
+    second = FineCounts(first, percentiles)
+    assert type(second.tally) is kind
+    for part in values.split(7000):
+        second.add(part)
+    assert_equal_to_numpy(second.summaries(), values.numpy(), percentiles)
 
 
 def test_counts_are_carried_before_they_overflow() -> None:

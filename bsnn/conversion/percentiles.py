@@ -105,6 +105,23 @@ class Tally:
         return found
 
 
+class ShortTally:
+    """The same as a Tally, for fewer places than it would have numbers: they are kept until they are counted."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept = [torch.zeros(0, dtype=torch.int32)]
+
+    def add(self, places: Tensor) -> None:
+        """Keep places (int32 [values]) from LOW + 1 on; the first ones stand for values that are not needed."""
+        self.kept.append(places[places > LOW].cpu())
+
+    def totals(self) -> np.ndarray:
+        """Counts, int64."""
+        found: np.ndarray = np.bincount(torch.cat(self.kept).numpy(), minlength=self.size)
+        return found
+
+
 class CoarseCounts:
     """Counts values by the upper bits of their patterns; keeps their number, sum and maximum.
 
@@ -159,7 +176,8 @@ class FineCounts:
         slots = np.zeros(((self.first.largest + LOW) >> LOW_BITS) + 1, np.int32)
         slots[self.first.bins[self.needed]] = np.arange(1, len(self.needed) + 1)
         self.slots = torch.from_numpy(slots).to(first.device)  # place among the needed bins; 0: not needed
-        self.tally = Tally((len(self.needed) + 1) << LOW_BITS, first.device)
+        size = (len(self.needed) + 1) << LOW_BITS
+        self.tally = Tally(size, first.device) if first.count > size else ShortTally(size)
 
     def _needed(self) -> np.ndarray:
         """Which of the first pass's bins hold a wanted order statistic; zero's bin needs no second look."""
