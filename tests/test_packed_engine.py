@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
-from bsnn.engines import compiled, packed, packed_first, packed_kernels, packed_layers, packed_trial
+from bsnn.engines import packed, packed_layers
 from bsnn.engines.base import Block
 from bsnn.engines.packed import PackedEngine
 from bsnn.engines.packed_lists import ones_of_bytes
@@ -190,111 +186,6 @@ def test_images_of_another_shape_are_refused() -> None:
         PackedEngine(member("no-pool", 1)).start(images(0, 2, 9))
 
 
-def test_trial_notices_wrong_spikes_and_failing_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "trial", lambda: (*packed_trial.trial()[:2], _nothing(packed_trial.trial()[2])))
-    packed.missing.cache_clear()
-    assert "wrong spikes" in str(packed.missing())
-
-    def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(packed.packed_first, "first_current", fails)
-    packed.missing.cache_clear()
-    reason = PackedEngine.refuses(member("no-pool", 1), CPU)
-    packed.missing.cache_clear()
-    folder = compiled.cache_folder()
-    assert reason == (
-        f"its code cannot be compiled, or loaded from {folder} (OSError: [Errno 28] No space left on device)"
-    )
-
-
-def _nothing(block: Block) -> Block:
-    return Block(torch.zeros_like(block.spikes), block.counts)
-
-
-def test_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    compiled.cache_folder.cache_clear()
-    with pytest.raises(EngineError, match="set NUMBA_CACHE_DIR to a folder that can be written"):
-        compiled.cache_folder()
-    compiled.cache_folder.cache_clear()
-
-
-CHOOSE = """
-import sys
-sys.path.insert(0, "tests")
-{before}
-from engine_checks import member
-from bsnn import engines
-print(engines.choose(member("no-pool", 1), "cpu"))
-"""
-
-
-@pytest.mark.parametrize(
-    ("before", "variables", "reason"),
-    [
-        ("sys.modules['numba'] = None", {}, "numba"),
-        ("", {"NUMBA_CACHE_DIR": "/proc/no-folder"}, "/proc/no-folder"),
-    ],
-)
-def test_without_numba_or_a_cache_auto_takes_torch(before: str, variables: dict[str, str], reason: str) -> None:
-    code = CHOOSE.format(before=before)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("('torch', \"'packed' cannot run this network on cpu")
-    assert reason in done.stdout
-
-
-def test_damaged_files_of_compiled_code_are_a_reason_for_auto(tmp_path: Path) -> None:
-    folder = compiled.cache_folder()
-    assert packed.missing() is None, "compiles"
-    shutil.copytree(folder, tmp_path / folder.name)
-    indices = list(tmp_path.rglob("*.nbi"))
-    assert indices
-    for index in indices:
-        index.write_bytes(b"")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", CHOOSE.format(before="")], cwd=ROOT, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"or loaded from {tmp_path / folder.name} (EOFError" in done.stdout
-
-
-_NAMED = {"NUMBA_CPU_NAME": "x86-64"}
-_OTHERS = [
-    ({**_NAMED, "NUMBA_CPU_FEATURES": "+sse2"}, 128),
-    ({**_NAMED, "NUMBA_CPU_FEATURES": "+sse2,+ssse3,+avx,+avx2"}, 256),
-    ({"NUMBA_ENABLE_AVX": "0"}, 128),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("variables", "width"), _OTHERS)
-def test_vectors_of_other_cpus(variables: dict[str, str], width: int, tmp_path: Path) -> None:
-    """Compiled for lesser CPUs of the same family, which this one can run."""
-    code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "from engine_checks import assert_equal, reference, run\n"
-        "from random_networks import random_images, random_network\n"
-        "from bsnn.engines import packed, packed_vectors\n"
-        f"assert packed_vectors.width() == {width}, packed_vectors.width()\n"
-        "assert packed.missing() is None, packed.missing()\n"
-        "for seed in range(1000, 1050):\n"
-        "    network, batch = random_network(seed), random_images(seed)\n"
-        "    assert_equal(run(packed.PackedEngine(network), batch, (3, 4)), reference(network, batch, 7))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), **variables}
-    if platform.machine() != "x86_64":
-        pytest.skip("compiles for x86")
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
-
-
 def test_a_forked_process_has_threads_of_its_own() -> None:
     """An engine that has already run in several threads, used by a process that was forked then."""
     network = member("average-before", 15)
@@ -330,19 +221,6 @@ def test_no_image_is_left() -> None:
     state, block = engine.advance(engine.keep(state, torch.zeros(0, dtype=torch.int64)), 2)
     assert block.spikes.shape == (2, 0, network.layers[-1].neurons)
     assert block.counts.shape == (2, len(network.firing), 0)
-
-
-def test_everything_is_compiled_by_the_trial() -> None:
-    """No network brings arguments of other types: nothing is compiled where a failure would end a run."""
-    assert packed.missing() is None
-    for name in ("max-after", "average-after", "odd-channels", "ends-in-pool-of-spikes"):
-        network = biased(signed(member(name, 17)), 17)
-        engine = PackedEngine(network)
-        state, _ = engine.advance(engine.start(batch_of(network, 17, 3)), 2)
-        engine.advance(engine.keep(state, torch.tensor([0, 2])), 3)
-    for function in (*(getattr(packed_kernels, name) for name in ("weighted", "pooled", "passed")),
-                     packed_first.constant, packed_first.first_current):  # fmt: skip
-        assert len(function.signatures) == 1, function.py_func.__name__
 
 
 def test_a_block_uses_the_budget_and_never_exceeds_it() -> None:

@@ -177,7 +177,8 @@ class FineCounts:
         slots[self.first.bins[self.needed]] = np.arange(1, len(self.needed) + 1)
         self.slots = torch.from_numpy(slots).to(first.device)  # place among the needed bins; 0: not needed
         size = (len(self.needed) + 1) << LOW_BITS
-        self.tally = Tally(size, first.device) if first.count > size else ShortTally(size)
+        enough = first.count > size
+        self.tally: Tally | ShortTally = Tally(size, first.device) if enough else ShortTally(size)
 
     def _needed(self) -> np.ndarray:
         """Which of the first pass's bins hold a wanted order statistic; zero's bin needs no second look."""

@@ -4,6 +4,9 @@ All steps of a block and all images go through a layer as one batch, channels la
 currents into spikes, in the place where the currents lay. Sums of +-1 weights are integers, which float32 holds
 exactly; where a library may choose an inexact algorithm (Winograd, FFT), they are rounded to the nearest integer.
 
+The scan takes 8 % of the time of a full-precision VGG-15 (0.13 of 1.75 s: 16 images, 32 steps, two cores with AVX-512).
+One pass over the currents instead of several would save at most 7 %, so it is left to torch's own operations.
+
 Full-precision networks have no exact sums: two engines may order a sum differently, and a membrane that comes within
 the last bits of its threshold then fires a step earlier or later, and others after it. Against float64 sums, over 60
 steps of six random networks, at most 12 of 140,000 spikes of a layer moved, and 6 of the 19,000 of a last layer; no
