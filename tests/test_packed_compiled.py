@@ -14,7 +14,7 @@ import torch
 from engine_checks import biased, member, signed
 from networks_for_tests import images
 
-from bsnn.engines import compiled, packed, packed_first, packed_kernels, packed_trial
+from bsnn.engines import compiled, packed, packed_first, packed_kernels, packed_pools, packed_trial
 from bsnn.engines.base import Block
 from bsnn.engines.packed import PackedEngine
 from bsnn.errors import EngineError
@@ -136,6 +136,8 @@ def test_everything_is_compiled_by_the_trial() -> None:
         engine = PackedEngine(network)
         state, _ = engine.advance(engine.start(images(17, 3, network.input_shape[1])), 2)
         engine.advance(engine.keep(state, torch.tensor([0, 2])), 3)
-    for function in (*(getattr(packed_kernels, name) for name in ("weighted", "pooled", "passed")),
+    for function in (packed_kernels.weighted,
+        packed_pools.pooled,
+        packed_pools.passed,
                      packed_first.constant, packed_first.first_current):  # fmt: skip
         assert len(function.signatures) == 1, function.py_func.__name__

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
-from bsnn.engines.packed_kernels import POOLED, Shape
+from bsnn.engines.packed_kernels import Shape
+from bsnn.engines.packed_pools import POOLED
 from bsnn.engines.packed_sums import GROUP
 from bsnn.engines.packed_vectors import NEURONS, aligned, width
 

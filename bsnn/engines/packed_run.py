@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from bsnn.engines import packed_first
+from bsnn.engines import packed_first, packed_pools
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import State
 from bsnn.engines.packed_kernels import Shape, Work
@@ -85,7 +85,7 @@ class Run:
                 firing += 1
             else:
                 for part in parts:
-                    kernels.passed(shape, part.top, part.bottom, bits, out)
+                    packed_pools.passed(shape, part.top, part.bottom, bits, out)
             bits, out = out, bits
         self.spikes[:, image] = channels_first(bits, self.stages[-1], steps)
 
@@ -108,7 +108,7 @@ class Run:
             packed_first.constant(shape, *rows, current, schedule, *neurons, threshold, out, counts)
         elif stage.weights is None:
             end = shape.height * shape.width * self.steps * shape.bytes * shape.planes
-            kernels.pooled(shape, *rows, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
+            packed_pools.pooled(shape, *rows, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
         else:
             given = (bits, stage.weights, self.ones, bias, schedule)
             kernels.weighted(shape, *part, *given, *neurons, threshold, out, counts, work)
