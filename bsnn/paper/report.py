@@ -8,12 +8,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from bsnn import artifacts, report
+from bsnn import artifacts
 from bsnn.config import Config, format_percentile
 from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.report import about
+from bsnn.report import figure as figure_of
 from bsnn.tables import Results
 from bsnn.tables.columns import column
 
@@ -35,8 +37,8 @@ def page(pipeline: Pipeline, name: str, folder: Path, path: Path) -> None:
         description=config.experiments[name].description,
         facts=facts(config, name),
         sections=[_section(result, frames, folder) for result, frames in read.items()],
-        machines=_view(report.machines(origins), ""),
-        versions=_view(report.versions(origins), ""),
+        machines=_view(about.machines(origins), ""),
+        versions=_view(about.versions(origins), ""),
         key=pipeline.key("paper_report", Place(name)),
     )
     artifacts.write_text(path, text)
@@ -71,7 +73,7 @@ def _section(result: str, frames: Any, folder: Path) -> dict[str, Any]:
     return {
         "id": result,
         "title": entry.title,
-        "figures": [report._figure(folder / f"{name}.svg", figure.caption) for name, figure in entry.figures.items()],
+        "figures": [figure_of(folder / f"{name}.svg", figure.caption) for name, figure in entry.figures.items()],
         "tables": [_view(frames[name], table.caption) for name, table in shown.items()],
     }
 

@@ -90,7 +90,7 @@ def write(
 
 
 def _section(section: Section, results: Results, folder: Path) -> Entry:
-    shown = [_figure(folder / f"{name}.svg", FIGURES[name].caption) for name in section.figures]
+    shown = [figure(folder / f"{name}.svg", FIGURES[name].caption) for name in section.figures]
     views = [
         {**_view(results[name], TABLES[name].caption, total=TABLES[name].total), "title": TABLES[name].title}
         for name in section.tables
@@ -100,7 +100,7 @@ def _section(section: Section, results: Results, folder: Path) -> Entry:
 
 
 def _further(part: more.Part, folder: Path) -> Entry:
-    shown = [_figure(folder / f"{name}.svg", caption) for name, caption in part.figures.items()]
+    shown = [figure(folder / f"{name}.svg", caption) for name, caption in part.figures.items()]
     view = {**_view(part.table, part.caption), "title": part.title}
     return {"title": part.title, "id": _id(part.title), "figures": shown, "tables": [view]}
 
@@ -109,7 +109,7 @@ def _id(title: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
 
 
-def _figure(path: Path, caption: str) -> Entry:
+def figure(path: Path, caption: str) -> Entry:
     """A figure inside the page: as an image, so that identifiers of two drawings cannot meet."""
     try:
         data = base64.b64encode(path.read_bytes()).decode()

@@ -63,8 +63,8 @@ def chart(shown: pd.DataFrame, axis: str = "T") -> dict[str, Any]:
     low, high = limits(shown["accuracy"], shown["ann"], shown.groupby(["weights", "series"])["accuracy"].last())
     names = list(dict.fromkeys(shown["series"]))
     x = {"field": axis, "type": "quantitative", "title": AXES[axis], "scale": {"type": "log", "nice": False}}
-    y = {"field": "accuracy", "type": "quantitative", "title": "test accuracy (%)"}
-    y["scale"] = {"domain": [low, high], "zero": False}
+    spread = {"domain": [low, high], "zero": False}
+    y = {"field": "accuracy", "type": "quantitative", "title": "test accuracy (%)", "scale": spread}
     colours = {"scheme": "viridis" if len(names) <= 8 else "category20"}
     scale = {"domain": names, **colours}
     by_name = {

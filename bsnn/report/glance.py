@@ -45,13 +45,13 @@ def rows(results: Results) -> list[Row]:
     """Every percentile simulated so far, kind by kind."""
     frame, shown = results["costs_over_time"], times(results)
     best = {(row["weights"], row["percentile"], row["time"]) for row in _chosen(results)}
-    steps = arrivals(frame).set_index(KEYS)["steps"]
+    steps: dict[Any, float] = arrivals(frame).set_index(KEYS)["steps"].to_dict()
     found = []
     for key, part in frame.groupby(KEYS, sort=False):
         weights, percentile = cast("tuple[str, float]", key)
         at, first = part.set_index("time"), part.iloc[0]
         arrived = steps[key]
-        cells = [_cell(at.loc[time], (weights, percentile, time) in best) for time in shown]
+        cells = [_cell(cast("pd.Series[Any]", at.loc[time]), (weights, percentile, time) in best) for time in shown]
         found.append(
             Row(
                 weights,
