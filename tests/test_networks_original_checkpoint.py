@@ -281,7 +281,7 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
     run("figures", "tiny")
     run("report", "tiny")
     source = gather.Source(Pipeline(settings), "tiny")
-    assert source.simulations[0].images == 30
+    assert [outcome.images for outcome in source.simulations.values()] == [30]
     assert len(source.history(weights, 0)[0]) == 0
     run("export-checkpoint", "tiny", "again.pth.tar", "--weights", weights)
     held = torch.load("again.pth.tar", weights_only=True)["state_dict"]
