@@ -241,7 +241,7 @@ def test_two_processes_train_on_the_same_random_parts(tmp_path: Path) -> None:
     experiment = config.Experiment.model_validate(plain)
     found = []
     for devices in (1, 2):
-        compute = config.Compute(accelerator="cpu", devices=devices, threads=1, workers=1)
+        compute = config.Compute(accelerator="cpu", precision="32-true", devices=devices, threads=1, workers=1)
         torch.set_num_threads(1)
         found.append(train.fit(experiment, "full", 0, data, compute, tmp_path / str(devices), None)[:2])
     (one, history), (two, history_two) = found

@@ -129,7 +129,7 @@ def note_of(pipeline: Pipeline, experiment: str, shown: str) -> Path:
 
 def shown(pipeline: Pipeline, target: str) -> list[Path]:
     """Files at plain names that a target makes and that are there, of the current settings."""
-    jobs = [(stage, place) for stage, place in pipeline.target(target) if "note" in STAGES[stage].files]
+    jobs = [job for job in pipeline.target(target) if "note" in pipeline.stage(*job).files]
     return [path for job in jobs if pipeline.path(*job).exists() for path in notes.shown(pipeline, *job)]
 
 
