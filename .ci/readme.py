@@ -86,8 +86,8 @@ def _simulation(folder: Path) -> str:
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
-    "latency": partial(_latency, "cifar100-cpu", "binary"),
-    "whole": partial(_latency, "cifar100-cpu-all", "binary"),
+    "half": partial(_accuracy, "cifar100-half"),
+    "latency": partial(_latency, "cifar100-half-all", "binary"),
     "simulation": _simulation,
 }
 
