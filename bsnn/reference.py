@@ -59,7 +59,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
 
 
 def keep_network(job: Job, folder: Path = FOLDER) -> Path:
-    """Copy a trained network to the reference folder, with its card beside it; returns its path there.
+    """Copy a trained network to the reference folder, with its card and its history beside it; returns its path there.
 
     Args:
         job: the network's configuration, experiment, kind and seed.
@@ -96,7 +96,10 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         recipe=identity.canonical(recipe),
         **{name: made[name] for name in ("hardware", "versions", "revision", "created")},
     )
-    return shipped.keep(card, path, folder)
+    kept = shipped.keep(card, path, folder)
+    epochs = history.to_pandas().to_csv(index=False, lineterminator="\n")
+    artifacts.write_text(kept.with_name(f"{place.weights}_history.csv"), epochs)
+    return kept
 
 
 def _data(experiment: Experiment) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -61,6 +62,8 @@ def test_card_says_what_the_network_is(made, weights: config.Weights) -> None:
     assert (card.experiment, card.seed, card.test_images, card.epochs) == (NAME, 0, 60, 1)
     assert card.precision in ("32-true", "bf16-mixed")
     assert card.bytes == kept[weights].stat().st_size
+    [epoch] = pd.read_csv(kept[weights].with_name(f"{weights}_history.csv")).to_dict("records")
+    assert (epoch["epoch"], epoch["test_accuracy"]) == (1, card.test_accuracy)
     assert card.network["features"] == [4, 6, "P", 8, "P"]
     assert "CC BY 4.0" in card.data["licence"]
     assert "path" not in card.data
