@@ -87,7 +87,6 @@ def _simulation(folder: Path) -> str:
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
     "half": partial(_accuracy, "cifar100-half"),
-    "latency": partial(_latency, "cifar100-half-all", "binary"),
     "simulation": _simulation,
 }
 
