@@ -156,7 +156,7 @@ def test_fewer_simulated_images_train_nothing(finished: Path, tmp_path: Path) ->
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
     configure(folder, merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}}))
-    assert jobs(folder) == {"method": 4, **TABLES}
+    assert jobs(folder) == {"method": 4, "ideal": 2, **TABLES}
     assert planned(folder, "--cores", "1") == {"thresholds": 2, "simulate": 2, **RESULTS}
     run(folder, "latency")
     pipeline = Pipeline(validate(merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}})))
@@ -171,7 +171,7 @@ def test_bursts_are_for_full_precision_alone(finished: Path, tmp_path: Path) -> 
     shutil.copytree(finished, folder, symlinks=True)
     methods = {"bursts": {"burst": 3}, "channels": {"channels": True}}
     configure(folder, merge(settings(methods={**METHODS, **methods}), {"weights": ["full", "binary"]}))
-    assert jobs(folder) == {"activations": 1, "method": 6, **TABLES}
+    assert jobs(folder) == {"activations": 1, "method": 6, "ideal": 4, **TABLES}
     run(folder, "latency")
     table = pd.read_csv(folder / "results/tiny/tables/latency.csv").groupby("weights")["method"].unique()
     assert list(table["binary"]) == ["baseline", *METHODS]
