@@ -36,7 +36,7 @@ CHANGES = {
 }
 SETTINGS = config.validate(merge(TINY, CHANGES))
 STAGES = (
-    *("data", "train", "binarize", "activations", "thresholds", "simulate", "method"),
+    *("data", "train", "binarize", "activations", "thresholds", "simulate", "method", "ideal"),
     *("find_switches", "find_exit", "tables", "latency_tables"),
 )
 

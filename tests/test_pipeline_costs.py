@@ -33,10 +33,13 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     to_do = {"data": 1, "train": 2, "binarize": 2, "activations": 4, "thresholds": 8, "simulate": 24, **RESULTS}
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
     text = costs.to_text(costs.costs(Pipeline(SETTINGS, tmp_path), tmp_path / "none"))
-    assert "not measured yet, and in no sum: data of tiny, train of tiny" in text
+    assert "never measured: train of tiny, activations of tiny, simulate of tiny, binarize of tiny" in text
+    assert "not measured yet, and in no sum: data of tiny, thresholds of tiny, tables of tiny" in text
+    estimated = ("train", "binarize", "activations", "simulate")
+    hours = {rule: ("0.000", "0.00") if rule in estimated else ("-", "-") for rule in to_do}
     assert cells(text) == {
-        **{("tiny", rule): ["0", str(count), "-", "-", "-", "-"] for rule, count in to_do.items()},
-        ("sum", ""): ["0", "44", "-", "-", "-", "-"],
+        **{("tiny", rule): ["0", str(n), hours[rule][0], "-", hours[rule][1], "-"] for rule, n in to_do.items()},
+        ("sum", ""): ["0", "44", "-", "-", "0.00", "-"],
     }
 
 
@@ -49,9 +52,9 @@ def cells(text: str) -> dict[tuple[str, str], list[str]]:
 def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
     half, mib = 0.5, 2.0**20
     found = [
-        costs.Cost("a", "data", 1, 0, None, None, None),
-        costs.Cost("a", "train", 1, 2, half, None, 3 * mib),
-        costs.Cost("a", "simulate", 0, 4, None, 12.0, None),
+        costs.Cost("a", "data", 1, 0, None, None, False, None),
+        costs.Cost("a", "train", 1, 2, half, None, False, 3 * mib),
+        costs.Cost("a", "simulate", 0, 4, None, 12.0, False, None),
     ]
     assert cells(costs.to_text(found)) == {
         ("a", "data"): ["1", "0", "-", "-", "0.00", "0.0"],
@@ -63,7 +66,8 @@ def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
 
 def test_sum_of_what_was_not_measured_is_no_zero() -> None:
     """Usual after `--until data`: what is done costs nothing more, and what is to do is not known."""
-    done, ahead = costs.Cost("a", "data", 1, 0, 0.5, 1.0, 9.0), costs.Cost("a", "train", 0, 2, None, None, None)
+    done = costs.Cost("a", "data", 1, 0, 0.5, 1.0, False, 9.0)
+    ahead = costs.Cost("a", "train", 0, 2, None, None, False, None)
     assert cells(costs.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
     assert cells(costs.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
 
@@ -82,7 +86,8 @@ def test_methods_and_searches_have_targets_of_their_own(tmp_path: Path) -> None:
     tables = {("tiny", "latency_tables"): 1, ("tiny", "latency_figures"): 1}
     assert planned(changes, "search", tmp_path) == {**shared, ("tiny", "find_switches"): 2}
     assert planned(changes, "early_exit", tmp_path) == {**shared, ("tiny", "find_exit"): 2, ("tiny", "exit_results"): 1}
-    assert planned(changes, "latency", tmp_path) == {**shared, ("tiny", "method"): 2 * (2 * (1 + 3) + 1), **tables}
+    jobs = {("tiny", "method"): 2 * (2 * (1 + 3) + 1), ("tiny", "ideal"): 2 * (2 * 2 + 1)}
+    assert planned(changes, "latency", tmp_path) == {**shared, **jobs, **tables}
 
 
 def test_paper_needs_its_sweep_and_the_other_pools(tmp_path: Path) -> None:
@@ -130,7 +135,9 @@ def test_costs(tmp_path: Path) -> None:
     assert (simulate.hours_each, simulate.hours, simulate.memory_mb) == (1.0, 22.0, 900.5)
     assert (simulate.size_each, simulate.size) == (200.0, 4400.0)
     assert stages["data"].hours == pytest.approx(0.1)
-    assert stages["train"].hours is None
+    assert stages["train"].estimated
+    assert not simulate.estimated
+    assert stages["tables"].hours is None
     benchmark(measured, "find_switches", "tiny/a.tsv", 3600, "NA")
     search = {stage.rule: stage for stage in costs.costs(Pipeline(SETTINGS, tmp_path), measured, "search")}[
         "find_switches"

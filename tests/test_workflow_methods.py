@@ -205,7 +205,7 @@ def test_a_simulated_percentile_is_not_simulated_again_as_the_baseline(tmp_path:
     chosen = merge(settings(methods={}, percentile=99.0), {"percentile": 99.0})
     folder = checkout(tmp_path / "checkout", chosen)
     run(folder)
-    assert jobs(folder) == {"method": 1, **TABLES}
+    assert jobs(folder) == {"method": 1, "ideal": 1, **TABLES}
     run(folder, "latency")
     [log] = folder.glob("logs/method/tiny/*.log")
     assert "the first 8 steps of" in log.read_text()
