@@ -175,7 +175,7 @@ def kinds(root: Path) -> set[str]:
 
 
 EVERY = {"images", "network", "history", "summary", "checkpoint", "activations", "thresholds", "predictions", "spikes"}
-EVERY |= {"operations", "errors", "results-table", "search", "exit", "latency-table", "image-index"}
+EVERY |= {"operations", "errors", "ideal", "results-table", "search", "exit", "latency-table", "image-index"}
 
 
 def test_some_mutations_of_each_artifact(finished: Path) -> None:
