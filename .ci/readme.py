@@ -44,25 +44,6 @@ def _accuracy(name: str, folder: Path) -> str:
     return f"{wide.to_markdown(index=False)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
 
 
-def _latency(name: str, weights: str, folder: Path) -> str:
-    """Accuracy of each method at each number of steps, and where it was measured."""
-    frame = pd.read_csv(folder / name / "latency.csv")
-    own = frame[frame["weights"] == weights]
-    shown = own.assign(T="T = " + own["T"].astype(str), accuracy=own["accuracy"].map("{:.1f}".format))
-    wide = shown.pivot(index="method", columns="T", values="accuracy").loc[list(own["method"].unique())]
-    wide = wide[[f"T = {time}" for time in sorted(own["T"].unique())]].reset_index()
-    origin = json.loads((folder / name / "origin.json").read_text())
-    table = wide.to_markdown(
-        index=False, disable_numparse=True, colalign=("left", *["right"] * (len(wide.columns) - 1))
-    )
-    images = origin["definition"]["simulation"].get("images")
-    seen = "the whole test set" if images is None else f"{images:,} test images"
-    ann = f"{own['ann'].iloc[0]:.1f} %"
-    error = f"differences from it have standard errors of at most {own['drop_se'].max():.1f} points"
-    note = f"Accuracy in percent, {weights} weights; the ANN itself {ann} ({error}); {seen}; `{origin['command']}`"
-    return f"{table}\n\n{note}: [{folder}/{name}]({folder}/{name})."
-
-
 def _simulation(folder: Path) -> str:
     """Speed of the engines and their peers, with columns of its own for each machine."""
     path, setting = folder / "simulation.csv", ["network", "batch", "steps"]

@@ -97,8 +97,7 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         **{name: made[name] for name in ("hardware", "versions", "revision", "created")},
     )
     kept = shipped.keep(card, path, folder)
-    epochs = history.to_pandas().to_csv(index=False, lineterminator="\n")
-    artifacts.write_text(kept.with_name(f"{place.weights}_history.csv"), epochs)
+    artifacts.write_csv(kept.with_name(f"{place.weights}_history.csv"), history.to_pandas())
     return kept
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from workflow_for_tests import TINY, checkout, environment, snakemake
+from workflow_for_tests import TINY, checkout, snakemake, start
 
 from bsnn.config import merge
 
@@ -80,16 +79,7 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
 def test_ctrl_c_keeps_a_training_in_one_line(tmp_path: Path) -> None:
     longer = {"experiments": {"tiny": {"train": {"epochs": 5000}}}}
     folder = checkout(tmp_path / "checkout", merge(TINY, longer))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "networks"]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(folder, "networks", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while not list(folder.glob("results/checkpoints/tiny/full/*/*/*.safetensors")):
         assert process.poll() is None

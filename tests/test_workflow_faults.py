@@ -3,13 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
-from workflow_for_tests import TINY, checkout, configure, environment, planned, run, snakemake
+from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake, start
 
 from bsnn.config import merge, validate
 from bsnn.pipeline.model import Pipeline
@@ -22,20 +21,9 @@ CONFIG = merge(
 )
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2"],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 def kill_when(folder: Path, sign: str) -> None:
     """Start the pipeline and kill it, with all its jobs, as soon as a file of this pattern is there."""
-    process = start(folder)
+    process = start(folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(folder.glob(sign)):
         assert process.poll() is None, f"ended before {sign} was there"

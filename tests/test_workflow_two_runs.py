@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_workflow_faults import contents
 from typer.testing import CliRunner
-from workflow_for_tests import TINY, checkout, environment, planned, run
+from workflow_for_tests import TINY, checkout, planned, run, start
 
 from bsnn.artifacts import claim
 from bsnn.cli import app
@@ -21,18 +21,6 @@ from bsnn.errors import BsnnError
 
 PAIRS = int(os.environ.get("BSNN_PAIRS", "10"))
 REFUSED = "another run is at work there"
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2"],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def test_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -69,7 +57,8 @@ def test_pairs_of_runs_killed_at_random(tmp_path: Path) -> None:
     run(whole)
     folder, refused, draw = checkout(tmp_path / "pairs", TINY), 0, random.Random(0)
     for _ in range(PAIRS):
-        pair = [start(folder), start(folder)]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        pair = [start(folder, **silent), start(folder, **silent)]
         time.sleep(draw.uniform(2, 14))
         os.killpg(draw.choice(pair).pid, signal.SIGKILL)
         for one in pair:

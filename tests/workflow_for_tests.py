@@ -56,6 +56,12 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder), "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
+def start(folder: Path, *arguments: str, **streams: Any) -> subprocess.Popen[Any]:
+    """Snakemake in a session of its own, so that a signal to its group reaches its jobs alone; streams as of Popen."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment(folder), start_new_session=True, **streams)
+
+
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=600)
