@@ -18,7 +18,7 @@ gain is one of turned signs, and alpha and thresholds stay positive.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torch.nn.utils import parametrize
 from bsnn import config
 from bsnn.networks import binary
 from bsnn.networks.vgg import VGG, LayerPlan, Trained, pooled
+from bsnn.training.columns import convolution
 
 MOMENTUM = 0.02  # share of a batch in the running mean of squares
 EPS = 1e-5  # beside mean squares, as in batch norm
@@ -96,12 +97,12 @@ class FoldableVGG(VGG):
 
     def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
         """Weighted sum of a layer's input, by centred weights; by those of a binary layer as they are."""
-        if parametrize.is_parametrized(self.get_submodule(layer.name), "weight"):  # latents are centred in place
-            return super().weighted(layer, x)
-        weight = centred(self.get_parameter(f"{layer.name}.weight"))
-        if layer.op == "conv":
-            return nn.functional.conv2d(x, weight, padding=1)
-        return nn.functional.linear(x.flatten(1), weight)
+        module = self.get_submodule(layer.name)
+        if parametrize.is_parametrized(module, "weight"):  # latents are centred in place
+            weight = cast(Tensor, module.weight)
+        else:
+            weight = centred(module.get_parameter("weight"))
+        return convolution(x, weight) if layer.op == "conv" else nn.functional.linear(x.flatten(1), weight)
 
     def _divided(self, layer: LayerPlan, x: Tensor) -> Tensor:
         if not self.training:
