@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,13 @@ def test_an_error_on_a_node_comes_back_as_what_it_was(job: Path) -> None:
     with pytest.raises(BsnnError, match=r"epoch 1 at learning rate 1e\+30.*train\.optimiser\.lr"):
         stages_train.network(wild)
     assert not left(wild)
+
+
+def test_errors_of_two_nodes_that_run_into_one_another(job: Path) -> None:
+    line = nodes.MARK + json.dumps(["ConfigError", "no such device"])
+    (job / "bin" / "srun").write_text(f"#!/bin/sh\necho 'noise {line[:25]}{line}{line}'\necho\nexit 1\n")
+    with pytest.raises(ConfigError, match=r"^no such device$"):
+        stages_train.network(job_of(job / "both", nodes=2))
 
 
 def test_devices_that_a_node_does_not_have_are_refused(job: Path) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
@@ -30,7 +31,7 @@ logger = logging.getLogger("bsnn")
 TO_RUN = "nodes.json"  # beside the checkpoints, while the nodes train
 WAIT = 60  # seconds for the other nodes to end, after the first
 KEPT = ("SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOB_ID")  # others describe the step that this process is
-MARK = "bsnn.errors "  # begins a line in which a node says its error
+MARK = "bsnn.errors "  # comes before an error that a node says; lines of several nodes may run into one another
 
 
 def run(job: Job, module: str) -> None:
@@ -123,9 +124,9 @@ def _environment() -> dict[str, str]:
 
 def _fail(said: str, code: int) -> NoReturn:
     """Raise the first error of ours that a node said."""
-    for line in said.splitlines():
-        if line.startswith(MARK):
-            raise errors.of_name(*json.loads(line.removeprefix(MARK)))
+    for part in said.split(MARK)[1:]:
+        with suppress(json.JSONDecodeError):  # a line that another node's cut in two
+            raise errors.of_name(*json.JSONDecoder().raw_decode(part)[0])
     raise BsnnError(
         f"training on several nodes ended with exit code {code} of srun; what its processes said is in the SLURM job's "
         "own log, under .snakemake/slurm_logs"

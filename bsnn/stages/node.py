@@ -32,7 +32,8 @@ def main(path: str, first: str) -> None:
     try:
         train.take_part(job, note["logs"])
     except BsnnError as error:
-        print(MARK + json.dumps([type(error).__name__, str(error)]), flush=True)
+        sys.stdout.write(f"{MARK}{json.dumps([type(error).__name__, str(error)])}\n")  # at once: other nodes write, too
+        sys.stdout.flush()
         sys.exit(1)
 
 
