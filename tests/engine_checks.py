@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from networks_for_tests import spiking
 from torch import Tensor
 
+from bsnn.config import METHODS, Method
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
 from bsnn.engines.base import Block, Engine
 
@@ -29,6 +30,13 @@ MEMBERS: dict[str, dict[str, object]] = {
     "no-pool": {"features": [4, 6], "size": 6},
     "ends-in-pool-of-spikes": {"features": [8, 16, "P"], "hidden": [], "pool": "max", "place": "after"},
     "odd-channels": {"features": [5, 7, "P", 9, 11, "P"], "hidden": [13, 3]},
+}
+
+# methods that take one pass over the images
+SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.items() if "second_pass" not in switches}
+SINGLE |= {
+    "balanced, temporal, signed": Method(threshold="balanced", initial=0.5, correction="temporal", signed=True),
+    "squared error, temporal": Method(threshold="squared-error", correction="temporal", delay=2),
 }
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from engine_checks import assert_equal, reference
+from engine_checks import SINGLE, assert_equal, reference
 from engine_checks import run as blocks
 from networks_for_tests import images, neuron, row, spiking, thresholds, trained
 
 from bsnn import engines
-from bsnn.config import METHODS, Method
+from bsnn.config import Method
 from bsnn.conversion import activations, balancing, channel_thresholds, errors_by_layer, switches
 from bsnn.conversion import method as conversion
 from bsnn.conversion.second_pass import SecondPassEngine
@@ -79,13 +79,6 @@ def test_charges_and_currents_add_up() -> None:
     assert twice.initial.tolist() == [[[2.0, 2.0]], [[3.0, 3.0]]]
     twice = switches.with_bias(switches.with_bias(layer, torch.tensor([1.0, 2.0])), torch.tensor([0.5, 0.5]))
     assert switches._full(twice.bias, layer.shape).tolist() == [[[1.5, 1.5]], [[2.5, 2.5]]]
-
-
-SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.items() if "second_pass" not in switches}
-SINGLE |= {
-    "balanced, temporal, signed": Method(threshold="balanced", initial=0.5, correction="temporal", signed=True),
-    "squared error, temporal": Method(threshold="squared-error", correction="temporal", delay=2),
-}
 
 
 @pytest.mark.parametrize("name", [name for name, method in SINGLE.items() if not method.full_only])
