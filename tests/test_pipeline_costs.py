@@ -8,7 +8,7 @@ from workflow_for_tests import RESULTS, TINY
 from bsnn import config
 from bsnn.config import merge
 from bsnn.errors import ConfigError
-from bsnn.pipeline import costs
+from bsnn.pipeline import costs, estimates
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -143,3 +143,19 @@ def test_costs(tmp_path: Path) -> None:
         "find_switches"
     ]
     assert (search.hours, search.memory_mb) == (4.0, None)
+
+
+def test_epochs_on_small_images_count_by_their_pixels(tmp_path: Path) -> None:
+    """Two epochs of four on a quarter of the pixels: 2.5 whole ones."""
+    vgg = {"features": [4, "P", 4, "P", 4, "P", 4, "P", 4, "P"]}
+
+    def operations(recipe: dict[str, object]) -> float:
+        data = {"name": "cifar10", "image_size": 32, "test_images": None, "train_images": None}
+        changes = {"data": data, "network": vgg, "train": {"epochs": 4, **recipe}}
+        pipeline = Pipeline(config.validate(merge(TINY, {"experiments": {"tiny": changes}})), tmp_path)
+        found = estimates.operations(pipeline, "train", Place("tiny", "full", 0))
+        assert found is not None
+        return found
+
+    small = operations({"small_images": {"size": 16, "epochs": 2}, "form": "foldable"})
+    assert small / operations({}) == pytest.approx(2.5 / 4)

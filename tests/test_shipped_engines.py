@@ -42,6 +42,8 @@ def test_every_engine_sends_the_same_spikes(experiment: str, name: str) -> None:
         theta = conversion.lambdas(table, method, STEPS, percentile=99.0, population="all")
     network = conversion.convert(trained, theta, method, STEPS, images)
     expected = reference(network, images, STEPS)
-    assert (expected.counts.sum((0, 2)) > 0).sum() >= 8  # layers that fire; the slow methods need more steps for the rest
+    assert (
+        expected.counts.sum((0, 2)) > 0
+    ).sum() >= 8  # layers that fire; the slow methods need more steps for the rest
     for engine in ("torch", "packed", "bindsnet"):
         assert_equal(run(engines.create(engine, network), images, [5, 11]), expected)

@@ -6,7 +6,7 @@ measured here, the speed is that of two cores of a server, as RATES says: an ord
 
 from __future__ import annotations
 
-from bsnn.config import Experiment
+from bsnn.config import Experiment, Train
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -43,13 +43,19 @@ def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
     settings = experiment.train if rule == "train" else experiment.binarize
     taught = int(rule == "binarize" and experiment.binarize.teacher is not None)
     passes = {
-        "train": (BACKWARD + taught) * train * settings.epochs,
-        "binarize": (BACKWARD + taught) * train * settings.epochs,
+        "train": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),
+        "binarize": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),
         "activations": min(train, experiment.activations.images),
         "simulate": test * experiment.simulation.time / experiment.simulation.shards,
         "method": test * place.steps / experiment.simulation.shards,
     }
     return passes[rule] * _macs(experiment)
+
+
+def _whole_epochs(recipe: Train, size: int) -> float:
+    """Epochs of a recipe, those on smaller images counted by their share of the pixels."""
+    small = recipe.small_images
+    return recipe.epochs if small is None else recipe.epochs - small.epochs * (1 - (small.size / size) ** 2)
 
 
 def _macs(experiment: Experiment) -> int:
