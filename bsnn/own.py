@@ -24,10 +24,13 @@ from bsnn.conversion import method as methods
 from bsnn.conversion.percentiles import Population
 from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ConfigError, ConversionError
+from bsnn.graphs.comparison import require_source
 from bsnn.graphs.description import Graph
 from bsnn.graphs.forward import forward
 from bsnn.simulation.readout import accuracy
 from bsnn.simulation.run import Simulation, run
+
+COMPARED = 8  # images of each calibration batch whose logits are compared with the module's own
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def to_spiking(
     Raises:
         ConfigError: a loader that cannot be read twice in the same order, or a method that needs `steps`.
         BsnnError: no images, or activations without a positive value.
-        ConversionError: a switch that graphs cannot have.
+        ConversionError: a switch that graphs cannot have; logits of calibration images (the first of each batch) that
+            are not those of the module that the graph was read from, beyond rounding.
     """
     chosen = config.Method() if method is None else method
     if steps is None and chosen.per_time:
@@ -71,7 +75,8 @@ def to_spiking(
     if chosen.channels:
         raise ConversionError("thresholds of channels are for the VGG family so far; use one threshold for each layer")
     _require_repeatable(calibration)
-    table = activations.collect(graph, lambda: images_of(calibration, graph.device))
+    passes = iter((True, False))  # of activations.collect: the first compares
+    table = activations.collect(graph, lambda: _calibrating(graph, calibration, compares=next(passes)))
     theta = methods.lambdas(table, chosen, steps or 1, percentile=percentile, population=population)
     return methods.convert(graph, theta, chosen, steps or 1)
 
@@ -136,6 +141,13 @@ def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
 def images_of(batches: Iterable[Any], device: torch.device | str) -> Iterator[Tensor]:
     """Images of batches, of pairs or tuples their first part, on a device."""
     return _remembering(batches, [], device)
+
+
+def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Iterator[Tensor]:
+    for images in images_of(batches, graph.device):
+        if compares:
+            require_source(graph, images[:COMPARED])
+        yield images
 
 
 def _remembering(batches: Iterable[Any], labels: list[Tensor], device: torch.device | str) -> Iterator[Tensor]:

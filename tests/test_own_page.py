@@ -9,9 +9,12 @@ import pytest
 PAGE = Path(__file__).parent.parent / "docs/own-networks.md"
 
 
-def test_examples_run_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run_as_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, Any] = {}
     for block in blocks[:2]:
         exec(compile(block, str(PAGE), "exec"), names)

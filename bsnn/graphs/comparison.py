@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import Graph
@@ -52,3 +55,42 @@ def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> float:
             "batch), or the code may change a value in place through a view"
         )
     return difference
+
+
+@torch.no_grad()
+def require_source(graph: Graph, images: Tensor) -> float | None:
+    """Compare a description with the module that it was read from, as the module is now.
+
+    Args:
+        graph: of `bsnn.graphs.reading.from_module`, on the images' device.
+        images: normalised, float32 [N, ...].
+
+    Returns:
+        Largest difference; None for a description without a module.
+
+    Raises:
+        ConversionError: a difference above rounding.
+    """
+    if graph.source is None:
+        return None
+    place = next((tensor.device for tensor in (*graph.source.parameters(), *graph.source.buffers())), images.device)
+    with evaluating(graph.source):
+        logits = graph.source(images.to(place)).to(images.device)
+    try:
+        return require_equal(graph, images, logits)
+    except ConversionError as error:
+        raise ConversionError(
+            f"calibration images: {error}. If the module has changed since it was read, read it again"
+        ) from error
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """All parts of a module in evaluation mode within, and as they were afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -15,11 +15,11 @@ norm's factor, as the scale; the factor's sign turns the signs. So sums over spi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 IMAGE = "(image)"  # source of paths that read the image itself; no module can have this name
 
@@ -92,6 +92,7 @@ class Graph:
 
     layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]  # of one image
+    source: nn.Module | None = field(default=None, compare=False, repr=False)  # the module it was read from
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bsnn.errors import ConversionError
-from bsnn.graphs.comparison import require_equal
+from bsnn.graphs.comparison import evaluating, require_equal
 from bsnn.graphs.description import Graph
 from bsnn.graphs.walking import Walk
 
@@ -28,7 +27,8 @@ def from_module(module: nn.Module, example: Tensor) -> Graph:
             is for, on its device. Logits are compared on them, so a few real images are best.
 
     Returns:
-        The description, on the CPU.
+        The description, on the CPU. It remembers the module, so that logits are compared on calibration images as well
+        (bsnn.own.to_spiking).
 
     Raises:
         ConversionError: with all that is unsupported, each with its place in the code and what to do; or logits that
@@ -40,7 +40,7 @@ def from_module(module: nn.Module, example: Tensor) -> Graph:
         logits = _logits(module, images)
         graph = Walk(_exported(module, images), images).graph()
         require_equal(graph, images.cpu(), logits.cpu())
-    return graph
+    return replace(graph, source=module)
 
 
 def _check(module: nn.Module, example: Tensor) -> None:
@@ -54,18 +54,6 @@ def _check(module: nn.Module, example: Tensor) -> None:
         )
     if not bool(torch.isfinite(example).all()):
         raise ConversionError("the example holds NaN or infinity; give normalised images")
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """All parts of a module in evaluation mode within, and as they were afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _logits(module: nn.Module, images: Tensor) -> Tensor:

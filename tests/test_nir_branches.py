@@ -1,0 +1,182 @@
+"""Graphs of layers written as NIR and read back send the same spikes; NIR's own nodes say what the network computes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from engine_checks import assert_equal, run
+from modules_for_tests import RandomNet, random_images
+from test_graphs_spiking import described, images, near, spiking
+from torch import Tensor, nn
+
+from bsnn import engines, nir_graph
+from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.errors import ArtifactError, ConversionError
+from bsnn.graphs.reading import from_module
+
+SWITCHES = [{}, {"initial": 0.5, "signed": True}, {"shift": True}]
+
+
+def through(network: SpikingNetwork, folder: Path) -> SpikingNetwork:
+    nir_graph.write(folder / "network.nir", network)
+    return nir_graph.read(folder / "network.nir")
+
+
+class Wide(nn.Module):
+    """Strides, a 5x5 kernel, biases, a branch of two convolutions, and a sum of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 5, stride=2, padding=1)
+        self.left, self.right = nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(6, 8, 1, 2)
+        self.norm = nn.BatchNorm2d(8)
+        self.one, self.two = nn.Linear(8 * 2 * 2, 5), nn.Linear(8 * 2 * 2, 5)
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(F.avg_pool2d(self.norm(self.left(x)), 2) + F.avg_pool2d(self.right(x), 2)).flatten(1)
+        return self.last(F.relu(self.one(x) - 0.5 * self.two(x)))
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+@pytest.mark.parametrize("name", ["resnet", "depthwise", "strided, averages"])
+def test_the_same_spikes(name: str, switches: dict[str, object], tmp_path: Path) -> None:
+    network = spiking(described(name), images(8, seed=1), **switches)
+    batch = images(4, seed=2)
+    found = through(network, tmp_path)
+    assert found.exact
+    assert [layer.name for layer in found.layers] == [layer.name for layer in network.layers]
+    expected = run(engines.create("torch", network), batch, [9])
+    assert_equal(run(engines.create("torch", found), batch, [4, 5]), expected)
+    assert torch.equal(found.readout, network.readout)
+    assert torch.equal(found.readout_bias, network.readout_bias)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(20) if "max" not in RandomNet(seed).stages])
+def test_random_graphs(seed: int, tmp_path: Path) -> None:
+    module = RandomNet(seed)
+    batch = random_images(seed)
+    network = spiking(from_module(module, batch), random_images(seed, 6))
+    found = through(network, tmp_path)
+    assert_equal(run(engines.create("torch", found), batch, [8]), run(engines.create("torch", network), batch, [8]))
+
+
+def test_tensors_and_shapes_come_back(tmp_path: Path) -> None:
+    network = spiking(from_module(Wide().eval(), images(4)), images(4))
+    for one, other in zip(through(network, tmp_path).layers, network.layers, strict=True):
+        assert torch.equal(one.threshold, other.threshold)  # type: ignore[arg-type]
+        assert torch.equal(one.offset, other.offset)  # type: ignore[arg-type]
+        assert one.shape == other.shape
+        for path, before in zip(one.paths, other.paths, strict=True):
+            kept = ("source", "op", "stride", "padding", "dilation", "groups", "binary")
+            assert [getattr(path, field) for field in kept] == [getattr(before, field) for field in kept]
+            assert torch.equal(path.weight, before.weight)  # type: ignore[arg-type]
+            assert (path.scale is None) == (before.scale is None)
+            assert path.scale is None or torch.equal(path.scale, before.scale)  # type: ignore[arg-type]
+
+
+def test_the_order_of_a_sum_comes_back(tmp_path: Path) -> None:
+    found = through(near(), tmp_path)
+    assert run(engines.create("torch", found), torch.ones(1, 1), [2]).counts[:, 1, 0].tolist() == [0, 1]
+
+
+def interpreted(graph: nir.NIRGraph, batch: Tensor, steps: int) -> dict[str, int]:
+    """Spikes of each IF node by NIR's definitions in float64, with soft reset at the threshold: no metadata is read."""
+    before: dict[str, list[str]] = {}
+    for one, other in graph.edges:
+        before.setdefault(other, []).append(one)
+    potential: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for _ in range(steps):
+        values: dict[str, Tensor] = {"input": batch.double()}
+
+        def value(name: str, values: dict[str, Tensor] = values) -> Tensor:
+            if name not in values:
+                x = torch.stack([value(source) for source in before[name]]).sum(0)
+                values[name] = _node(name, graph.nodes[name], x, potential, counts)
+            return values[name]
+
+        value("output")
+    return counts
+
+
+def _node(name: str, node: nir.NIRNode, x: Tensor, potential: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
+    def tensor(given: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(given)).double()
+
+    if isinstance(node, nir.Conv2d):
+        pairs = [tuple(map(int, np.broadcast_to(given, 2))) for given in (node.stride, node.padding, node.dilation)]
+        return F.conv2d(x, tensor(node.weight), tensor(node.bias), *pairs, int(node.groups))
+    if isinstance(node, nir.Affine | nir.Linear):
+        return F.linear(x, tensor(node.weight), tensor(node.bias) if isinstance(node, nir.Affine) else None)
+    if isinstance(node, nir.SumPool2d):
+        pairs = [tuple(map(int, given)) for given in (node.kernel_size, node.stride, node.padding)]
+        return F.avg_pool2d(x, *pairs, divisor_override=1)
+    if isinstance(node, nir.Scale):
+        return x * tensor(node.scale)
+    if isinstance(node, nir.Flatten):
+        return x.flatten(1)
+    if isinstance(node, nir.IF):
+        threshold = tensor(node.v_threshold)
+        v = potential.get(name, torch.zeros_like(x)) + x
+        s = (v >= threshold).double()
+        potential[name] = v - s * threshold
+        counts[name] = counts.get(name, 0) + int(s.sum())
+        return s
+    assert isinstance(node, nir.Output), node
+    return x
+
+
+@pytest.mark.parametrize("name", ["resnet", "strided, averages"])
+def test_nirs_own_nodes_say_what_the_network_computes(name: str, tmp_path: Path) -> None:
+    network = spiking(described(name), images(8, seed=1))
+    batch = images(4, seed=2)
+    nir_graph.write(tmp_path / "network.nir", network)
+    found = interpreted(nir.read(tmp_path / "network.nir", type_check=False), batch, 10)
+    expected = run(engines.create("torch", network), batch, [10]).counts.sum((0, 2))
+    for layer, count in zip(network.firing, expected.tolist(), strict=True):
+        assert found[f"{layer.name}.neurons"] == pytest.approx(count, rel=0.01), layer.name
+
+
+def test_what_other_simulators_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = spiking(described("resnet"), images(4))
+    with caplog.at_level(logging.WARNING, logger="bsnn"):
+        nir_graph.write(tmp_path / "network.nir", network)
+    assert "the order of sums" in caplog.text
+    assert "type_check" not in caplog.text
+    graph = nir.read(tmp_path / "network.nir")
+    assert {("blocks.1.conv2.path0.scale", "blocks.1.conv2.neurons"), ("conv", "conv.neurons")} <= set(graph.edges)
+    assert ("blocks.1.conv2.path1.affine", "blocks.1.conv2.neurons") in graph.edges
+    assert set(np.unique(graph.nodes["blocks.1.conv1"].weight)) == {-1.0, 1.0}
+    assert tuple(graph.nodes["blocks.1.conv1"].stride) == (2, 2)
+    assert type(graph.nodes["readout"]).__name__ == "Affine"
+
+
+def test_nirs_check_is_told_of_where_it_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = spiking(described("depthwise"), images(4))
+    with caplog.at_level(logging.WARNING, logger="bsnn"):
+        nir_graph.write(tmp_path / "network.nir", network)
+    assert "type_check=False" in caplog.text
+    with pytest.raises(ValueError, match="type mismatch"):
+        nir.read(tmp_path / "network.nir")
+    assert "blocks.0.0.neurons" in nir.read(tmp_path / "network.nir", type_check=False).nodes
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="maximum pool"):
+        nir_graph.graph(spiking(described("strided"), images(4)))
+    full = spiking(described("resnet", binary=False), images(4), burst=3)
+    with pytest.raises(ConversionError, match="sends bursts"):
+        nir_graph.graph(full)
+    graph = nir_graph.graph(spiking(described("resnet"), images(4)))
+    graph.edges = [edge for edge in graph.edges if edge[1] != "blocks.1.conv1"] + [("blocks.1.conv1",) * 2]
+    nir.write(tmp_path / "circle.nir", graph)
+    with pytest.raises(ArtifactError, match="runs in a circle"):
+        nir_graph.read(tmp_path / "circle.nir")

@@ -1,0 +1,88 @@
+"""Networks of one's own from Python: logits are compared on calibration images, inputs are checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from modules_for_tests import ResNet, randomised
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bsnn import own
+from bsnn.errors import ConfigError, ConversionError
+from bsnn.graphs.description import Graph
+from bsnn.graphs.reading import from_module
+
+
+def images(count: int = 12, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def read(module: nn.Module | None = None) -> tuple[nn.Module, Graph]:
+    torch.manual_seed(0)
+    module = module or randomised(ResNet(blocks=1, width=4))
+    return module, from_module(module, images(2))
+
+
+def test_logits_are_compared_on_calibration_images() -> None:
+    module, graph = read()
+    module.train()
+    own.to_spiking(graph, images().split(4), percentile=99)
+    assert module.training
+    module.fc.bias.data += 1e-3
+    with pytest.raises(ConversionError, match=r"calibration images: .* differ by 0\.001.*read it again"):
+        own.to_spiking(graph, images().split(4), percentile=99)
+
+
+def test_a_deviation_that_the_example_does_not_show_is_found_in_any_batch() -> None:
+    """Its forward looks at values of the image, behind the back of torch.export."""
+
+    class Deviating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = randomised(ResNet(blocks=1, width=4))
+            self.bright = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + (1.0 if self.bright else 0.0)
+
+    module, graph = read(Deviating().eval())
+    seen = []
+
+    class Batches:
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for batch in images().split(4):
+                module.bright = len(seen) == 2
+                seen.append(len(batch))
+                yield batch
+
+    with pytest.raises(ConversionError, match=r"calibration images: .* differ by 1"):
+        own.to_spiking(graph, Batches())
+    assert seen == [4, 4, 4]
+
+
+def test_results_name_their_engine_and_count_spikes_per_image() -> None:
+    _, graph = read()
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    result = own.simulate(network, [(images(6), torch.zeros(6, dtype=torch.int64))], steps=5)
+    assert result.engine.startswith("torch: ")
+    assert result.accuracy is not None
+    assert result.accuracy.shape == (5,)
+    assert list(result.spikes_per_image) == list(graph.observed)
+    total = sum(float(spikes.sum()) for spikes in result.spikes_per_image.values())
+    assert total == pytest.approx(float(result.simulation.counts.sum()) / 6)
+
+
+def test_bad_inputs_are_refused() -> None:
+    _, graph = read()
+    data = TensorDataset(images())
+    with pytest.raises(ConfigError, match="not an iterator"):
+        own.to_spiking(graph, iter(images().split(4)))
+    with pytest.raises(ConfigError, match="shuffle=False"):
+        own.to_spiking(graph, DataLoader(data, 4, shuffle=True))
+    with pytest.raises(ConversionError, match=r"torch\.float64"):
+        own.to_spiking(graph, [images().double()])
+    with pytest.raises(ConfigError, match="no images"):
+        own.simulate(own.to_spiking(graph, DataLoader(data, 4)), [], steps=2)
+    with pytest.raises(ConfigError, match="accuracy needs labels"):
+        own.ann_accuracy(graph, [images()])
