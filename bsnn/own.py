@@ -89,6 +89,7 @@ def simulate(
     engine: str = "auto",
     device: torch.device | str = "cpu",
     method: config.Method | None = None,
+    memory_mib: int = 2048,
 ) -> Result:
     """Spikes of images over T steps, and the class that is read out after each.
 
@@ -99,13 +100,14 @@ def simulate(
         engine: by name (docs: Engines), or auto for the fastest that takes the network.
         device: where to simulate.
         method: that the network was converted with; its delayed read-out or second pass is for the simulation.
+        memory_mib: memory budget of the simulation; more steps or images at once are faster, and change no result.
 
     Raises:
         ConfigError: no images, or labels for some batches only.
         EngineError: an engine that cannot run this network.
     """
     chosen = config.Method() if method is None else method
-    made, why = methods.engine(engine, network, chosen, device)
+    made, why = methods.engine(engine, network, chosen, device, memory_mib)
     labels: list[Tensor] = []
     result = run(made, _remembering(batches, labels, device), steps, skipped=methods.skipped(chosen))
     images = len(result.predicted)
