@@ -224,7 +224,7 @@ def test_real_weights_are_refused_as_binary(tmp_path: Path) -> None:
     torch.save(made(1, False).state_dict(), tmp_path / "model.pth.tar")
     with pytest.raises(ArtifactError, match="no layer is binary"):
         loaded(tmp_path / "model.pth.tar", "binary")
-    assert not original_checkpoint.holds_binary(tmp_path / "model.pth.tar")
+    assert original_checkpoint.kind(tmp_path / "model.pth.tar") == "full"
 
 
 SETTINGS = {

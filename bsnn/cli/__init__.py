@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,10 +62,15 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 }
 """Commands by group, in the order of `bsnn --help`."""
 
+LIKE_ARGPARSE: dict[str, Any] = {
+    "cls": convert.Abbreviating,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+"""How `convert` takes its options: as the original's script."""
+
 for group, commands in GROUPS.items():
     for name, command in commands.items():
-        names = {"help_option_names": ["-h", "--help"]} if name == "convert" else {}
-        app.command(name, rich_help_panel=group, context_settings=names)(command)
+        app.command(name, rich_help_panel=group, **LIKE_ARGPARSE if name == "convert" else {})(command)
 
 
 def _version(wanted: bool) -> None:

@@ -2,20 +2,24 @@
 
 It writes what that script wrote: a line in JOB_DIR/results/RESULTS_FILE, the accuracy at every step as .npy, and its
 plot as .png. Beside them, JOB_DIR/artifacts keeps what the stages made, so that another percentile, or `--one-step`,
-needs no new pass over the training images. What was put right is listed in docs/original.md.
+needs no new pass over the training images. What was put right is listed in docs/original.md. Options can be abbreviated
+as argparse has it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from bsnn import artifacts, config, log, stages
-from bsnn.errors import ConfigError
+from bsnn.errors import BsnnError, ConfigError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -37,7 +41,36 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 IMAGE_SIZE = {"cifar100": 32, "imagenet": 224}
 HEADER = "seed,simulation time,batch size,inference time,accuracy\n"
 MEMORY_MIB = 512  # of a simulation: the original holds one step of a batch, and more steps at once hardly pay here
+NOT_RUN = "not run"  # in place of the seconds of a simulation that an earlier run has made
 UNUSED = {"epochs": 1, "optimiser": {"lr": 0.1}}  # a recipe is asked for, and never used: the checkpoint is there
+
+
+class Abbreviating(TyperCommand):
+    """A command whose options may be given by any beginning that is theirs alone, as in the original's argparse."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See typer; with options in full."""
+        known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        return super().parse_args(ctx, in_full(args, known))
+
+
+def in_full(args: list[str], known: Collection[str]) -> list[str]:
+    """Arguments with abbreviated options in full; unknown ones, and all after `--`, as they are.
+
+    Raises:
+        typer.BadParameter: several options begin so.
+    """
+    end = args.index("--") if "--" in args else len(args)
+    found = []
+    for arg in args[:end]:
+        name, equals, value = arg.partition("=")
+        fitting = sorted(option for option in known if arg.startswith("--") and option.startswith(name))
+        if name not in known and fitting:
+            if len(fitting) > 1:
+                raise typer.BadParameter(f"{name} is ambiguous: {', '.join(fitting)}")
+            [name] = fitting
+        found.append(name + equals + value)
+    return found + args[end:]
 
 
 @dataclass(frozen=True)
@@ -83,7 +116,8 @@ def settings(flags: Flags) -> config.Config:
     """
     from bsnn.networks import original_checkpoint
 
-    weights = "binary" if original_checkpoint.holds_binary(flags.model) else "full"
+    weights = original_checkpoint.kind(flags.model)
+    beside = [] if config.on_grid(flags.percentile) else [flags.percentile]
     experiment = {
         "data": {
             "name": flags.dataset,
@@ -94,7 +128,7 @@ def settings(flags: Flags) -> config.Config:
         "train": UNUSED,
         "binarize": UNUSED,
         "imported": {weights: {"path": flags.model, "sha256": original_checkpoint.sha256(flags.model)}},
-        "activations": {"images": flags.norm},
+        "activations": {"images": flags.norm, "percentiles": beside},
         "simulation": {"time": flags.time, "images": None if flags.eval_size == -1 else flags.eval_size},
         "protocol": {"preset": "original", "delayed": not flags.one_step},
     }
@@ -141,11 +175,27 @@ def run(flags: Flags) -> float:
     Raises:
         BsnnError: a flag, the checkpoint or the data cannot be used.
     """
+    try:
+        return _run(flags)
+    except BsnnError as error:
+        raise type(error)(_in_flags(str(error))) from error
+
+
+def _in_flags(text: str) -> str:
+    """A message of the pipeline in the words of this command."""
+    text = text.replace("data.path", "--data")
+    if re.search(r"\bdata\.(labels|broken|resize|mean|std)\b", text):
+        text += " (settings of config.yaml, under protocol `original`; `bsnn convert` has the original's flags alone)"
+    return text
+
+
+def _run(flags: Flags) -> float:
     from bsnn.tables.gather import Source
 
     chosen = settings(flags)
     place = Place(NAME, chosen.weights[0], flags.seed, chosen.percentile[0])
     job = Job(Pipeline(chosen, flags.job_dir / "artifacts"), place)
+    simulated = not job.pipeline.path("simulate", place).exists()
     for name in ("data", "network", "activations", "thresholds", "simulate"):
         path, rule = job.pipeline.path(name, place), job.pipeline.rule(name, place)
         if path.exists():
@@ -154,11 +204,12 @@ def run(flags: Flags) -> float:
             stages_train.data(job, downloads=flags.data)
         else:
             stages.run(rule, job)
-    return _write(flags, Source(job.pipeline, NAME).simulation(place.weights, place.seed, place.percentile))
+    found = Source(job.pipeline, NAME).simulation(place.weights, place.seed, place.percentile)
+    return _write(flags, found, simulated=simulated)
 
 
-def _write(flags: Flags, found: Outcome) -> float:
-    """The three results, and the two lines on the terminal."""
+def _write(flags: Flags, found: Outcome, *, simulated: bool) -> float:
+    """The three results, and the two lines on the terminal; the time of a simulation that was run now."""
     import numpy as np
 
     if flags.eval_size > found.images:
@@ -173,8 +224,9 @@ def _write(flags: Flags, found: Outcome) -> float:
     seconds = sum(document["extra"]["seconds"] for document in found.documents)
     last = float(100 * accuracy[-1])
     typer.echo(f"SNN accuracy: {last:.2f}")
-    typer.echo(f"Clock time used: {seconds:.4f} s.")
-    _note(folder / "results" / flags.results_file, [flags.seed, flags.time, flags.batch_size, seconds, last])
+    typer.echo(f"Clock time used: {seconds:.4f} s." if simulated else f"Clock time used: {NOT_RUN}, simulated before.")
+    time = seconds if simulated else NOT_RUN
+    _note(folder / "results" / flags.results_file, [flags.seed, flags.time, flags.batch_size, time, last])
     return last
 
 

@@ -19,6 +19,7 @@ from bsnn.config.values import (
     Weights,
     check_percentile,
     format_percentile,
+    on_grid,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "format_percentile",
     "load",
     "merge",
+    "on_grid",
     "schema",
     "validate",
     "variant_name",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from bsnn.config.values import Name, Percentile, Population, Section, Several, Weights
+from bsnn.config.values import AnyPercentile, Name, Percentile, Population, Section, Several, Weights
 from bsnn.errors import ConfigError
 
 
@@ -17,6 +17,10 @@ class Activations(Section):
     batch_size: PositiveInt = Field(
         100,
         description="Images a forward pass; part of the identity, since it changes last bits of activations.",
+    )
+    percentiles: list[AnyPercentile] = Field(
+        [],
+        description="Percentiles that the table holds beside three decimals from 90 to 100 and one below: 99.99995.",
     )
 
 

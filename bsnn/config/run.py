@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from bsnn.config.experiment import Experiment
-from bsnn.config.values import Engine, Name, Percentile, Section, Several, Weights
+from bsnn.config.values import AnyPercentile, Engine, Name, Percentile, Section, Several, Weights, off_grid, on_grid
 
 RESERVED = ("data", "reference", "checkpoints", "benchmarks")  # folders of results/ that no experiment may take
 
@@ -57,7 +57,7 @@ class Config(Section):
     """Everything: what to run, and every experiment's definition."""
 
     run: Several[Name] = Field(description="Experiments to run; names from `experiments`.")
-    percentile: Several[Percentile] = Field(description="Percentiles at which to convert.")
+    percentile: Several[AnyPercentile] = Field(description="Percentiles at which to convert.")
     time: Several[PositiveInt] = Field(
         description="Reported time steps; the largest must not exceed the simulated time."
     )
@@ -80,6 +80,7 @@ class Config(Section):
                 )
             if (self.paper.time or 0) > simulated:
                 raise ValueError(f"paper.time: experiment '{name}' simulates {simulated} steps, not {self.paper.time}")
+            self._has_percentiles(name)
             self._can_be_computed(name)
             self._leaves_early(name)
         for name in self.experiments:
@@ -87,6 +88,15 @@ class Config(Section):
                 raise ValueError(f"experiments: '{name}' is a folder of results/ already; choose another name")
             self._shares_networks(name)
         return self
+
+    def _has_percentiles(self, name: str) -> None:
+        held = self.experiments[name].activations.percentiles
+        for place, value in enumerate(self.percentile):
+            if not on_grid(value) and value not in held:
+                raise ValueError(
+                    f"percentile.{place}: {off_grid(value)}; or name it in experiments.{name}.activations.percentiles, "
+                    "for one more pass over the calibration images"
+                )
 
     def _can_be_computed(self, name: str) -> None:
         """Devices share each batch evenly; engines that need integer sums are asked for binary networks only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,17 +38,30 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-def _on_grid(value: float) -> float:
-    """Percentiles have three decimals from 90 to 100 and one below: the grid of the activation tables."""
-    decimals = 3 if value >= 90 else 1
-    if Decimal(repr(value)) != round(Decimal(repr(value)), decimals):
-        raise ValueError(
-            f"{value} is off the grid: three decimals from 90 to 100, one below (for example {round(value, decimals)})"
-        )
+def on_grid(value: float) -> bool:
+    """Whether every activation table holds a percentile: three decimals from 90 to 100, one below."""
+    exact = Decimal(repr(value))
+    return exact == round(exact, _decimals(value))
+
+
+def _decimals(value: float) -> int:
+    return 3 if value >= 90 else 1
+
+
+def off_grid(value: float) -> str:
+    """What to say of a percentile that is not on the grid."""
+    nearest = round(value, _decimals(value))
+    return f"{value} is off the grid: three decimals from 90 to 100, one below (for example {nearest})"
+
+
+def _require_grid(value: float) -> float:
+    if not on_grid(value):
+        raise ValueError(off_grid(value))
     return value
 
 
-Percentile = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AfterValidator(_on_grid)]
+AnyPercentile = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Percentile = Annotated[AnyPercentile, AfterValidator(_require_grid)]
 
 
 One = TypeVar("One")
@@ -64,12 +78,18 @@ class Section(BaseModel):
 _PERCENTILE = TypeAdapter(Percentile)
 
 
-def check_percentile(value: float) -> float:
+def check_percentile(value: float, also: Iterable[float] = ()) -> float:
     """The value, if it is a percentile of the activation tables.
 
+    Args:
+        value: percentile.
+        also: percentiles that the tables hold beside the grid (`activations.percentiles`).
+
     Raises:
-        ConfigError: out of range, or off the grid.
+        ConfigError: out of range, or neither on the grid nor among the others.
     """
+    if value in also:
+        return value
     try:
         return _PERCENTILE.validate_python(value)
     except ValidationError as error:
@@ -77,5 +97,6 @@ def check_percentile(value: float) -> float:
 
 
 def format_percentile(percentile: float) -> str:
-    """Shortest text of a percentile, as used in paths: 99.9, 100."""
-    return f"{percentile:.3f}".rstrip("0").rstrip(".")
+    """Shortest text of a percentile, as used in paths: 99.9, 100, 99.99995."""
+    short = f"{percentile:.3f}".rstrip("0").rstrip(".")
+    return short if float(short) == percentile else format(Decimal(repr(percentile)), "f")

@@ -1,12 +1,12 @@
 """Percentiles of every layer's activations over calibration images: two forward passes, whatever the number of images.
 
-One table answers every percentile on the grid (percentiles.grid) for all values, zeros included, and for the
-positive ones alone; a new percentile never touches an image again.
+One table answers every percentile on the grid (percentiles.grid), and others that were asked for beforehand, for all
+values, zeros included, and for the positive ones alone; a percentile that it holds never touches an image again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -28,7 +28,11 @@ TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever th
 
 
 def collect(
-    trained: Trained | Graph, batches: Callable[[], Iterable[Tensor]], *, dropout_seed: int | None = None
+    trained: Trained | Graph,
+    batches: Callable[[], Iterable[Tensor]],
+    *,
+    dropout_seed: int | None = None,
+    percentiles: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Exact percentiles of each observed layer, equal to NumPy's over the concatenated activations as float64.
 
@@ -38,6 +42,7 @@ def collect(
         batches: gives the same normalised images, float32 [N, channels, height, width] on the network's device, in
             the same batches each time it is called; called twice.
         dropout_seed: with one, dropout is active, as in the original's code, and the same in both passes.
+        percentiles: wanted beside those of the grid.
 
     Returns:
         layer (string), population ("all" or "positive"), percentile, value (float64), and for each layer and
@@ -53,10 +58,11 @@ def collect(
         raise BsnnError("a description of a network has no dropout: leave dropout_seed out")
     first = {name: CoarseCounts(name, device) for name in names}
     _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
-    second = {name: FineCounts(first.pop(name), grid()) for name in names}
+    wanted = grid(percentiles)
+    second = {name: FineCounts(first.pop(name), wanted) for name in names}
     _feed(trained, batches(), second, "activations, pass 2 of 2", dropout_seed)
     summaries = {name: counter.summaries() for name, counter in second.items()}
-    rows = [_rows(name, population, found) for name in names for population, found in summaries[name].items()]
+    rows = [_rows(name, one, found, wanted) for name in names for one, found in summaries[name].items()]
     return pd.concat(rows, ignore_index=True)
 
 
@@ -119,9 +125,8 @@ def mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
         module.train(training)
 
 
-def _rows(name: str, population: Population, found: Summary) -> pd.DataFrame:
-    """A row for each percentile."""
-    percentiles = grid()
+def _rows(name: str, population: Population, found: Summary, percentiles: np.ndarray) -> pd.DataFrame:
+    """One row per percentile."""
     return pd.DataFrame(
         {
             "layer": pd.Series([name] * len(percentiles), dtype=TEXT),

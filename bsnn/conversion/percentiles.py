@@ -13,7 +13,7 @@ the positive ones alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -34,12 +34,12 @@ BINS = ((INFINITY + LOW) >> LOW_BITS) + 1
 CHUNK = {"cpu": 2**16, "cuda": 2**24}  # values worked on at once: fits the processor's cache; keeps a GPU busy
 
 
-def grid() -> np.ndarray:
-    """All percentiles of a table, increasing: 0.0, 0.1, ..., 89.9, then 90.000, 90.001, ..., 100.000.
+def grid(also: Sequence[float] = ()) -> np.ndarray:
+    """All percentiles of a table, increasing: 0.0, 0.1, ..., 89.9, then 90.000, 90.001, ..., 100.000, and others.
 
     Each is the double nearest to its decimal text, so that `99.9` in a setting equals the grid's.
     """
-    return np.concatenate([np.arange(900) / 10, np.arange(90_000, 100_001) / 1000])
+    return np.union1d(np.concatenate([np.arange(900) / 10, np.arange(90_000, 100_001) / 1000]), also)
 
 
 def order_statistics(percentiles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

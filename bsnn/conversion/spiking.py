@@ -222,7 +222,10 @@ def _threshold(ratio: Theta, alpha: Tensor | None, outputs: int, windows: int) -
     """V_o in float64, rounded once to float32, then times the window (a power of two: exact)."""
     scale = torch.ones(outputs, dtype=torch.float64) if alpha is None else alpha.double().cpu()
     if not bool((scale > 0).all()):
-        raise ConversionError("a binary filter has scaling factor alpha = 0: its latent weights are all zero")
+        raise ConversionError(
+            "a binary filter has scaling factor alpha = 0: its weights are all zero, and no threshold stands for them; "
+            "import the network as full, which keeps real weights"
+        )
     return (ratio / scale).float() * windows
 
 

@@ -24,7 +24,7 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
 
     Args:
         table: of `bsnn.conversion.activations.collect`, or read back from its artifact.
-        percentile: one that the table holds: three decimals from 90 to 100, one below.
+        percentile: one that the table holds: three decimals from 90 to 100, one below, or one that it was made with.
         population: "all" (zeros included, as Lu & Sengupta 2020) or "positive".
 
     Returns:
@@ -42,7 +42,8 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
     rows = chosen.filter(pc.field("percentile") == float(percentile)).select(["layer", "value"]).to_pydict()
     if not rows["layer"]:
         raise BsnnError(
-            f"the activation table has no percentile {percentile}; it has three decimals from 90 to 100, one below"
+            f"the activation table has no percentile {percentile}; it has three decimals from 90 to 100, one below, "
+            "and those of activations.percentiles"
         )
     for layer, value in zip(rows["layer"], rows["value"], strict=True):
         _check(layer, value, percentile, population)

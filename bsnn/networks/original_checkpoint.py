@@ -115,9 +115,30 @@ def check(path: str | Path, network: config.Network, weights: config.Weights, im
         _require_binary(path, named, binary)
 
 
-def holds_binary(path: str | Path) -> bool:
-    """Whether a checkpoint holds a binary network: at least one of its layers is binary."""
-    return any(split(weight) is not None for weight in read(path).values())
+def kind(path: str | Path) -> config.Weights:
+    """As which kind of network a checkpoint can be converted: binary if one of its layers is, else full.
+
+    Zeros among binary weights make it full, and so do filters of nothing but zeros, whose neurons no threshold can keep
+    silent; both with a warning. As real numbers they are converted as by the original's script, which knows no others.
+
+    Raises:
+        ArtifactError: see `read`.
+    """
+    held = read(path)
+    binary = {name: part for name, weight in held.items() if (part := split(weight)) is not None}
+    holed = {name: count for name, weight in held.items() if (count := _zeros(weight))}
+    silent = {name: count for name, part in binary.items() if (count := int((part[1] == 0).sum()))}
+    silent |= {name: count for name in holed if (count := int((_alpha(held[name]) == 0).sum()))}
+    if not (holed or silent):
+        return "binary" if binary else "full"
+    found = (("zeros among binary weights", holed), ("filters of zeros alone", silent))
+    told = "; ".join(f"{what}: {_counted(where)}" for what, where in found if where)
+    logger.warning("%s: %s: converted with real weights, exactly as they are, which takes longer", path, told)
+    return "full"
+
+
+def _counted(where: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in where.items())
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -239,10 +260,9 @@ def _require_binary(path: str | Path, named: Mapping[str, Tensor], binary: Mappi
     holed = {name: _zeros(weight) for name, weight in named.items() if name not in binary}
     holed = {name: count for name, count in holed.items() if count}
     if holed:
-        where = ", ".join(f"{name} ({count:,})" for name, count in holed.items())
         raise ArtifactError(
-            f"{path}: zeros among binary weights: {where}. The original leaves sign(0) at 0, one bit a weight holds +1 "
-            "or -1; import it as full, which keeps every weight as it is"
+            f"{path}: zeros among binary weights: {_counted(holed)}. The original leaves sign(0) at 0, one bit a "
+            "weight holds +1 or -1; import it as full, which keeps every weight as it is"
         )
     if not binary:
         raise ArtifactError(

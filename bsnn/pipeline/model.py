@@ -225,7 +225,7 @@ class Pipeline:
             known = ", ".join(sorted(self.config.experiments))
             raise ConfigError(f"there is no experiment '{place.experiment}'; experiments: {known}")
         stage, settings = self.stage(name, place), self.experiment(place).latency
-        check_percentile(place.percentile)
+        check_percentile(place.percentile, self.experiment(place).activations.percentiles)
         if place.shard not in self.shards(place.experiment):
             shards = self.experiment(place).simulation.shards
             raise ConfigError(f"shard {place.shard} does not exist: experiment '{place.experiment}' has 1 to {shards}")

@@ -119,7 +119,8 @@ def _paper(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     if result == "hyperparameters":
         found["networks"] = [pipeline.key("network", Place(name, *network)) for network in pipeline.networks]
         sections = (experiment.activations, experiment.thresholds, experiment.simulation)
-        found["settings"] = [section.model_dump(mode="json") for section in sections]
+        settings = [section.model_dump(mode="json") for section in sections]
+        found["settings"] = [{name: value for name, value in one.items() if value != []} for one in settings]
         found["protocol"] = experiment.protocol_name
         found["sweep"] = [format_percentile(value) for value in plan.sweep(config)]
     return found

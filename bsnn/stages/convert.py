@@ -32,7 +32,8 @@ def activations(job: Job) -> None:
     order = protocol.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
     batches = partial(protocol.batches, experiment, trained, seed, "calibration", split, *how)
-    table = activations.collect(trained, batches, dropout_seed=protocol.dropout_seed(experiment, seed))
+    dropout_seed, percentiles = protocol.dropout_seed(experiment, seed), experiment.activations.percentiles
+    table = activations.collect(trained, batches, dropout_seed=dropout_seed, percentiles=percentiles)
     noted = {"images": len(order), **common.left_out(split)}
     job.pipeline.write("activations", job.place, table, extra=noted)
 
@@ -56,9 +57,9 @@ def simulate(job: Job) -> None:
     if kept_shards.take(kept, made, pipeline.identity("simulate", place), place.shard, settings.shards):
         logger.info("taken from a former try, which finished it: %s (`bsnn clean` removes it)", kept)
         return
-    method = Method(percentile=place.percentile, initial=settings.initial)
     evaluation = Evaluation(job, shard=True)
-    _, tables, noted = evaluation.tables(evaluation.converted(method, settings.time, job.thresholds()))
+    converted = evaluation.converted(Method(initial=settings.initial), settings.time, job.thresholds())
+    _, tables, noted = evaluation.tables(converted)
     for kind, table in tables.items():
         pipeline.write("simulate", place, table, kind, noted)
     kept_shards.keep(kept, made.values())

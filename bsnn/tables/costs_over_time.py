@@ -63,7 +63,7 @@ def _earlier(source: Source, weights: Weights) -> Iterator[float]:
     folder = pipeline.root / source.name / weights / f"seed{seeds[0]}"
     for path in sorted(folder.glob("p*")):
         try:
-            percentile = check_percentile(float(path.name[1:]))
+            percentile = check_percentile(float(path.name[1:]), source.experiment.activations.percentiles)
         except (ValueError, ConfigError):
             continue
         places = [
