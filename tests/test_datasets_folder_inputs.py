@@ -14,9 +14,9 @@ from images_for_tests import picture, tree
 from PIL import Image
 
 from bsnn import config
-from bsnn.datasets import layouts
 from bsnn.datasets.files import BrokenImageError, FileSplit
 from bsnn.errors import DataError
+from bsnn.folders import layouts
 
 
 def entries(root: Path, **changes: Any) -> tuple[list[str], list[Any], list[Any]]:

@@ -222,7 +222,7 @@ def test_broken_files_among_chosen_ones_only(tmp_path: Path) -> None:
 
 def test_defaults_leave_keys_alone(tmp_path: Path) -> None:
     plain = Pipeline(settings(tmp_path)).identity("data", Place("images"))
-    assert plain["settings"] == {"name": "imagenet", "path": str(tmp_path), "image_size": 16}
+    assert plain["settings"] == {"name": "imagenet", "path": str(tmp_path), "image_size": 16}, "no images: by the path"
     stop = Pipeline(settings(tmp_path, broken="stop", labels=None))
     assert stop.identity("data", Place("images")) == plain
     skip = Pipeline(settings(tmp_path, broken="skip"))

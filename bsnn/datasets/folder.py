@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import torch
 
 from bsnn import artifacts, config
-from bsnn.datasets import layouts
 from bsnn.datasets.base import Channels, DataSet, check_labels, description, evenly, refuse, statistics
 from bsnn.datasets.files import FileSplit
-from bsnn.datasets.layouts import Entry
 from bsnn.errors import DataError
+from bsnn.folders import listing
+from bsnn.folders.layouts import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -35,22 +35,24 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers
         settings: with `broken: skip` every file is decoded, and those that hold no whole image are left out and named
             in the log and in the metadata. `train_images` and `test_images` are chosen before that.
         path: file to write.
-        identity: settings that the artifact's key stands for.
+        identity: settings that the artifact's key stands for; under `files`, the digest of the files, where it has one.
         workers: processes that decode.
 
     Raises:
         DataError: folders, images or labels are missing, empty, or contradict each other; or images are broken, where
-            they are decoded here and not to be skipped; or none is whole.
+            they are decoded here and not to be skipped; or none is whole; or the files are not those of the identity.
     """
-    if settings.path is None:
-        raise DataError(f"data set '{settings.name}' cannot be downloaded: set data.path to the folder that holds it")
-    root = settings.path
-    classes, train, test = layouts.entries(settings, root)
-    index = _table(_limited(train, settings.train_images), _limited(test, settings.test_images))
-    extra: dict[str, Any] = {"classes": classes, "root": str(root), "image_size": settings.image_size}
+    found = listing.read(settings)
+    root = Path(str(settings.path))
+    if identity.get("files", found.digest) != found.digest:
+        raise DataError(f"{root}: its files, or their labels, have changed since their key was taken; run again")
+    index = _table(_limited(found.train, settings.train_images), _limited(found.test, settings.test_images))
+    extra: dict[str, Any] = {"classes": found.classes, "root": str(root), "image_size": settings.image_size}
     extra["resize"] = settings.resize
+    if settings.labels is not None:
+        extra["labels"] = str(settings.labels)
     if settings.broken == "skip":
-        index, extra[LEFT_OUT] = _without_broken(index, root, classes, workers)
+        index, extra[LEFT_OUT] = _without_broken(index, root, found.classes, workers)
     if settings.name == "imagenet":
         mean, std = IMAGENET
     else:
@@ -107,8 +109,13 @@ def _split(
     return FileSplit(root, rows["path"], sizes, labels, image_size, resize=resize, left_out=left_out)
 
 
-def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
+def load(path: Path, stands_for: Mapping[str, Any] | None = None, root: Path | None = None) -> DataSet:
     """Read the index.
+
+    Args:
+        path: file written by `prepare`.
+        stands_for: identity that its path stands for.
+        root: where the images lie now; None: where they lay when the index was made.
 
     Raises:
         ArtifactError: missing, damaged, of another identity than `stands_for` (unless that is None), or with other
@@ -117,16 +124,17 @@ def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
     """
     index, found = artifacts.read_table(path, KIND, COLUMNS, stands_for)
     classes, mean, std = description(path, found["extra"])
-    root, image_size = found["extra"].get("root"), found["extra"].get("image_size")
-    if not isinstance(root, str) or not isinstance(image_size, int) or image_size < 1:
-        raise refuse(path, f"metadata has no root and image_size, but {root!r} and {image_size!r}")
+    noted, image_size = found["extra"].get("root"), found["extra"].get("image_size")
+    if not isinstance(noted, str) or not isinstance(image_size, int) or image_size < 1:
+        raise refuse(path, f"metadata has no root and image_size, but {noted!r} and {image_size!r}")
+    root = root or Path(noted)
     if any(index[name].null_count for name in COLUMNS):
         raise refuse(path, "has empty cells")
-    if not Path(root).is_dir():
-        raise DataError(f"{Path(root).absolute()}: no such folder, but {path} names images in it; bring it back")
+    if not root.is_dir():
+        raise DataError(f"{root.absolute()}: no such folder, but {path} names images in it; bring it back")
     left_out = found["extra"].get(LEFT_OUT, {})
     resize = found["extra"].get("resize", "margin")  # of indexes that were made before there was a choice
-    train, test = (_split(index, name, Path(root), image_size, resize, len(left_out.get(name, []))) for name in SPLITS)
+    train, test = (_split(index, name, root, image_size, resize, len(left_out.get(name, []))) for name in SPLITS)
     for name, split in zip(SPLITS, (train, test), strict=True):
         check_labels(path, split.labels, name, len(classes))
     return DataSet(classes, mean, std, image_size, train, test)

@@ -38,15 +38,17 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cach
         folder.prepare(settings, path, identity, workers)
 
 
-def load(path: Path, stands_for: Mapping[str, Any] | None = None) -> DataSet:
+def load(path: Path, stands_for: Mapping[str, Any] | None = None, root: Path | None = None) -> DataSet:
     """Read the artifact of a data set, of either kind.
 
     Args:
         path: file written by `prepare`.
         stands_for: identity that its path stands for; None, where no setting says what the file should be.
+        root: where image files lie now; None: where they lay when their index was made.
 
     Raises:
         ArtifactError: missing, damaged, foreign, of another identity, or with other content than `prepare` writes.
     """
-    read = folder.load if Path(path).suffix == ".parquet" else arrays.load
-    return read(Path(path), stands_for)
+    if Path(path).suffix == ".parquet":
+        return folder.load(Path(path), stands_for, root)
+    return arrays.load(Path(path), stands_for)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from bsnn.config import Method, Weights, format_percentile
+from bsnn.config import Data, Method, Weights, format_percentile
+from bsnn.folders import listing
 from bsnn.paper import plan
 from bsnn.pipeline import columns, shown
 from bsnn.pipeline.parts import TEST, channels, early_exit, engine, ideal, quirks, search, tested
@@ -28,11 +29,21 @@ def _above(name: str) -> Callable[[Pipeline, Place], tuple[str, Place]]:
     return lambda pipeline, place: (name, place)
 
 
+def data_settings(pipeline: Pipeline, settings: Data) -> dict[str, Any]:
+    """What decides about a data set, but its normalisation, which belongs to later stages."""
+    return pipeline.own(settings, "mean", "std", *(("path",) if settings.name in VERIFIED else ()))
+
+
 def _data(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    """Normalisation belongs to later stages."""
+    """A folder of images is known by its files, wherever it lies; by its path alone where they cannot be listed now."""
     settings = pipeline.experiment(place).data
-    where = ("path",) if settings.name in VERIFIED else ()
-    return {"settings": pipeline.own(settings, "mean", "std", *where)}
+    found: dict[str, Any] = {"settings": data_settings(pipeline, settings)}
+    if settings.name in VERIFIED:
+        return found
+    moved = {"settings": pipeline.own(settings, "mean", "std", "path", "labels")}
+    identity = {"stage": "data", "version": STAGES["data"].version, **moved}
+    files = listing.known(settings, identity, pipeline.root)
+    return {**(moved if files else found), "files": files}
 
 
 def _training(pipeline: Pipeline, place: Place) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bsnn.pipeline.declarations import STAGES
 from bsnn.pipeline.identity import KEY_LENGTH
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.pipeline.workflow import CONSTRAINTS, place_of
+from bsnn.pipeline.workflow import CONSTRAINTS, place_of, unlisted
 
 KEYED = re.compile(rf"-[0-9a-f]{{{KEY_LENGTH}}}(\.\d+of\d+)?\.(parquet|safetensors|csv)$")
 
@@ -41,7 +41,10 @@ def artifacts(pipeline: Pipeline) -> list[Item]:
     files = [path for path in root.rglob("*") if path.is_file() and KEYED.search(path.name)]
     files = [path for path in files if not {root / "reference", root / "checkpoints"} & set(path.parents)]
     folders = [path for path in (root / "checkpoints").glob("*/*/*/*") if path.is_dir()]
-    found = {path: in_use(pipeline, path) for path in files} | {path: path in checkpoints for path in folders}
+    found = {path: in_use(pipeline, path) for path in files}
+    for path in folders:
+        [experiment, *_] = path.relative_to(root / "checkpoints").parts
+        found[path] = path in checkpoints or _may_be_needed(pipeline, {"experiment": experiment})
     return [Item(path, _size(path), needed) for path, needed in sorted(found.items())]
 
 
@@ -71,9 +74,18 @@ def in_use(pipeline: Pipeline, path: Path) -> bool:
             try:
                 place = place_of(pipeline, name, match.groupdict())
             except ConfigError:
-                return False
+                return _may_be_needed(pipeline, match.groupdict())
             return place in _grid(pipeline, name, place.experiment) and pipeline.path(name, place, kind) == path
     return False
+
+
+def _may_be_needed(pipeline: Pipeline, words: dict[str, str]) -> bool:
+    """Whether an artifact is of images that cannot be listed now, so that no key says if it is needed."""
+    return any(
+        unlisted(pipeline, name)
+        for name, experiment in pipeline.config.experiments.items()
+        if name == words.get("experiment") or experiment.data.name == words.get("data")
+    )
 
 
 @cache

@@ -49,7 +49,8 @@ class Job:
         """The experiment's images."""
         from bsnn import datasets
 
-        return datasets.load(self.pipeline.path("data", self.place), self.pipeline.identity("data", self.place))
+        path, stands_for = self.pipeline.path("data", self.place), self.pipeline.identity("data", self.place)
+        return datasets.load(path, stands_for, self.experiment.data.path)
 
     def network(self, weights: Weights | None = None) -> Trained:
         """The trained network, on the CPU; of the other kind of weights, if that is asked for."""

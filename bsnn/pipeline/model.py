@@ -17,7 +17,7 @@ from bsnn.errors import ArtifactError, ConfigError
 from bsnn.paper import plan
 from bsnn.pipeline import identity, notes
 from bsnn.pipeline.columns import schema
-from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, meant
+from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, data_settings, meant
 from bsnn.pipeline.stage import Need, Place, Stage
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ class Pipeline:
         every = self.config.experiments
         names = sorted([*self.config.run, *every], key=lambda name: every[name].data.path is None)
         first: dict[str, str] = {}
-        content = {
-            name: json.dumps([every[name].data.name, STAGES["data"].settings(self, Place(name))], sort_keys=True)
-            for name in names
-        }
+        content = {name: json.dumps(data_settings(self, every[name].data), sort_keys=True) for name in names}
         for name in names:
             first.setdefault(content[name], name)
         return {name: first[content[name]] for name in names}

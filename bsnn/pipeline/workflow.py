@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bsnn.errors import ConfigError
+from bsnn.errors import ConfigError, DataError
+from bsnn.folders import listing
 from bsnn.paper import plan
 from bsnn.pipeline import notes
 from bsnn.pipeline.declarations import STAGES
@@ -76,8 +77,9 @@ def place_of(pipeline: Pipeline, name: str, wildcards: Mapping[str, str]) -> Pla
 def _of_data(pipeline: Pipeline, wildcards: Mapping[str, str]) -> Place:
     """The experiment that stands for a data set."""
     wanted = "{data}-{key}.{suffix}".format(**wildcards)
+    experiments = pipeline.config.experiments
     for name in dict.fromkeys(pipeline.data_owners.values()):
-        if pipeline.path("data", Place(name)).name == wanted:
+        if experiments[name].data.name == wildcards["data"] and pipeline.path("data", Place(name)).name == wanted:
             return Place(name)
     raise ConfigError(
         f"no experiment of the current settings uses data set {wildcards['data']} with key {wildcards['key']}"
@@ -133,12 +135,24 @@ def shown(pipeline: Pipeline, target: str) -> list[Path]:
     return [path for job in jobs if pipeline.path(*job).exists() for path in notes.shown(pipeline, *job)]
 
 
+def unlisted(pipeline: Pipeline, experiment: str) -> bool:
+    """Whether an experiment's images cannot be listed now, so that its keys are not known."""
+    return pipeline.identity("data", Place(experiment)).get("files", "") is None
+
+
 def _check_source(pipeline: Pipeline, place: Place) -> None:
     """The data set needs no artifact, but what its settings name; asked for only where the data set is to be made."""
-    settings, made = pipeline.experiment(place).data, pipeline.path("data", place)
+    settings = pipeline.experiment(place).data
+    if pipeline.path("data", place).exists():
+        return
     for setting, path in (("path", settings.path), ("labels", settings.labels)):
-        if path is not None and not path.exists() and not made.exists():
+        if path is not None and not path.exists():
             raise ConfigError(
                 f"experiments.{place.experiment}.data.{setting}: {path.absolute()} does not exist; set it to where the "
                 "data lie, as this machine sees them"
             )
+    if unlisted(pipeline, place.experiment):
+        try:
+            listing.read(settings)
+        except DataError as error:
+            raise ConfigError(f"experiments.{place.experiment}.data: {error}") from error

@@ -7,12 +7,12 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from bsnn import config
-from bsnn.datasets import ground_truth
 from bsnn.errors import DataError
+from bsnn.folders import ground_truth
+from bsnn.folders.ground_truth import IMG_EXTENSIONS
 
 LAYOUT = (
     "expected train/<class>/<images> and val/<class>/<images>, or test/ instead of val/, or val/<images> (or "
@@ -22,14 +22,22 @@ IMAGES = f"({', '.join(IMG_EXTENSIONS)})"
 Entry = tuple[str, int, int]  # path relative to the root, label, bytes
 
 
-def entries(settings: config.Data, root: Path) -> tuple[list[str], list[Entry], list[Entry]]:
+def entries(
+    settings: config.Data, root: Path, walked: dict[str, int] | None = None
+) -> tuple[list[str], list[Entry], list[Entry]]:
     """Classes, training images and test images, sorted by class and then by path, in either layout.
+
+    Args:
+        settings: where labels stand, and whether empty files are an error.
+        root: folder with train/ and val/.
+        walked: is given every folder that was looked into, with the time of its last change in nanoseconds.
 
     Raises:
         DataError: folders, images or labels are missing, empty, or contradict each other.
     """
+    walked = {} if walked is None else walked
     classes = _class_folders(root / "train")
-    train = _in_class_folders(root / "train", classes)
+    train = _in_class_folders(root / "train", classes, walked)
     without = sorted(set(range(len(classes))) - {label for _, label in train})
     if without:
         raise DataError(
@@ -37,7 +45,9 @@ def entries(settings: config.Data, root: Path) -> tuple[list[str], list[Entry], 
         )
     folder = root / "test" if not (root / "val").exists() and (root / "test").is_dir() else root / "val"
     flat = settings.labels
-    test = _in_class_folders(folder, classes) if flat is None else _in_flat_folder(folder, classes, flat)
+    given = (folder, classes, walked)
+    test = _in_class_folders(*given) if flat is None else _in_flat_folder(*given, flat)
+    walked |= {str(place): place.stat().st_mtime_ns for place in (root, root / "train", folder)}
     checked = settings.broken == "stop"
     return classes, _sized(root, train, checked), _sized(root, test, checked)
 
@@ -61,7 +71,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
 
 
-def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+def _in_class_folders(folder: Path, classes: list[str], walked: dict[str, int]) -> list[tuple[str, int]]:
     names = _class_folders(folder)
     strange = [name for name in names if name not in classes]
     if strange:
@@ -72,7 +82,7 @@ def _in_class_folders(folder: Path, classes: list[str]) -> list[tuple[Path, int]
     labels = {name: classes.index(name) for name in names}
     status = folder.stat()
     seen = {(status.st_dev, status.st_ino): str(folder)}
-    found = [(file, labels[name]) for name in names for file in _below(folder / name, seen)]
+    found = [(file, labels[name]) for name in names for file in _below(folder / name, seen, walked)]
     if not found:
         raise DataError(f"{folder}: has no images {IMAGES}; {LAYOUT}")
     return found
@@ -84,13 +94,14 @@ def _candidates(folder: Path) -> str:
     return f" ({' or '.join(files[:3])})" if files else ""
 
 
-def _below(folder: Path, seen: dict[tuple[int, int], str]) -> list[Path]:
+def _below(folder: Path, seen: dict[tuple[int, int], str], walked: dict[str, int]) -> list[str]:
     """Images in a class folder and in folders below it, also behind links, sorted by folder and then by name.
 
     Args:
         folder: class folder.
         seen: folders that were met, by device and inode: a link that leads to one of them again is refused, since it
             leads round in a circle, or gives images a second class.
+        walked: is given each folder, with the time of its last change.
     """
 
     def unreadable(error: OSError) -> None:
@@ -98,16 +109,17 @@ def _below(folder: Path, seen: dict[tuple[int, int], str]) -> list[Path]:
             f"{error.filename}: cannot be read ({error.strerror}); give read access, or remove it"
         ) from error
 
-    found: list[Path] = []
+    found: list[str] = []
     places: list[tuple[str, list[str]]] = []
     for place, _, names in os.walk(folder, onerror=unreadable, followlinks=True):
         status = os.stat(place)
         before = seen.setdefault((status.st_dev, status.st_ino), place)
         if before != place:
             raise DataError(f"{shown(place)}: is the folder {shown(before)} again, by a link; remove the link")
+        walked[place] = status.st_mtime_ns
         places.append((place, names))
     for place, names in sorted(places):
-        found += [Path(place, name) for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS)]
+        found += [f"{place}/{name}" for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS)]
     return found
 
 
@@ -116,7 +128,7 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tuple[Path, int]]:
+def _in_flat_folder(folder: Path, classes: list[str], walked: dict[str, int], source: Path) -> list[tuple[str, int]]:
     """Sorted as they would be in class folders; every image has a label, every label an image.
 
     They lie in the folder, or in the only one in it, as val/images/ of Tiny ImageNet.
@@ -138,21 +150,25 @@ def _in_flat_folder(folder: Path, classes: list[str], source: Path) -> list[tupl
     [(name, count)] = Counter(image.stem for image in images).most_common(1) or [("", 0)]
     if count > 1:
         raise DataError(f"{folder}: has {count} images {name}, which differ in their suffix; remove all but one")
+    if folder.is_dir():
+        walked[str(folder)] = folder.stat().st_mtime_ns
     missing = sorted(labels.keys() - {image.stem for image in images})
     if missing:
         problem = f"has no image {missing[0]}, one of {len(missing)} missing ones that {source} names"
         raise DataError(f"{folder}: {problem}; bring them back")
-    return sorted(((image, labels[image.stem]) for image in images), key=lambda item: (item[1], item[0]))
+    ordered = sorted(((image, labels[image.stem]) for image in images), key=lambda item: (item[1], item[0]))
+    return [(str(image), label) for image, label in ordered]
 
 
-def _sized(root: Path, found: list[tuple[Path, int]], refuse_empty: bool) -> list[Entry]:
-    sized = []
+def _sized(root: Path, found: list[tuple[str, int]], refuse_empty: bool) -> list[Entry]:
+    """With paths below the root, and sizes. Texts, since a Path takes as long as the system's answer."""
+    sized, above = [], len(str(root / "_")) - 1
     for file, label in tqdm(found, desc="index", unit="file", disable=None):
-        name = file.relative_to(root).as_posix()
+        name = file[above:]
         if not name.isprintable() and shown(name) != name:
             raise DataError(f"{shown(file)}: its name is not UTF-8, as the index needs it; rename it")
         try:
-            status = file.stat()
+            status = os.stat(file)
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror}); bring it back, or remove it") from error
         if not stat.S_ISREG(status.st_mode):

@@ -9,8 +9,8 @@ import pytest
 from images_for_tests import VALIDATION, WNIDS, imagenet, picture, validation_name, write_list
 
 from bsnn import config
-from bsnn.datasets import layouts
 from bsnn.errors import DataError
+from bsnn.folders import layouts
 
 
 def entries(root: Path, labels: Path | None, **changes: Any) -> tuple[list[str], list[Any], list[Any]]:

@@ -9,8 +9,8 @@ import pytest
 from images_for_tests import VALIDATION, WNIDS, validation_name, write_list
 from scipy.io import savemat
 
-from bsnn.datasets import ground_truth
 from bsnn.errors import DataError
+from bsnn.folders import ground_truth
 
 EXPECTED = {validation_name(number): label for number, label in enumerate(VALIDATION, 1)}
 NUMBERS = (3, 1, 4, 2)  # of the classes in the development kit, which does not sort them

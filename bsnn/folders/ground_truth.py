@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from bsnn.errors import DataError
 
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 KAGGLE = "ImageId,PredictionString"
 META = "meta.mat"
 FIRST = {  # of the official images: distinguishes one order of classes from another
