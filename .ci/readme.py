@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from bsnn.tables.columns import escaped
 
 FOLDER = Path("results/reference")
 
@@ -26,6 +29,15 @@ def fill(text: str, folder: Path = FOLDER) -> str:
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", made, text, flags=re.DOTALL)
 
 
+def _markdown(frame: pd.DataFrame, **how: Any) -> str:
+    """The table; names of networks and processors may hold anything."""
+
+    def plain(value: object) -> object:
+        return escaped(value) if isinstance(value, str) else value
+
+    return str(frame.map(plain).rename(columns=plain).to_markdown(index=False, **how))
+
+
 def _accuracy(name: str, folder: Path) -> str:
     """SNN accuracy at each reported time, a row for each network and percentile, and where it was measured."""
     frame = pd.read_csv(folder / name / "accuracy.csv")
@@ -41,7 +53,7 @@ def _accuracy(name: str, folder: Path) -> str:
     origin = json.loads((folder / name / "origin.json").read_text())
     seeds, images = len(origin["seeds"]), int(frame["images"].iloc[0])
     note = f"`{origin['command']}`, {images:,} test images, {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{wide.to_markdown(index=False)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
+    return f"{_markdown(wide)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
 
 
 def _simulation(folder: Path) -> str:
@@ -59,7 +71,7 @@ def _simulation(folder: Path) -> str:
         notes.append(f"{features}: {cpu}, {cores} cores, torch {version}")
     wide = pd.concat(shown, axis=1).fillna("not measured").rename_axis("").reset_index()
     aligned = ("left", *["right"] * (len(wide.columns) - 1))
-    table = wide.to_markdown(index=False, disable_numparse=True, colalign=aligned)
+    table = _markdown(wide, disable_numparse=True, colalign=aligned)
     row = frame.iloc[0]
     done = f"{row['network']}, binary weights, {row['batch']} images, {row['steps']} steps"
     return f"{table}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."

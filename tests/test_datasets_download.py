@@ -22,6 +22,18 @@ CONTENT = bytes(range(256)) * 5000
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
+ANSWER = b"HTTP/1.1 200 OK\r\n"
+ENDLESS = {  # how an answer begins, and what follows again and again
+    "headers by bytes": (ANSWER + b"X-Name: ", b"x"),
+    "status by bytes": (b"HTTP/1.1 200 ", b"x"),
+    "announcements": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "redirection": (b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n", bytes(2**16)),
+    "size of a chunk by bytes": (ANSWER + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "trailers": (ANSWER + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Name: value\r\n" * 1000),
+    "trailers by bytes": (ANSWER + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Name: ", b"x"),
+}
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Answers each request by the next item of `plan`; the last one goes on."""
 
@@ -39,7 +51,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if what.isdigit():
             self.send_error(int(what))
             return
-        self.send_response(200)
+        if what in ENDLESS:
+            begin, more = ENDLESS[what]
+            self.repeat(begin, more)
+            return
+        self.send_response(302 if what == "moved" else 200)
+        if what == "moved":
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         lengths = {"no number": "many", "endless": None, "drops": None, "huge": str(10**15), "more": str(len(CONTENT))}
         if (length := lengths.get(what, str(len(CONTENT)))) is not None:
             self.send_header("Content-Length", length)
@@ -62,6 +83,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # until the other side has had enough
             while not self.server.release.wait(0.01 if size == 1 else 0):
                 self.wfile.write(bytes(size))
+                self.wfile.flush()
+
+    def repeat(self, begin: bytes, more: bytes) -> None:
+        """An answer that goes on; slowly, where it goes on by single bytes."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(begin)
+            while not self.server.release.wait(0.01 if len(more) == 1 else 0):
+                self.wfile.write(more)
                 self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -151,6 +180,37 @@ def test_what_has_no_end_is_given_up(
         download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
     assert server.asked == 1
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("headers by bytes", r"no answer within 0\.5 s"),
+        ("status by bytes", r"no answer within 0\.5 s"),
+        ("announcements", "more than 1 MiB before an answer"),
+        ("redirection", "more than 1 MiB before an answer"),
+        ("size of a chunk by bytes", r"not whole after 1 s"),
+        ("trailers", "more than 2 MiB"),
+        ("trailers by bytes", r"not whole after 1 s"),
+    ],
+)
+def test_what_has_no_end_around_the_content_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, words: str
+) -> None:
+    """Python bounds lines and the number of headers, neither time nor what it passes over by itself."""
+    for name, value in (("LARGEST", 2**21), ("LONGEST", 1), ("PATIENCE", 0.5)):
+        monkeypatch.setattr(download, name, value)
+    server.plan = [what]
+    with pytest.raises(DataError, match=rf"{words}.*data\.path"):
+        download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
+    assert server.asked == 1
+    assert files(tmp_path) == set()
+
+
+def test_redirections_are_followed(server: Server, tmp_path: Path) -> None:
+    server.plan = ["moved", "whole"]
+    assert download.fetch(url(server), tmp_path / "archive.tar.gz", MD5).read_bytes() == CONTENT
+    assert server.asked == 2
 
 
 def test_an_interrupted_download_leaves_nothing(

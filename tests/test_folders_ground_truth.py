@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,19 @@ def test_kits_that_are_wrong_are_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.mat").unlink()
     refused(file, r"meta\.mat: cannot be read .*copy both")
     refused(tmp_path / "none.txt", r"none\.txt: cannot be read")
+
+
+def test_what_never_ends_is_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(DataError, match=r"is no regular file; set data\.labels"):
+            ground_truth.read(path, WNIDS)
+    labels = development_kit(tmp_path)
+    (tmp_path / "meta.mat").unlink()
+    os.mkfifo(tmp_path / "meta.mat")
+    with pytest.raises(DataError, match=r"meta\.mat: is no regular file"):
+        ground_truth.read(labels, WNIDS)
+    monkeypatch.setattr(ground_truth, "LARGEST", 2**20)
+    (tmp_path / "large.txt").write_text("a.png 0\n" * 2**18)
+    with pytest.raises(DataError, match="has more than 1 MiB"):
+        ground_truth.read(tmp_path / "large.txt", WNIDS)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import re
 import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte
+PATIENCE = 60.0  # seconds until an answer begins: its headers, those of redirections, and what these send beside them
+AHEAD = 2**20  # bytes until then
 LONGEST = 4 * 3600.0  # seconds, all attempts together: 12 kB/s for CIFAR's archives
 LARGEST = 2**29  # bytes; CIFAR's archives have a third of that
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # no use in asking the server again
@@ -30,6 +35,71 @@ PASSING = {408, 425, 429}  # client errors of HTTP that may be gone the next tim
 
 class _EndlessError(DataError):
     """A server sends more, or for longer, than can be right: no use in asking it again."""
+
+
+@dataclass
+class _Allowance:
+    """What may still come from a server, and until when; changed where an answer begins."""
+
+    bytes: int
+    until: float  # of time.monotonic
+    too_much: str
+    too_late: str
+
+    def take(self, count: int) -> None:
+        """Raise _EndlessError where a server has sent too much, or for too long."""
+        self.bytes -= count
+        if self.bytes < 0:
+            raise _EndlessError(self.too_much)
+        if time.monotonic() > self.until:
+            raise _EndlessError(self.too_late)
+
+
+class _Bounded(io.RawIOBase):
+    """What a server sends: headers, sizes of chunks, trailers and all, of which http.client bounds lines alone."""
+
+    def __init__(self, source: io.RawIOBase, allowance: _Allowance) -> None:
+        self.source, self.allowance = source, allowance
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
+        count = self.source.readinto(buffer) or 0
+        self.allowance.take(count)
+        return count
+
+    def close(self) -> None:
+        """Close both."""
+        self.source.close()
+        super().close()
+
+
+def _opener(allowance: _Allowance) -> urllib.request.OpenerDirector:
+    """What opens addresses with the usual proxies and redirections, within an allowance."""
+
+    class Response(HTTPResponse):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            self.fp = io.BufferedReader(_Bounded(self.fp.detach(), allowance))
+
+    class Plain(HTTPConnection):
+        response_class = Response
+
+    class Secure(HTTPSConnection):
+        response_class = Response
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Plain, request)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Secure, request)
+
+    return urllib.request.build_opener(PlainHandler, SecureHandler)
 
 
 def md5_of(path: Path) -> str:
@@ -127,15 +197,15 @@ def _persist(url: str, path: Path, md5: str) -> None:
 
 def _download(url: str, part: Path, deadline: float) -> None:
     """What the server sends, up to `LARGEST` bytes and until the deadline; its word on the length is for display."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, part.open("wb") as file:
+    ahead = f"more than {AHEAD // 2**20} MiB before an answer", f"no answer within {PATIENCE:g} s"
+    allowance = _Allowance(AHEAD, min(deadline, time.monotonic() + PATIENCE), *ahead)
+    with _opener(allowance).open(url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        allowance.bytes, allowance.too_much = LARGEST, f"more than {LARGEST // 2**20} MiB"
+        allowance.until, allowance.too_late = deadline, f"not whole after {LONGEST:g} s"
         announced = str(response.headers.get("Content-Length"))
         total = int(announced) if re.fullmatch("[0-9]{1,18}", announced) else None
         with tqdm(total=total, desc=part.stem, unit="B", unit_scale=True, miniters=1, disable=None) as progress:
-            while (total or 0) <= LARGEST and file.tell() <= LARGEST:
-                block = response.read1(2**16)  # what there is: `read` would wait for all of it
-                if not block:
-                    return
+            if (total or 0) > LARGEST:
+                raise _EndlessError(allowance.too_much)
+            while block := response.read1(2**16):  # what there is: `read` would wait for all of it
                 progress.update(file.write(block))
-                if time.monotonic() > deadline:
-                    raise _EndlessError(f"not whole after {LONGEST:g} s")
-    raise _EndlessError(f"more than {LARGEST // 2**20} MiB")

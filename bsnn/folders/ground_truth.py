@@ -20,6 +20,7 @@ from bsnn.errors import DataError
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 KAGGLE = "ImageId,PredictionString"
 META = "meta.mat"
+LARGEST = 2**28  # bytes: 200 for each image of ImageNet
 FIRST = {  # of the official images: distinguishes one order of classes from another
     "ILSVRC2012_val_00000001": "n01751748",
     "ILSVRC2012_val_00000002": "n09193705",
@@ -106,6 +107,7 @@ def _fields(text: str, classes: frozenset[str]) -> tuple[str, str]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not empty, with their numbers; fields are separated by one space."""
+    _require_moderate(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -114,6 +116,14 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     if not lines:
         raise DataError(f"{path}: is empty; set data.labels to a file of labels")
     return lines
+
+
+def _require_moderate(path: Path) -> None:
+    """Refuse what never ends, such as a pipe or a device, and what no list of images can be."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no regular file; set data.labels to a file of labels")
+    if path.exists() and path.stat().st_size > LARGEST:
+        raise DataError(f"{path}: has more than {LARGEST // 2**20} MiB; set data.labels to a file of labels")
 
 
 def _of_development_kit(path: Path, lines: list[tuple[int, str]]) -> list[Row]:
@@ -130,6 +140,7 @@ def _names_by_number(path: Path) -> dict[str, str]:
     """Folder name by class number, as text, of the classes that have images."""
     from scipy.io import loadmat
 
+    _require_moderate(path)
     try:
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))

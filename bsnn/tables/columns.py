@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from bsnn.config import format_percentile
+
+MARKS = re.compile(r"[\\`*\[\]<&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")  # of Markdown; not the _ within a word
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,16 @@ def markdown(frame: pd.DataFrame) -> str:
     return pipes([str(name) for name in frame.columns], cells(frame))
 
 
+def escaped(text: str) -> str:
+    """A text as Markdown shows it as it is, in one line: marks, HTML and the bars of a table have no meaning in it."""
+    return re.sub(r"\s*[\r\n]\s*", " ", MARKS.sub(r"\\\g<0>", text))
+
+
 def pipes(names: list[str], texts: list[list[str]]) -> str:
     """Markdown of rows of texts under the headings of columns."""
     seen = [column(name) for name in names]
-    headings = [item.heading for item in seen]
+    headings = [escaped(item.heading) for item in seen]
     sides = ["right" if item.number else "left" for item in seen]
     # Nothing is left to tabulate's guesses: "100" beside "99.9" stays "100".
-    rows = [[text.replace("|", "\\|") for text in row] for row in texts]
+    rows = [[escaped(text) for text in row] for row in texts]
     return tabulate(rows, headings, tablefmt="pipe", colalign=sides, disable_numparse=True)
