@@ -20,6 +20,7 @@ from bsnn.errors import BsnnError
 logger = logging.getLogger("bsnn")
 
 ALONE = "BSNN_JOBS_WRITE_LOGS_ALONE"  # environment variable, set while a console shows the progress of all jobs
+WARNING = "warning: "  # before such a message, after its time
 SECONDS = 2.0  # between two notes of progress
 _noted = 0.0  # when progress was last noted
 
@@ -101,6 +102,24 @@ def progress_of(path: Path) -> float | None:
         return None
 
 
+class _Format(logging.Formatter):
+    """Time and message; warnings are marked, so that they are found again."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno == logging.WARNING:
+            record.message = f"{WARNING}{record.message}"
+        return super().formatMessage(record)
+
+
+def warnings(path: Path) -> list[str]:
+    """Warnings in a job's log, without their times; none where there is no such file."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.partition(" ")[2].removeprefix(WARNING) for line in lines if line[9:].startswith(WARNING)]
+
+
 @contextmanager
 def messages(paths: Sequence[str | Path]) -> Iterator[None]:
     """Messages of `bsnn` loggers to stderr and to the end of log files, to which other processes may write too."""
@@ -108,7 +127,7 @@ def messages(paths: Sequence[str | Path]) -> Iterator[None]:
     if not any(_is_stderr(path) for path in paths):
         handlers.insert(0, logging.StreamHandler(sys.stderr))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Format("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
     level = logger.level
     logger.setLevel(logging.INFO)

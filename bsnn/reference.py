@@ -13,6 +13,8 @@ from bsnn.config import Config, Experiment
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
 from bsnn.networks.original_checkpoint import sha256
+from bsnn.paper import write
+from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline import identity
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import RESULTS, Pipeline
@@ -42,9 +44,13 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
     kept = provenance.collect()  # before the checkout is changed
     frames = {table: results[table] for table in KEPT if table in results.frames}
     pipeline = Pipeline(config, root)
-    for table, frame in (frames | _methods(pipeline, name)).items():
+    frames |= _methods(pipeline, name)
+    of_paper = _of_paper(pipeline, name)
+    for former in (*place.glob("*.csv"), *place.glob("paper/*.csv")):  # of another origin
+        former.unlink()
+    for table, frame in frames.items():
         artifacts.write_csv(place / f"{table}.csv", frame)
-    for file in sorted((root / name / "paper").glob("*.csv")):
+    for file in of_paper:
         artifacts.copy(file, place / "paper" / file.name)
     origin = {
         "command": command,
@@ -110,6 +116,17 @@ def _data(experiment: Experiment) -> dict[str, Any]:
 def _definition(config: Config, name: str) -> dict[str, Any]:
     """The experiment's settings, except where its data lie."""
     return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
+
+
+def _of_paper(pipeline: Pipeline, name: str) -> list[Path]:
+    """Tables of the paper's results that were made under these settings."""
+    folder = pipeline.root / name / "paper"
+    found = []
+    for place in pipeline.places("paper_result", name):
+        if pipeline.path("paper_result", place).exists():
+            write.read(pipeline, place, folder)  # raises for those of other settings
+            found += [folder / f"{table}.csv" for table in CATALOGUE[place.result].tables]
+    return [file for file in found if file.exists()]
 
 
 def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:

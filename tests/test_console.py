@@ -160,6 +160,28 @@ def test_events_are_told_briefly(workflow: Workflow, monkeypatch: pytest.MonkeyP
     assert workflow.console.state.timing.done == 1
 
 
+def test_warnings_of_a_job_are_told_at_its_end(workflow: Workflow, tmp_path: Path) -> None:
+    path = tmp_path / "job.log"
+    with log.job(path):
+        logger = logging.getLogger("bsnn.test")
+        logger.info("no warning: nothing")
+        for number in range(3):
+            logger.warning("file %d was left out", number)
+    assert log.warnings(path) == [f"file {number} was left out" for number in range(3)]
+    assert log.warnings(tmp_path / "none") == []
+    workflow.say("Job stats:", event="run_info")
+    event = {"rule_name": "simulate", "wildcards": {}, "jobid": 3, "threads": 2, "log": [str(path)], "output": ["x"]}
+    workflow.say("", event="job_info", **event)
+    workflow.say("", event="job_finished", job_id=3)
+    workflow.console.ended(well=True, complete="none")
+    where = "simulate digits, full, seed 0, percentile 99, shard 1"
+    assert workflow.text.splitlines()[2:] == [
+        f"warning of {where}: file 0 was left out",
+        f"warning of {where}: file 1 was left out",
+        f"and 1 more warnings, in {path}",
+    ]
+
+
 def test_errors_pass_as_they_are(workflow: Workflow) -> None:
     workflow.say("Error in rule simulate\n  of many lines", logging.ERROR, event="job_error")
     workflow.say("be careful", logging.WARNING)

@@ -123,16 +123,16 @@ def test_network_on_a_gpu_is_converted_to_the_same() -> None:
 def test_binary_weights_cannot_carry_amplitudes() -> None:
     source, batch = trained(1), images(1, 4)
     found = channel_thresholds.thresholds(source, [batch], 99.0, "all", thresholds(source, batch))
-    with pytest.raises(ConversionError, match=r"conv2.*one threshold a layer"):
+    with pytest.raises(ConversionError, match=r"conv2.*one threshold per layer"):
         convert(source, found)
 
 
 def test_combinations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="whole layers"):
         Method(channels=True, threshold="squared-error")
-    with pytest.raises(ValueError, match="one spike a step"):
+    with pytest.raises(ValueError, match="one spike per step"):
         Method(burst=3, signed=True)
-    with pytest.raises(ValueError, match="one spike a step"):
+    with pytest.raises(ValueError, match="one spike per step"):
         Method(burst=3, threshold="squared-error")
-    with pytest.raises(ValueError, match="one spike a step"):
+    with pytest.raises(ValueError, match="one spike per step"):
         Method(burst=3, initial=0.5, second_pass="srp")

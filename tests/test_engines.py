@@ -1,6 +1,6 @@
 """Engines against a plain reference and against each other: equal spikes for every layer, step and image.
 
-Every registered engine takes part wherever it does not refuse the network on the CPU.
+The engines that run on a CPU take part, each with every network: one that refuses fails.
 """
 
 from __future__ import annotations
@@ -26,20 +26,7 @@ from bsnn.engines.torch_engine import TOLERANCE, TorchEngine
 from bsnn.errors import EngineError
 from bsnn.simulation.readout import Readout
 
-CPU = torch.device("cpu")
-EVERY_NETWORK = ("torch", "bindsnet")  # these refuse nothing on a CPU
-
-
-def _takes(name: str, network: SpikingNetwork) -> bool:
-    return name in EVERY_NETWORK or engines.engine_class(name).refuses(network, CPU) is None
-
-
-def _here() -> list[str]:
-    """Engines that take a plain binary network on the CPU; the others have their own tests."""
-    return [name for name in engines.ENGINES if _takes(name, checks.member("average-before", 0))]
-
-
-HERE = _here()
+HERE = ("torch", "bindsnet", "packed")  # on any CPU; `triton` has tests of its own
 
 
 @cache
@@ -85,7 +72,7 @@ def test_initial_potential_by_hand(name: str) -> None:
     assert block.counts[:, 0, 0].tolist() == [2, 2, 2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("name", [name for name in HERE if _takes(name, _by_hand(signed=True))])
+@pytest.mark.parametrize("name", HERE)
 def test_negative_spikes_by_hand(name: str) -> None:
     """A neuron may take back what it has sent.
 
@@ -103,7 +90,7 @@ def test_negative_spikes_by_hand(name: str) -> None:
     assert block.counts[:, 1, 0].tolist() == [1, 1, 1, 2, 1, 2, 1, 2]  # of either sign
 
 
-@pytest.mark.parametrize("name", [name for name in HERE if _takes(name, _by_hand(signed=True))])
+@pytest.mark.parametrize("name", HERE)
 def test_nothing_to_take_back(name: str) -> None:
     """However negative a membrane, a neuron that has sent nothing sends nothing."""
     network = _by_hand(signed=True)
@@ -116,8 +103,6 @@ def test_nothing_to_take_back(name: str) -> None:
 @pytest.mark.parametrize("name", HERE)
 def test_equal_to_the_reference(name: str, member: str, seed: int) -> None:
     network, images, expected = _case(member, seed, 3, 10)
-    if not _takes(name, network):
-        return
     assert expected.counts.sum(2).any(0).all(), "a silent layer would prove nothing"
     checks.assert_equal(checks.run(engines.create(name, network), images, [10]), expected)
 
@@ -181,12 +166,21 @@ def test_options_of_the_neuron(name: str, seed: int, change: str) -> None:
     network = checks.biased(network, seed) if change in ("biased", "both", "all") else network
     network = checks.signed(network) if change in ("signed", "both", "all") else network
     network = checks.scheduled(network, seed, 14) if change in ("scheduled", "all") else network
-    if not _takes(name, network):
-        return
     images = networks.images(seed, 4)
     expected = checks.reference(network, images, 14)
     checks.assert_equal(checks.run(engines.create(name, network), images, [6, 8]), expected)
     assert change in ("biased", "scheduled") or (expected.counts.sum() > expected.spikes.clamp(min=0).sum())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", HERE)
+def test_an_engine_starts_afresh(name: str, count: int) -> None:
+    """Images that follow find the potentials that the first ones found."""
+    network = checks.signed(checks.member("half-threshold", 18))
+    batch, engine = networks.images(18, count), engines.create(name, network)
+    expected = checks.reference(network, batch, 9)
+    for _ in range(2):
+        checks.assert_equal(checks.run(engine, batch, [9]), expected)
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -216,7 +210,7 @@ def test_a_second_simulation_after_bindsnets_reset() -> None:
     checks.assert_equal(block, Block(expected.spikes[4:], expected.counts[4:]))
 
 
-FAST = [name for name in HERE if name != "bindsnet"]
+FAST = ("torch", "packed")
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -250,8 +244,7 @@ def test_random_networks(
     images = networks.images(seed + 1, count)
     expected = checks.run(BindsnetEngine(network), images, [sum(blocks)])
     for name in FAST:
-        if _takes(name, network):
-            checks.assert_equal(checks.run(engines.create(name, network), images, blocks), expected)
+        checks.assert_equal(checks.run(engines.create(name, network), images, blocks), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

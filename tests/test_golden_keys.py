@@ -35,8 +35,8 @@ def test_guard_sees_a_changed_default() -> None:
     now["Thresholds"]["defaults"]["population"] = "positive"
     [complaint] = golden.unversioned(before, now)
     assert "'all' -> 'positive'" in complaint
-    assert complaint.endswith("raise the version of thresholds, method, search")
-    for stage in ("thresholds", "method"):
+    assert complaint.endswith("raise the version of thresholds, method, ideal, search")
+    for stage in ("thresholds", "method", "ideal"):
         now["Thresholds"]["versions"][stage] += 1
     [complaint] = golden.unversioned(before, now)
     assert complaint.endswith("raise the version of search")

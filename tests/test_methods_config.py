@@ -87,7 +87,7 @@ def test_keys_of_ideal_curves() -> None:
     [
         ({"threshold": "balanced", "percentile": 99.0}, "threshold balanced chooses thresholds by itself"),
         ({"threshold": "balanced", "channels": True}, "balanced fits whole layers"),
-        ({"threshold": "balanced", "burst": 3}, "balanced fits neurons of one spike a step"),
+        ({"threshold": "balanced", "burst": 3}, "balanced fits neurons of one spike per step"),
         ({"shift": True, "correction": "temporal"}, "the shift adds it again"),
         ({"second_pass": "cos", "correction": "temporal"}, "would move the same potentials"),
         ({"correction": "timed"}, "temporal"),

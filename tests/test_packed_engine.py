@@ -204,16 +204,6 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_an_engine_starts_afresh(count: int) -> None:
-    """Images that follow find the potentials that the first ones found."""
-    network = member("half-threshold", 18)
-    batch, engine = batch_of(network, 18, count), PackedEngine(network)
-    expected = reference(network, batch, 9)
-    for _ in range(2):
-        assert_equal(run(engine, batch, (9,)), expected)
-
-
 def test_no_image_is_left() -> None:
     network = signed(member("average-before", 16))
     engine = PackedEngine(network)

@@ -132,6 +132,20 @@ def test_early_exit(seed: int, every: int) -> None:
     assert torch.equal(result.counts, (counts * simulated[:, None]).sum(2).T)
 
 
+def test_early_exit_is_the_same_in_little_memory() -> None:
+    """Images leave at the same steps, however short the blocks that memory allows."""
+    network, images = _network(), networks.images(0, 6)
+    bound = float(_expected(network, images)[1][:, 6].median())
+    whole = simulation.run(TorchEngine(network), [images], STEPS, early_exit=bound, exit_every=4)
+    engine = Limited(network)
+    engine.most = 3  # steps of one image
+    parted = simulation.run(engine, [images], STEPS, early_exit=bound, exit_every=4)
+    assert max(engine.advanced) == 3
+    assert whole.steps.unique().numel() > 1, "all images leave at once: nothing is tested"
+    for name in ("steps", "predicted", "margin", "counts", "images"):
+        assert torch.equal(getattr(parted, name), getattr(whole, name)), name
+
+
 def test_early_exit_saves_steps() -> None:
     """Once all images have left, nothing more is simulated."""
     engine = Limited(_network())

@@ -263,6 +263,17 @@ def test_every_file_at_a_plain_name_is_declared(finished: Path) -> None:
     assert names == own
 
 
+def test_files_that_are_there_are_made_again_by_force(scratch: Path) -> None:
+    """With all that depends on them; and a job that is forced finds what it reads."""
+    assert planned(scratch, "-F") == {"data": 1, **EVERYTHING}
+    assert planned(scratch, "--forcerun=activations") == {"activations": 2, **BOTH, **RESULTS}
+    [path] = scratch.glob("results/tiny/full/seed0/activations-*.parquet")
+    before = path.stat().st_mtime_ns
+    run(scratch, "--forcerun=activations")
+    assert path.stat().st_mtime_ns > before
+    assert planned(scratch) == {}
+
+
 def test_files_are_asked_for_by_their_names(scratch: Path) -> None:
     report, table = "results/tiny/report.html", "results/tiny/tables/training.csv"
     assert planned(scratch, report, table) == {}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from workflow_for_tests import ROOT, TINY, checkout, configure, planned
 
 from bsnn.config import merge, validate
@@ -13,6 +14,7 @@ from bsnn.pipeline.costs import costs
 from bsnn.pipeline.declarations import STAGES, TARGETS
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.stages import MODULES
 
 LATENCY = {"time": [2, 8], "methods": {"fitted": {"correction": "channel"}, "bursts": {"burst": 3}}}
 ORIGINAL = {"extends": "tiny", "networks_of": "tiny", "protocol": "original"}
@@ -69,7 +71,9 @@ def test_plan_counts_what_snakemake_plans(folder: Path, case: str) -> None:
         path.touch()
     after = planned(folder, "--cores", "1", *asked)
     assert counts(settings, target, folder) == {rule: n for rule, n in after.items() if rule != target} != before
-    assert not {"train", "binarize"} & set(after) or target == "paper", "a lost data set must not train again"
+    for rule in ("train", "binarize"):  # a lost data set must not train again
+        networks = [stage for stage, _ in pipeline.target("networks")].count(rule)
+        assert before.get(rule, 0) - after.get(rule, 0) == networks
     for path in {*made}:
         path.unlink()
 
@@ -106,3 +110,9 @@ def test_rules_have_the_declared_files() -> None:
         written = [re.sub(r"\{(\w+),[^}]*\}", r"{\1}", path) for path in re.findall(r'"([^"]+)"', output)]
         assert written == [f"results/{file.path}" for file in stage.files.values()]
         assert f'unpack(needs("{name}"))' in rules[name]
+
+
+def test_every_stage_that_computes_on_a_device_asks_slurm_for_one() -> None:
+    computing = {rule for module in ("train", "convert", "search") for rule in MODULES[module]} - {"data", "thresholds"}
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    assert set(profile["set-resources"]) == computing

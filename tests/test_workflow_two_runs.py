@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from test_workflow_faults import contents
 from typer.testing import CliRunner
 from workflow_for_tests import TINY, checkout, planned, run, start
@@ -18,6 +20,7 @@ from workflow_for_tests import TINY, checkout, planned, run, start
 from bsnn.artifacts import claim
 from bsnn.cli import app
 from bsnn.errors import BsnnError
+from bsnn.training import checkpoint
 
 PAIRS = int(os.environ.get("BSNN_PAIRS", "10"))
 REFUSED = "another run is at work there"
@@ -48,6 +51,27 @@ def test_clean_waits_for_no_run(tmp_path: Path, monkeypatch) -> None:
     assert CliRunner().invoke(app, ["clean"]).exit_code == 0
     lock.release()
     assert CliRunner().invoke(app, ["clean", "--yes"]).exit_code == 0
+
+
+def test_a_folder_without_locks_is_an_error_of_ours(tmp_path: Path, monkeypatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", fails)
+    with pytest.raises(BsnnError, match=r"cannot be claimed for this run .*No locks available.*file system with locks"):
+        claim(tmp_path)
+
+
+def test_clean_leaves_the_checkpoints_of_a_running_training(tmp_path: Path, monkeypatch) -> None:
+    checkout(tmp_path, TINY)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/checkpoints/tiny/full/seed0/0123456789ab"
+    with checkpoint.exclusive(folder):
+        kept = CliRunner().invoke(app, ["clean", "--yes"])
+    assert "0123456789ab: a training is writing it" in kept.output
+    assert folder.exists()
+    assert "removed" in CliRunner().invoke(app, ["clean", "--yes"]).output
+    assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from bsnn.artifacts.files import write_text
 from bsnn.errors import BsnnError
 
 LOCK = ".run.lock"
+TRAINING_LOCK = "lock"  # in a folder of checkpoints: held by the process that trains there
 HOLDER = ".run.txt"  # who holds the lock, for the message to those who are refused
 
 
@@ -28,11 +29,11 @@ def claim(folder: Path) -> FileLock:
     """Claim a folder of results for this process, until the lock is released or the process ends.
 
     Raises:
-        BsnnError: another process holds it.
+        BsnnError: another process holds it; or the folder cannot be written, or has no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         known = holder.read_text().strip() if holder.is_file() else "an unknown process"
@@ -40,6 +41,11 @@ def claim(folder: Path) -> FileLock:
             f"{folder}: another run is at work there ({known}); two at once could remove each other's files. Wait "
             "until it has ended, or work in a clone of your own (`bsnn fetch` brings finished artifacts there)"
         ) from None
+    except OSError as error:
+        raise BsnnError(
+            f"{folder}: cannot be claimed for this run ({error}); results need a folder that can be written, on a file "
+            "system with locks"
+        ) from error
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     write_text(holder, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
     return lock

@@ -67,10 +67,12 @@ def clean(
         pipeline = Pipeline(load(config_file, changes))
         unused = [item for item in inventory.artifacts(pipeline) if not item.needed]
         with artifacts.claimed(pipeline.root) if yes else nullcontext():
-            for item in unused:
-                typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
-                if yes:
-                    item.remove()
+            for item in list(unused):
+                if yes and not item.remove():
+                    unused.remove(item)
+                    typer.echo(f"kept {item.path}: a training is writing it")
+                else:
+                    typer.echo(f"{'removed' if yes else 'would remove'} {item.path}")
         size = sum(item.size for item in unused) / 2**20
         typer.echo(f"{len(unused)} artifacts, {size:.1f} MiB" + ("" if yes else "; add --yes to remove them"))
 

@@ -16,7 +16,7 @@ class Activations(Section):
     images: PositiveInt = Field(3500, description="Number of training images (evenly spaced; all if there are fewer).")
     batch_size: PositiveInt = Field(
         100,
-        description="Images a forward pass; part of the identity, since it changes last bits of activations.",
+        description="Images per forward pass; part of the identity, since it changes last bits of activations.",
     )
     percentiles: list[AnyPercentile] = Field(
         [],
@@ -141,7 +141,7 @@ class Method(Section):
         if self.channels and self.threshold != "percentile":
             raise ValueError(f"channels takes percentiles, {self.threshold} fits whole layers: use one")
         if self.burst > 1 and self.threshold != "percentile":
-            raise ValueError(f"{self.threshold} fits neurons of one spike a step: use percentiles with a burst")
+            raise ValueError(f"{self.threshold} fits neurons of one spike per step: use percentiles with a burst")
         if self.burst > 1 and (self.signed or self.second_pass != "none"):
             raise ValueError(
                 "a burst sends at once what was held back; signed spikes and a second pass are for neurons of one "

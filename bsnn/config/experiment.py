@@ -24,7 +24,7 @@ class Protocol(Section):
         "clean", description="`original` switches on what the original's script does on this data set."
     )
     delayed: bool | None = Field(
-        None, description="Propagation with one step of delay a connection; a shift of the time axis."
+        None, description="Propagation with one step of delay per connection; a shift of the time axis."
     )
     augmented_test: bool | None = Field(
         None, description="Test images under a random crop (padding 4) and flip. Original: not for folders of images."

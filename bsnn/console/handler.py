@@ -28,6 +28,7 @@ EVERY = 60.0  # seconds between two lines of progress in a file
 REDRAWN = 1.0  # seconds between two looks of a line on a terminal
 STOPPING = "Terminating processes on user request"  # as Snakemake says it on Ctrl-C
 NOTHING = "Nothing to be done"
+WARNINGS = 2  # of one job, that are shown
 SHOWN = 2  # running jobs that a line of progress names
 
 
@@ -129,8 +130,13 @@ class Console(logging.Handler):
         self.state.timing.start(event["jobid"], running)
 
     def _finished(self, event: Mapping[str, Any]) -> None:
-        if self.state.timing is not None:
-            self.state.timing.finish(event["job_id"], time.monotonic())
+        ended = self.state.timing and self.state.timing.finish(event["job_id"], time.monotonic())
+        if ended:
+            found = [warning for path in ended.logs for warning in log.warnings(path)]
+            for warning in found[:WARNINGS]:
+                self._line(f"warning of {jobs.label(ended.job)}: {warning}")
+            if len(found) > WARNINGS:
+                self._line(f"and {len(found) - WARNINGS} more warnings, in {', '.join(map(str, ended.logs))}")
 
     # What is told meanwhile, and at the end.
 

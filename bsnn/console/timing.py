@@ -71,12 +71,13 @@ class Timing:
         self.waiting.discard(running.job)
         self.running[number] = running
 
-    def finish(self, number: int, now: float) -> None:
-        """A job ended well."""
+    def finish(self, number: int, now: float) -> Running | None:
+        """A job ended well; gives what is known of it."""
         found = self.running.pop(number, None)
         if found is not None:
             self.took.setdefault(found.job[0], []).append(now - found.begun)
             self.done += 1
+        return found
 
     def _expected(self, job: One) -> float | None:
         known = self.expected.get(job)

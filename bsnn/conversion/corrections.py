@@ -12,7 +12,8 @@ In spikes, with N(T) the count of a neuron,  gap = T * mean(a) / theta - mean(N(
   b(t) <- b(t) + V / 2 * (mean(a) / theta - mean(s(t))).  `bias` is such a current that is constant in time.
 
 All are float32 values added element by element, so binary networks stay exact. They fit one number of steps T. The
-engine `torch` measures; binary networks get the same correction from any device, since counts of spikes are integers.
+engine `torch` measures. Counts of a binary network's spikes are the same on every device, but the ANN's means are
+float32 sums: their last bits, and with them those of the correction, depend on the device and the number of threads.
 FTBC runs all steps again in each round and on each batch; here a step is settled before the next one, so that each
 layer sees the images once. Its authors moved potentials by each neuron's own error in one of their programs while they
 measured; the mean of the channel, as in the others and in the paper, is what the network gets, and is used here.

@@ -189,7 +189,7 @@ def _with_amplitudes(name: str, weight: Tensor, amplitudes: Tensor) -> Tensor:
     if weight.dtype == torch.int8:
         raise ConversionError(
             f"the layer before '{name}' has thresholds of channels, whose spikes differ in size, and binary weights of "
-            f"+-1 cannot tell them apart: use one threshold a layer"
+            f"+-1 cannot tell them apart: use one threshold per layer"
         )
     each = _each_input(amplitudes, weight.shape[1]).reshape(-1, *[1] * (weight.dim() - 2))
     return (weight.double().cpu() * each).float()

@@ -91,7 +91,7 @@ def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:
     if network.exact and any(layer.weight is not None or layer.paths for layer in network.layers[1:]):
         raise ConversionError("bursts are for full-precision networks: binary ones keep to one bit an event")
     if any(layer.signed for layer in network.layers):
-        raise ConversionError("bursts and signed spikes both repair what one spike a step cannot do: use one")
+        raise ConversionError("bursts and signed spikes both repair what one spike per step cannot do: use one")
     return each_neuron(network, lambda layer: replace(layer, burst=most))
 
 

@@ -66,7 +66,7 @@ def choose(network: SpikingNetwork, device: torch.device | str) -> tuple[str, st
     if fast is None:
         return "torch", f"the only engine for device '{device.type}'"
     if not network.exact:
-        return "torch", f"'{fast}' needs integer sums and one spike a step: a layer has real weights, or bursts"
+        return "torch", f"'{fast}' needs integer sums and one spike per step: a layer has real weights, or bursts"
     try:
         reason = engine_class(fast).refuses(network, device)
     except EngineError as error:

@@ -82,7 +82,7 @@ class BindsnetEngine(Engine):
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
         """Takes every network on every device, except with bursts."""
         bursts = any(layer.burst > 1 for layer in network.layers)
-        return "its neurons send one spike a step, no bursts (engine 'torch' takes it)" if bursts else None
+        return "its neurons send one spike per step, no bursts (engine 'torch' takes it)" if bursts else None
 
     def block(self, images: int) -> int:
         """One step needs every layer at once, whatever the number of steps; only the last layer's spikes add up."""

@@ -8,6 +8,7 @@ the rows or channels of each layer.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ from bsnn.engines.packed_run import Run
 from bsnn.engines.packed_sums import PLANE, PLANES
 from bsnn.engines.packed_trial import STEPS, trial
 from bsnn.engines.packed_vectors import aligned
+
+logger = logging.getLogger(__name__)
 
 TOGETHER = 2**24  # bytes of state that are worth holding at once
 RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
@@ -173,7 +176,9 @@ def missing() -> str | None:
         found = engine.advance(engine.start(images), STEPS)[1]
     except Exception as error:  # compilers and damaged files of compiled code fail in every way
         reason = (str(error).splitlines() or [""])[0]
-        return f"its code cannot be compiled, or loaded from {cache_folder()} ({type(error).__name__}: {reason})"
+        told = f"its code cannot be compiled, or loaded from {cache_folder()} ({type(error).__name__}: {reason})"
+        logger.warning("engine 'packed' cannot be used: %s", told)
+        return told
     if torch.equal(found.spikes, expected.spikes) and torch.equal(found.counts, expected.counts):
         return None
     return "its compiled code gives wrong spikes on this CPU"

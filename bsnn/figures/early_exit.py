@@ -63,5 +63,5 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
     """
     costs = table.assign(operations=table[list(OPERATIONS)].sum(axis=1) / 1e6)
     with style():
-        save(curve(costs, "mean_steps", "mean time steps of an image"), folder, "early_exit")
-        save(curve(costs, "operations", "operations an image (millions)"), folder, "early_exit_operations")
+        save(curve(costs, "mean_steps", "mean time steps per image"), folder, "early_exit")
+        save(curve(costs, "operations", "operations per image (millions)"), folder, "early_exit_operations")

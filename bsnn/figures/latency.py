@@ -76,12 +76,12 @@ def _with_costs(tables: Tables) -> pd.DataFrame:
 
 def operations(tables: Tables) -> Figure:
     """Accuracy against effective operations of an image, points at each T; the Pareto front as broad grey steps."""
-    return _against_cost(tables, "operations", "operations an image (millions)")
+    return _against_cost(tables, "operations", "operations per image (millions)")
 
 
 def energy(tables: Tables) -> Figure:
     """Accuracy against energy of arithmetic, points at each T; the Pareto front as broad grey steps."""
-    return _against_cost(tables, "nanojoules_45nm", "energy an image (nJ at 45 nm)")
+    return _against_cost(tables, "nanojoules_45nm", "energy per image (nJ at 45 nm)")
 
 
 def _against_cost(tables: Tables, column: str, label: str) -> Figure:

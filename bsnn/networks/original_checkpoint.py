@@ -266,7 +266,7 @@ def _require_binary(path: str | Path, named: Mapping[str, Tensor], binary: Mappi
         )
     if not binary:
         raise ArtifactError(
-            f"{path}: no layer is binary (one absolute value a filter); import it as full. A checkpoint saved while "
+            f"{path}: no layer is binary (one absolute value per filter); import it as full. A checkpoint saved while "
             "training a binary network holds the real weights behind the signs: save it while they are binarised"
         )
 

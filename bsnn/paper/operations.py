@@ -21,7 +21,7 @@ def operations(gathered: Gathered) -> pd.DataFrame:
 
     Returns:
         weights, percentile, time, ann_operations (multiplications of weights and inputs, each of them present),
-        snn_macs, snn_acs, snn_binary_acs, ratio (first layer once an image) and ratio_every_step (at every step).
+        snn_macs, snn_acs, snn_binary_acs, ratio (first layer once per image) and ratio_every_step (at every step).
     """
     parts = []
     for weights in gathered.config.weights:

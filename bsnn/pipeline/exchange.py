@@ -51,8 +51,8 @@ def fetch(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
         raise ArtifactError(f"{folder}: no such folder; name the one that `bsnn share` fills")
     found = [path for path in _wanted(config) if not (root / path).exists() and _sound(folder / path)]
     for path in found:
+        _write_text_beside(folder / path, root / path)  # first: what lacks its Parquet file is fetched again
         _copy(folder / path, root / path)
-        _write_text_beside(root / path)
     return found
 
 
@@ -105,8 +105,8 @@ def _copy(source: Path, target: Path) -> None:
         _check(temporary, source)
 
 
-def _write_text_beside(path: Path) -> None:
+def _write_text_beside(source: Path, path: Path) -> None:
     """The readable table beside a search's, which cannot be checked itself, from the one that was."""
     if path.name.startswith(("search-", "exit-")):
-        table, _ = artifacts.read_table(path, artifacts.describe(path)["kind"], {})
+        table, _ = artifacts.read_table(source, artifacts.describe(source)["kind"], {})
         artifacts.write_csv(path.with_suffix(".csv"), table.to_pandas())

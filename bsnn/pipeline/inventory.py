@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from bsnn.artifacts.claim import TRAINING_LOCK
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
 from bsnn.pipeline.declarations import STAGES
@@ -27,12 +30,18 @@ class Item:
     size: int  # bytes
     needed: bool
 
-    def remove(self) -> None:
-        """Delete it."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        else:
+    def remove(self) -> bool:
+        """Delete it, and say so; a folder of checkpoints whose training runs stays."""
+        if not self.path.is_dir():
             self.path.unlink()
+            return True
+        lock = FileLock(self.path / TRAINING_LOCK)
+        try:
+            with lock.acquire(blocking=False):
+                shutil.rmtree(self.path)
+        except Timeout:
+            return False
+        return True
 
 
 def artifacts(pipeline: Pipeline) -> list[Item]:

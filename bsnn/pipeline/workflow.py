@@ -86,11 +86,19 @@ def _of_data(pipeline: Pipeline, wildcards: Mapping[str, str]) -> Place:
     )
 
 
-def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[str, list[str]]:
+def inputs(
+    pipeline: Pipeline, rule: str, wildcards: Mapping[str, str], *, forced: bool = False
+) -> dict[str, list[str]]:
     """Files that a job reads, by the stages that make them; none where its own files are all there.
 
     Snakemake would make these again, as soon as something else needs a file upstream that was lost: a network, for the
     sake of its data set.
+
+    Args:
+        pipeline: of the current settings.
+        rule: of the job.
+        wildcards: of the job.
+        forced: some files are to be made again although they are there.
 
     Raises:
         ConfigError: the wildcards are not of the current settings, or the source of a data set is not there.
@@ -99,7 +107,7 @@ def inputs(pipeline: Pipeline, rule: str, wildcards: Mapping[str, str]) -> dict[
     if rule == "data":
         _check_source(pipeline, place)
     found: dict[str, list[str]] = {}
-    if all(path.exists() for path in pipeline.files(rule, place)):
+    if not forced and all(path.exists() for path in pipeline.files(rule, place)):
         return found
     for need in pipeline.reads(rule, place):
         label = "network" if need.stage in ("train", "binarize") else need.stage

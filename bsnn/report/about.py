@@ -68,8 +68,9 @@ def protocol(results: Results) -> list[tuple[str, str]]:
         ("Protocol", experiment.protocol_name),
         (
             "Thresholds",
-            f"One a layer: the percentile (NumPy's linear definition) of {population[experiment.thresholds.population]}"
-            f", over up to {calibration.images:,} training images, {_calibration(quirks)}.",
+            "One per layer: the percentile (NumPy's linear definition) of "
+            f"{population[experiment.thresholds.population]}, over up to {calibration.images:,} training images, "
+            f"{_calibration(quirks)}.",
         ),
         ("Neuron", f"Integrate and fire, soft reset, no leak; fires at v ≥ threshold; v(0) = {initial:g} × threshold."),
         ("Input", "The image itself, at every step: the first layer's current is constant and computed once."),
@@ -88,7 +89,7 @@ def protocol(results: Results) -> list[tuple[str, str]]:
         ("Spikes", "Counted at all layers with neurons: neither the analog input nor the read-out."),
         (
             "Binary weights",
-            "Sign times one scaling factor a filter, sign(0) = +1; kept in full precision: "
+            "Sign times one scaling factor per filter, sign(0) = +1; kept in full precision: "
             f"{' and '.join(experiment.binarize.keep_full) or 'no'} layer.",
         ),
         ("Time", "Accuracy at T uses the first T steps of one simulation."),

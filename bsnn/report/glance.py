@@ -71,7 +71,8 @@ def _cell(row: pd.Series, is_chosen: bool) -> Cell:
 
 
 def _chosen(results: Results) -> list[dict[Any, Any]]:
-    return chosen(results["costs_over_time"], times(results)).to_dict("records")
+    frame = results["costs_over_time"]
+    return chosen(frame[frame["asked"]], times(results)).to_dict("records")
 
 
 def advice(results: Results) -> list[str]:
@@ -94,7 +95,7 @@ def caption(results: Results) -> str:
     seeds = len(results.config.seeds)
     mean = f" Means over {seeds} seeds." if seeds > 1 else ""
     return (
-        "Test accuracy in percent after T steps, its 95 % interval over the test images (Wilson), and spikes an image. "
-        f"Last column: first step from which accuracy stays within {NEAR:g} point of the network as trained (ANN)."
+        "Test accuracy in percent after T steps, its 95 % interval over the test images (Wilson), and spikes per image."
+        f" Last column: first step from which accuracy stays within {NEAR:g} point of the network as trained (ANN)."
         f"{mean} Marked: the row to choose. Percentiles of earlier questions to the same networks are shown in grey."
     )

@@ -89,5 +89,5 @@ def _early_exit(pipeline: Pipeline, name: str) -> Iterator[Part]:
         "Images leave once their margin reaches a bound; the chosen bound is that of held-out training images "
         "(`snakemake early_exit`).",
         test[columns],
-        {"early_exit": "Test accuracy against mean time steps of an image."},
+        {"early_exit": "Test accuracy against mean time steps per image."},
     )

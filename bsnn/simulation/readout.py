@@ -24,7 +24,7 @@ from bsnn.conversion.spiking import SpikingNetwork, require_chain
 from bsnn.errors import EngineError
 
 GRID_BITS = 24
-_LARGEST_SPIKE = 4  # a sum of four spikes may be read out
+_SUMMED = 4  # spikes, at most, that a unit of the read-out stands for: an average pool may come before it
 _CHUNK_VALUES = 2**23  # spikes turned into float64 at once: 64 MiB
 
 
@@ -92,6 +92,7 @@ class Readout:
         self.weight = grid[:, : network.readout.shape[1]]
         self.bias = grid[:, network.readout.shape[1] :].sum(1)
         self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
+        self.burst = max((layer.burst for layer in network.layers), default=1)
         self.steps = 0
         self.skipped = skipped
         self.past: dict[int, Tensor] = {0: torch.zeros_like(self.potential)}  # potentials that may be taken off again
@@ -106,7 +107,7 @@ class Readout:
             EngineError: when the sum over this many steps could exceed what float64 holds exactly (far above any use).
         """
         units = self.weight.shape[1]
-        largest = units * _LARGEST_SPIKE + int(self.bias.any())  # of a step, in units of the grid's power of two
+        largest = units * _SUMMED * self.burst + int(self.bias.any())  # of a step, in units of the grid's power of two
         if (self.steps + len(spikes)) * largest > 2 ** (53 - GRID_BITS):
             most = 2 ** (53 - GRID_BITS) // largest
             raise EngineError(f"the read-out of {units} units is exact for at most {most} time steps; simulate fewer")

@@ -110,7 +110,7 @@ def _batch(
     active = torch.arange(len(images))
     done = 0
     while done < steps and len(active):
-        size = min(longest, steps - done, engine.block(len(active)))
+        size = min(longest - done % longest, steps - done, engine.block(len(active)))
         state, block = engine.advance(state, size)
         reading = readout.advance(block.spikes)
         span = slice(done, done + size)
@@ -120,7 +120,7 @@ def _batch(
         part.images[span] = len(active)
         done += size
         bar.update(size * len(active))
-        if bound is not None and done < steps:
+        if bound is not None and done < steps and done % longest == 0:
             staying = (part.margin[active, done - 1] < bound).nonzero()[:, 0]
             if len(staying) < len(active):
                 _leave(part, active, staying, done)

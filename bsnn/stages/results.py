@@ -46,6 +46,8 @@ def renew_report(job: Job) -> None:
         report.write(results, job.folder("figures"), path, Pipeline(results.config, job.pipeline.root))
     except ArtifactError as error:  # of another version, or half removed: the next `snakemake` makes all of it
         logger.warning("the report stays as it is: %s", error)
+    except Exception:  # whatever fails to draw must not cost the hours of the job that added something
+        logger.exception("the report stays as it is: it could not be drawn")
 
 
 def latency_tables(job: Job) -> None:

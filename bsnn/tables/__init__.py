@@ -62,8 +62,8 @@ TABLES: dict[str, Table] = {
         "Firing rates against activations",
         "Threshold times firing rate approximates the ANN's activation. Mean over a layer, zeros included; activations "
         "of the calibration images, rates of the test images until the last reported time. The ratio falls below 1 "
-        "with a lower percentile, since no rate passes one spike a step, and with a short time, since what is still in "
-        "the membranes has not been sent.",
+        "with a lower percentile, since no rate passes one spike per step, and with a short time, since what is still "
+        "in the membranes has not been sent.",
     ),
     "costs_over_time": Table(
         costs_over_time,

@@ -1,4 +1,4 @@
-"""Delayed propagation: one step of delay a connection, as the original simulates without `--one-step`.
+"""Delayed propagation: one step of delay per connection, as the original simulates without `--one-step`.
 
 Layers see what a same-step simulation sees, only later: a layer by the connections before it, nodes that merely hold
 what they are given counted. So a simulation under delayed propagation is the other one, shifted layer by layer.

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bsnn import artifacts
+from bsnn.artifacts.claim import TRAINING_LOCK
 from bsnn.errors import ArtifactError, BsnnError
 from bsnn.training.position import Position
 
@@ -37,7 +38,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     The lock is the operating system's: it goes with its process, however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / TRAINING_LOCK)
     patience = 0.0
     while not lock.is_locked:
         try:

@@ -23,6 +23,9 @@ except ConfigError as error:
 signals.within_step()
 PIPELINE = Pipeline(CONFIG)
 THREADS = CONFIG.compute.threads
+# `-F` and `-R RULE` make files again that are there, and all that depends on them.
+ASKED = workflow.dag_settings  # none for `snakemake --lint` and the like
+FORCED = workflow.is_main_process and ASKED is not None and bool(ASKED.forceall or ASKED.forcerun)
 
 
 CLAIMS = []
@@ -51,7 +54,8 @@ def needs(rule):
 
     def inputs(w):
         try:
-            return {stage: ancient(files) for stage, files in declared.inputs(PIPELINE, rule, dict(w)).items()}
+            found = declared.inputs(PIPELINE, rule, dict(w), forced=FORCED)
+            return found if FORCED else {stage: ancient(files) for stage, files in found.items()}
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
 
