@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from bsnn import config
+from bsnn.cli.options import changes_of
 from bsnn.errors import ConfigError
 
 FILE = Path(__file__).parent.parent / "config.yaml"
@@ -166,3 +167,33 @@ def test_messages_stay_short(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(FILE, changes)
     assert len(str(caught.value)) < 20_000
+
+
+def test_data_that_refer_to_themselves_are_refused() -> None:
+    """As Python may hold them; files are refused before."""
+    endless: list[Any] = []
+    endless.append(endless)
+    given = raw()
+    given["experiments"]["digits"]["description"] = endless
+    with pytest.raises(ConfigError, match="without end"):
+        config.validate(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            "compute={threads: 1, threads: 2}",
+            "--set compute={threads: 1, threads: 2}, line 1: the key 'threads' stands",
+        ),
+        ("run=&a [*a]", "--set run=&a [*a], line 1: refers to itself"),
+        ("run=" + "[" * 3000, f"--set run={'[' * 56}... (3,004 characters): sections or lists within each other"),
+        ("run=[", "--set run=[: not valid YAML"),
+        ("run", "--set run: expected key=value"),
+    ],
+)
+def test_settings_of_the_command_line_are_read_as_those_of_a_file(given: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changes_of([given])
+    assert words in str(caught.value)
+    assert changes_of(["compute.threads=1", "compute.workers=0"]) == {"compute": {"threads": 1, "workers": 0}}

@@ -48,6 +48,15 @@ def test_links_to_other_folders_and_to_files_are_followed(tmp_path: Path) -> Non
     assert entries(root) == expected
 
 
+@pytest.mark.parametrize("link", ["train/cow", "train/cat/more", "val/cow"])
+def test_links_to_nothing_are_refused(tmp_path: Path, link: str) -> None:
+    """A class, or a part of one, would be missing without a word, as where a disk is not mounted."""
+    root = tree(tmp_path / "pictures")
+    (root / link).symlink_to(tmp_path / "not mounted")
+    with pytest.raises(DataError, match=rf"{link}: is a link to nothing; bring its target back"):
+        entries(root)
+
+
 def test_images_below_folders_come_in_the_order_of_folders_and_names(tmp_path: Path) -> None:
     root = tree(tmp_path / "pictures")
     for name in ("b/1.png", "a/2.png", "a/1.PNG", "a/deep/0.png", "a-/0.png", "a/notes.txt"):

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from bsnn import config, log
-from bsnn.config import Config, Weights
+from bsnn.config import Config, Weights, reading
 from bsnn.errors import ConfigError
 from bsnn.pipeline.declarations import TARGETS
 from bsnn.pipeline.job import Job
@@ -58,10 +57,7 @@ def changes_of(texts: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value, for example --set compute.engine=torch")
-        try:
-            nested: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
+        nested: Any = reading.value(value, f"--set {reading.shortened(text, 60)}")
         for part in reversed(name.split(".")):
             nested = {part: nested}
         changes = config.merge(changes, nested)

@@ -177,8 +177,15 @@ def validate(raw: Mapping[str, Any]) -> Config:
     """Checked configuration from plain data.
 
     Raises:
-        ConfigError: naming each faulty key, its value and what is allowed.
+        ConfigError: naming each faulty key, its value and what is allowed; or for data that refer to themselves.
     """
+    try:
+        return _validated(raw)
+    except RecursionError:
+        raise ConfigError("the configuration is not valid: values lie within each other without end") from None
+
+
+def _validated(raw: Mapping[str, Any]) -> Config:
     experiments = raw.get("experiments")
     if not isinstance(experiments, Mapping):
         raise ConfigError("experiments: missing; expected a section with one entry an experiment")

@@ -29,7 +29,7 @@ def read(path: str | Path) -> Mapping[str, Any]:
             content = file.read(BYTES + 1)
         if len(content) > BYTES:
             raise ConfigError(f"{path}: more than {BYTES // 2**20} MiB; give a configuration file with --config-file")
-        raw = _constructed(str(path), content.decode("utf-8-sig"))
+        raw = value(content.decode("utf-8-sig"), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; give one with --config-file") from None
     except OSError as error:
@@ -37,13 +37,23 @@ def read(path: str | Path) -> Mapping[str, Any]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-    except RecursionError:
-        raise _too_deep(str(path)) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
-        raise ConfigError(f"{path}: not valid YAML: {shortened(str(error))}") from None
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
     return raw
+
+
+def value(text: str, where: str) -> object:
+    """What a text means as YAML; `where` it stands is for messages.
+
+    Raises:
+        ConfigError: it is no YAML, too large or too deep, refers to itself, or holds a key twice.
+    """
+    try:
+        return _constructed(where, text)
+    except RecursionError:
+        raise _too_deep(where) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+        raise ConfigError(f"{where}: not valid YAML: {shortened(str(error))}") from None
 
 
 def shortened(text: str, most: int = SHOWN) -> str:

@@ -54,7 +54,10 @@ def entries(
 
 def _class_folders(folder: Path) -> list[str]:
     """Their names, sorted; no image may lie beside them."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = [entry.name for entry in inside if entry.is_dir()]
+    for entry in inside:
+        _require_target(entry)
     loose = _images(folder)
     if loose:
         more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
@@ -119,8 +122,18 @@ def _below(folder: Path, seen: dict[tuple[int, int], str], walked: dict[str, int
         walked[place] = status.st_mtime_ns
         places.append((place, names))
     for place, names in sorted(places):
-        found += [f"{place}/{name}" for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS)]
+        for name in sorted(names):
+            if name.lower().endswith(IMG_EXTENSIONS):
+                found.append(f"{place}/{name}")
+            else:
+                _require_target(Path(place, name))
     return found
+
+
+def _require_target(entry: Path) -> None:
+    """Refuse a link to nothing, which may stand for a folder of images on a disk that is not there."""
+    if entry.is_symlink() and not entry.exists():
+        raise DataError(f"{shown(entry)}: is a link to nothing; bring its target back, or remove the link")
 
 
 def shown(path: str | Path) -> str:
