@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test test-all test-slurm test-slurm-short lint format schema readme site lock benchmark
+.PHONY: help run test test-all test-slurm test-slurm-short lint format schema readme picture site lock benchmark
 
 help:
 	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
@@ -19,6 +19,7 @@ help:
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
 	@echo "make readme     write the README's tables again from results/reference/"
+	@echo "make picture    make docs/report.png, the README's picture, of the report of cifar100-half"
 	@echo "make site       build the documentation's site into build/site; broken links are errors"
 	@echo "make lock       resolve requirements.txt again from pyproject.toml (needs uv)"
 	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"
@@ -64,6 +65,9 @@ schema: $(READY)
 
 readme: $(READY)
 	python .ci/readme.py
+
+picture: $(READY)
+	python .ci/picture.py
 
 site: $(READY)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet

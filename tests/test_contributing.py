@@ -1,4 +1,4 @@
-"""The walks through the code in CONTRIBUTING.md are true: their files are there, and name what passes through them."""
+"""The walks through the code in CONTRIBUTING.md, and the tests that docs/inputs.md names, are there."""
 
 import re
 from pathlib import Path
@@ -33,3 +33,15 @@ def test_percentile_is_named_by_its_walk_alone() -> None:
     methods = ("pipeline/parts", "tables/costs_over_time", "tables/ideal", "tables/latency")  # or other questions
     others = {f"bsnn/{name}.py" for name in (*beside, *methods)}
     assert naming - others <= set(re.findall(r"`([^`]+)`", walk))
+
+
+def test_every_row_of_inputs_names_tests_that_are_there() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    rows = [line for line in (ROOT / "docs" / "inputs.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row != "| input | before | now | test |"]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for name in named:
+            assert f"def {name}(" in tests, name
