@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from images_for_tests import tree
 from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run, snakemake
 
 from bsnn.config import merge, validate
@@ -169,21 +170,24 @@ def test_fresh_clone_with_some_results(finished: Path, tmp_path: Path, way: str)
     assert planned(clone) == {"binarize": 1, "activations": 1, **BOTH, **RESULTS}
 
 
-def test_path_of_a_folder_of_images(tmp_path: Path) -> None:
-    """A folder has no checksum, so another path is another data set. Files stand in for a run's artifacts."""
+def test_a_folder_of_images_may_move_and_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by its files, wherever it lies. Files stand in for a run's artifacts."""
     here, elsewhere = (merge(TINY, tiny(data={"name": "folder", "path": path})) for path in ("a", "b"))
     folder = checkout(tmp_path / "clone", here)
-    (folder / "a").mkdir()
-    (folder / "b").mkdir()
+    tree(folder / "a")
+    monkeypatch.chdir(folder)
     networks = {"data": 1, "train": 1, "binarize": 1}
     assert planned(folder, "networks") == networks
-    pipeline = Pipeline(validate(here), folder / "results")
+    pipeline = Pipeline(validate(here))
     for stage, weights in (("data", "full"), ("train", "full"), ("binarize", "binary")):
         for path in pipeline.files(stage, Place("tiny", weights, 0)):  # type: ignore[arg-type]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     assert planned(folder, "networks") == {}
+    (folder / "a").rename(folder / "b")
     configure(folder, elsewhere)
+    assert planned(folder, "networks") == {}
+    (folder / "b/train/cat/0.jpg").rename(folder / "b/train/dog/3.jpg")
     assert planned(folder, "networks") == networks
 
 
