@@ -88,7 +88,7 @@ def test_a_flat_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         entries(root, write_list(tmp_path / "val.txt"))
 
 
-@pytest.mark.parametrize("setting", [{"labels": "val.txt"}, {"broken": "skip"}, {"resize": "auto"}])
+@pytest.mark.parametrize("setting", [{"labels": "val.txt"}, {"broken": "skip"}, {"resize": "auto"}, {"contents": True}])
 def test_settings_of_folders_are_refused_elsewhere(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="`labels`, `broken` and `resize` are for folders of images, and 'digits'"):
+    with pytest.raises(ValueError, match="`resize` and `contents` are for folders of images, and 'digits'"):
         config.Data.model_validate({"name": "digits", **setting})

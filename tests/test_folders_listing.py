@@ -191,6 +191,20 @@ def test_a_rewritten_file_is_found_by_the_data_stage(tmp_path: Path) -> None:
     stages_train.data(Job.of(settings(root), "images", root=tmp_path / "results"))
 
 
+def test_contents_count_where_they_are_asked_for(tmp_path: Path) -> None:
+    """Of a file that is rewritten with as many bytes; the time alone says nothing."""
+    root = imagenet(tmp_path / "images")
+    settled(root)
+    names, contents = key(root), key(root, contents=True)
+    assert names != contents
+    file = root / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG"
+    os.utime(file, (1, 1))
+    assert key(root, contents=True) == contents
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert key(root) == names
+    assert key(root, contents=True) != contents
+
+
 def test_what_is_wrong_with_a_folder_is_told_before_anything_runs(tmp_path: Path) -> None:
     root = tree(tmp_path / "images")
     (root / "val" / "dog").rename(root / "val" / "cow")

@@ -17,6 +17,7 @@ from test_workflow_faults import contents
 from typer.testing import CliRunner
 from workflow_for_tests import TINY, checkout, planned, run, start
 
+from bsnn import artifacts
 from bsnn.artifacts import claim
 from bsnn.cli import app
 from bsnn.errors import BsnnError
@@ -74,22 +75,40 @@ def test_clean_leaves_the_checkpoints_of_a_running_training(tmp_path: Path, monk
     assert not folder.exists()
 
 
+def made(folder: Path) -> list[Path]:
+    """Artifacts that are there."""
+    return [
+        path for path in sorted((folder / "results/tiny").rglob("*")) if path.suffix in (".parquet", ".safetensors")
+    ]
+
+
 @pytest.mark.slow
 def test_pairs_of_runs_killed_at_random(tmp_path: Path) -> None:
-    """What is left each time is whole, and at the end equal to an undisturbed run's."""
-    whole = checkout(tmp_path / "whole", TINY)
+    """What is left each time is whole, and at the end equal to an undisturbed run's.
+
+    Each pair finds something to do: a third of what is there is lost before it.
+    """
+    whole, began = checkout(tmp_path / "whole", TINY), time.monotonic()
     run(whole)
-    folder, refused, draw = checkout(tmp_path / "pairs", TINY), 0, random.Random(0)
+    lasting, silent = time.monotonic() - began, {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    folder, draw = checkout(tmp_path / "pairs", TINY), random.Random(0)
+    refused, killed = 0, 0
     for _ in range(PAIRS):
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        for path in made(folder):
+            if draw.random() < 1 / 3:
+                path.unlink()
         pair = [start(folder, **silent), start(folder, **silent)]
-        time.sleep(draw.uniform(2, 14))
+        time.sleep(draw.uniform(0.1, 0.8) * lasting)
         os.killpg(draw.choice(pair).pid, signal.SIGKILL)
         for one in pair:
             errors = one.communicate(timeout=600)[1]
             assert one.returncode in (0, -signal.SIGKILL) or REFUSED in errors, errors
             refused += REFUSED in errors
+            killed += one.returncode == -signal.SIGKILL
+        for path in made(folder):
+            artifacts.describe(path)
     run(folder)
     assert planned(folder) == {}
     assert contents(folder) == contents(whole)
     assert refused > 0
+    assert killed > 0

@@ -33,6 +33,11 @@ class Data(Section):
         description="Image files that cannot be decoded: an error that names the first one, or all found and left out "
         "when the data set is prepared, which then decodes every file once.",
     )
+    contents: bool = Field(
+        False,
+        description="Know a folder's files by what they hold, too, not by names, sizes and labels alone; all are read "
+        "once, and again when one of them has changed.",
+    )
     image_size: PositiveInt = Field(32, description="Height and width of the network's input, in pixels.")
     resize: Literal["margin", "auto", "none"] = Field(
         "margin",
@@ -61,9 +66,10 @@ class Data(Section):
     def _folders_of_images(self) -> Data:
         if self.name in ("imagenet", "folder") and self.path is None:
             raise ValueError(f"data set '{self.name}' cannot be downloaded: set `path` to the folder that holds it")
-        own = self.labels is not None or self.broken != "stop" or self.resize != "margin"
+        own = self.labels is not None or self.broken != "stop" or self.resize != "margin" or self.contents
         if self.name not in ("imagenet", "folder") and own:
-            raise ValueError(f"`labels`, `broken` and `resize` are for folders of images, and '{self.name}' is none")
+            settings = "`labels`, `broken`, `resize` and `contents`"
+            raise ValueError(f"{settings} are for folders of images, and '{self.name}' is none")
         return self
 
 

@@ -4,6 +4,7 @@ A key needs the digest, so every command and every job asks for it. Listing Imag
 on a local disk and may take minutes on a busy network, so the digest is kept in the user's cache (XDG_CACHE_HOME or
 ~/.cache) with the time at which each folder was last changed: a file that is added, removed or renamed changes its
 folder's. One that is rewritten in place does not; whoever reads it finds another size than in the index and refuses it.
+Where contents count (`data.contents`), the time of every file is kept, too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import hashlib
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, DataError
@@ -32,11 +36,13 @@ class Listing:
     classes: list[str]
     train: list[Entry]
     test: list[Entry]
+    contents: str | None = None  # SHA-256 over those of all files, where they count
 
     @property
     def digest(self) -> str:
-        """SHA-256 over classes, names below the root, labels and sizes, 64 hex digits."""
-        return hashlib.sha256(json.dumps([self.classes, self.train, self.test]).encode()).hexdigest()
+        """SHA-256 over classes, names below the root, labels and sizes, and contents if they count; 64 hex digits."""
+        parts = [self.classes, self.train, self.test, *([self.contents] if self.contents else [])]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read(settings: config.Data) -> Listing:
@@ -48,6 +54,10 @@ def read(settings: config.Data) -> Listing:
     root, started = _root(settings), time.time_ns()
     walked: dict[str, int] = {}
     found = Listing(*layouts.entries(settings, root, walked))
+    if settings.contents:
+        files = [str(root / name) for name, *_ in (*found.train, *found.test)]
+        walked |= {file: os.stat(file).st_mtime_ns for file in files}
+        found = replace(found, contents=_contents(files))
     walked |= {str(file): file.stat().st_mtime_ns for file in _files_of_labels(settings)}
     if max(walked.values()) < started - SETTLED * 1e9:
         changed = {os.path.abspath(path): when for path, when in walked.items()}
@@ -96,6 +106,23 @@ def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str
     return found.pop() if len(found) == 1 else None
 
 
+def _contents(files: list[str]) -> str:
+    """SHA-256 over those of all files."""
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:
+        for one in tqdm(pool.map(_sha256, files), "contents", len(files), unit="file", disable=None):
+            whole.update(one)
+    return whole.hexdigest()
+
+
+def _sha256(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); bring it back, or remove it") from error
+
+
 def _root(settings: config.Data) -> Path:
     if settings.path is None:
         raise DataError(f"data set '{settings.name}' cannot be downloaded: set data.path to the folder that holds it")
@@ -116,6 +143,6 @@ def _files_of_labels(settings: config.Data) -> list[Path]:
 def _place(settings: config.Data) -> Path:
     """Where the digest of these settings is kept."""
     asked = [os.path.abspath(path) for path in (_root(settings), settings.labels) if path is not None]
-    name = hashlib.sha256(json.dumps([asked, settings.broken]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([asked, settings.broken, settings.contents]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "bsnn" / "folders" / f"{name}.json"
