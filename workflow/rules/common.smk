@@ -23,9 +23,6 @@ except ConfigError as error:
 signals.within_step()
 PIPELINE = Pipeline(CONFIG)
 THREADS = CONFIG.compute.threads
-# `-F` and `-R RULE` make files again that are there, and all that depends on them.
-ASKED = workflow.dag_settings  # none for `snakemake --lint` and the like
-FORCED = workflow.is_main_process and ASKED is not None and bool(ASKED.forceall or ASKED.forcerun)
 
 
 CLAIMS = []
@@ -49,13 +46,19 @@ def each_try(amount):
     return lambda w, attempt: amount * attempt
 
 
+def forced():
+    """Whether files are to be made again that are there, and all that depends on them: `-F` and `-R RULE`."""
+    asked = workflow.dag_settings  # not known yet while the rules are read
+    return workflow.is_main_process and bool(asked.forceall or asked.forcerun)
+
+
 def needs(rule):
     """Input function of a rule: the files that its job reads, by the stages that make them."""
 
     def inputs(w):
         try:
-            found = declared.inputs(PIPELINE, rule, dict(w), forced=FORCED)
-            return found if FORCED else {stage: ancient(files) for stage, files in found.items()}
+            found = declared.inputs(PIPELINE, rule, dict(w), forced=forced())
+            return found if forced() else {stage: ancient(files) for stage, files in found.items()}
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
 
