@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -203,6 +204,21 @@ def test_contents_count_where_they_are_asked_for(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert key(root) == names
     assert key(root, contents=True) != contents
+
+
+def test_a_folder_without_read_access_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = imagenet(tmp_path / "images")
+    iterdir = Path.iterdir
+
+    def refused(path: Path) -> Any:
+        if path == root / "train":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match=r"images/train: cannot be read \(Permission denied\); give read access"):
+        listing.read(data(root))
+    assert workflow.unlisted(Pipeline(settings(root), tmp_path / "results"), "images")
 
 
 def test_what_is_wrong_with_a_folder_is_told_before_anything_runs(tmp_path: Path) -> None:

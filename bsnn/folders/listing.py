@@ -26,6 +26,7 @@ from bsnn.errors import ArtifactError, DataError
 from bsnn.folders import ground_truth, layouts
 from bsnn.folders.layouts import Entry
 
+TOGETHER = 64  # files that a thread reads one after another
 SETTLED = 2.0  # seconds: a folder changed within them may change again without another time
 
 
@@ -49,8 +50,17 @@ def read(settings: config.Data) -> Listing:
     """List the files anew, and keep their digest.
 
     Raises:
-        DataError: folders, images or labels are missing, empty, or contradict each other.
+        DataError: folders, images or labels are missing, empty, cannot be read, or contradict each other.
     """
+    try:
+        return _read(settings)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); give read access, or remove it"
+        ) from error
+
+
+def _read(settings: config.Data) -> Listing:
     root, started = _root(settings), time.time_ns()
     walked: dict[str, int] = {}
     found = Listing(*layouts.entries(settings, root, walked))
@@ -109,18 +119,22 @@ def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str
 def _contents(files: list[str]) -> str:
     """SHA-256 over those of all files."""
     whole = hashlib.sha256()
+    parts = [files[first : first + TOGETHER] for first in range(0, len(files), TOGETHER)]
     with ThreadPoolExecutor() as pool:
-        for one in tqdm(pool.map(_sha256, files), "contents", len(files), unit="file", disable=None):
-            whole.update(one)
+        for found in tqdm(
+            pool.map(_sha256, parts), "contents", len(parts), unit="file", unit_scale=TOGETHER, disable=None
+        ):
+            whole.update(found)
     return whole.hexdigest()
 
 
-def _sha256(path: str) -> bytes:
-    try:
+def _sha256(files: list[str]) -> bytes:
+    """SHA-256 of each, one after another."""
+    found = []
+    for path in files:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); bring it back, or remove it") from error
+            found.append(hashlib.file_digest(file, "sha256").digest())
+    return b"".join(found)
 
 
 def _root(settings: config.Data) -> Path:
