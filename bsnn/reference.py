@@ -75,7 +75,7 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         ArtifactError: the network or its history is missing or damaged, of other settings, or was imported.
     """
     experiment, place, pipeline = job.experiment, job.place, job.pipeline
-    if experiment.imported.of(place.weights) is not None:
+    if experiment.given(place.weights):
         raise ArtifactError(
             f"{place.experiment}: its {place.weights} network was imported; keep it under the one it is from"
         )

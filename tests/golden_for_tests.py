@@ -108,7 +108,7 @@ BY_VALUE = {
 }
 # Sections that identities name by their values throughout, or that are no part of any.
 OTHERS = {experiment.Protocol, experiment.Checkpoint, experiment.Imported, experiment.Experiment}
-OTHERS |= {run.Paper, run.Compute, run.Config}
+OTHERS |= {training.Own, run.Paper, run.Compute, run.Config}
 
 
 def defaults() -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from bsnn.errors import BsnnError, ConversionError, EngineError
 from bsnn.graphs.description import IMAGE, Graph, Path
 from bsnn.graphs.forward import forward
 from bsnn.graphs.reading import from_module
-from bsnn.simulation.accounting import works
+from bsnn.simulation.accounting import counted
 from bsnn.simulation.readout import Readout, propagation_delays
 
 MODULES = {
@@ -42,8 +42,10 @@ def described(name: str, seed: int = 0, *, binary: bool = True) -> Graph:
 
 
 def thetas(graph: Graph, batch: Tensor, percentile: float = 99.0) -> dict[str, float]:
+    """Percentiles of the positive activations; 1 for a layer that never has any, and sends nothing."""
     table = activations.collect(graph, lambda: [batch])
-    return method.lambdas(table, config.Method(), 1, percentile=percentile, population="positive")
+    rows = table[(table["population"] == "positive") & (table["percentile"] == percentile)]
+    return dict(zip(rows["layer"], rows["value"].fillna(1.0), strict=True))
 
 
 def spiking(graph: Graph, batch: Tensor, **switches: object) -> SpikingNetwork:
@@ -259,7 +261,7 @@ def test_what_is_not_for_graphs_yet_is_refused() -> None:
         with pytest.raises(EngineError, match="a graph of layers"):
             engines.create(name, network)
     assert engines.choose(network, "cpu")[0] == "torch"
-    for refused in (works, propagation_delays):
+    for refused in (propagation_delays, lambda network: counted(network, [batch], 2)):
         with pytest.raises(ConversionError, match="VGG family so far"):
             refused(network)
     with pytest.raises(ConversionError, match="along a chain"):

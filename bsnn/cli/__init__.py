@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "networks": networks.networks,
         "keep-network": networks.keep_network,
         "import-checkpoint": networks.import_checkpoint,
+        "read-network": networks.read_network,
         "export-checkpoint": networks.export_checkpoint,
         "export-nir": networks.export_nir,
         "convert": convert.convert,

@@ -22,6 +22,7 @@ from bsnn.cli.options import (
     job_of,
     weights_of,
 )
+from bsnn.errors import ConfigError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -76,13 +77,41 @@ def import_checkpoint(
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         job = Job(Pipeline(config.load(config_file, changed)), place)
         job.pipeline.check("network", place)
-        original_checkpoint.check(file, job.experiment.network, weights_of(weights), job.experiment.data.image_size)
+        original_checkpoint.check(file, job.experiment.family, weights_of(weights), job.experiment.data.image_size)
         if not job.pipeline.path("data", place).exists():
             stages.run("data", job)
         stages.run(job.pipeline.rule("network", place), job)
         typer.echo(f"imported: {job.pipeline.path('network', place)}")
         typer.echo(f"the pipeline uses it with these settings, to be added to experiments.{experiment}:")
         typer.echo(yaml.safe_dump(imported, sort_keys=False), nl=False)
+
+
+def read_network(
+    experiment: Experiment,
+    weights: Kind = "full",
+    config_file: ConfigFile = CONFIG_FILE,
+    changes: Changes = None,
+) -> None:
+    """Run the Python file that builds an experiment's own network, read it, and print the settings that use it."""
+    from bsnn.graphs import plain
+    from bsnn.networks import own
+    from bsnn.stages import train
+
+    with log.job():
+        unknown = {"weights": [weights_of(weights)], "experiments": {experiment: {"network": {"content": "0" * 64}}}}
+        job = Job.of(config.load(config_file, config.merge(changes_of(changes), unknown)), experiment)
+        job.pipeline.check("network", job.place)
+        settings = job.experiment.own
+        if settings is None:
+            raise ConfigError(f"experiments.{experiment}.network: names no module, so there is nothing to be read")
+        if not job.pipeline.path("data", job.place).exists():
+            stages.run("data", job)
+        graph = train.own_network(job, job.data_set(), settings).graph
+        kind, binary = own.kind(graph), ", ".join(graph.binary) or "none"
+        typer.echo(f"read: {len(graph.layers)} layers; binary weights: {binary}; run it with weights={kind}")
+        typer.echo(f"its settings, to be added to experiments.{experiment}:")
+        found = {"network": {"content": plain.digest(graph)}}
+        typer.echo(yaml.safe_dump(found, sort_keys=False), nl=False)
 
 
 def export_checkpoint(

@@ -9,7 +9,7 @@ from bsnn.config.conversion import METHODS, Activations, EarlyExit, Latency, Met
 from bsnn.config.experiment import QUIRKS, Checkpoint, Experiment, Imported, Protocol
 from bsnn.config.loading import POOLING, load, merge, schema, validate, variant_name
 from bsnn.config.run import Compute, Config, Paper
-from bsnn.config.training import Augment, Binarize, Data, Full, Network, Optimiser, Schedule, Teacher, Train
+from bsnn.config.training import Augment, Binarize, Data, Full, Network, Optimiser, Own, Schedule, Teacher, Train
 from bsnn.config.values import (
     Engine,
     Name,
@@ -43,6 +43,7 @@ __all__ = [
     "Name",
     "Network",
     "Optimiser",
+    "Own",
     "Paper",
     "Percentile",
     "Population",

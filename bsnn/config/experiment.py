@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from bsnn.config.conversion import Activations, Latency, Simulation, Thresholds
-from bsnn.config.training import Binarize, Data, Full, Network
+from bsnn.config.training import Binarize, Data, Full, Network, Own
 from bsnn.config.values import Name, Section, Weights
+from bsnn.errors import ConfigError
+
+SORTS: dict[str, type[Section]] = {
+    "<family>": Network,
+    "<own>": Own,
+}  # of networks; no other key or name looks like these
+
+
+def sort_of_network(value: object) -> str:
+    """Which section describes a network: that of the family, unless a module is named."""
+    own = isinstance(value, Own) or (isinstance(value, Mapping) and "module" in value)
+    return "<own>" if own else "<family>"
 
 
 def _preset(value: object) -> object:
@@ -73,7 +86,9 @@ class Experiment(Section):
 
     description: str = Field("", description="Source, expected result and cost; shown in the report.")
     data: Data
-    network: Network
+    network: Annotated[
+        Annotated[Network, Tag("<family>")] | Annotated[Own, Tag("<own>")], Discriminator(sort_of_network)
+    ]
     train: Full
     binarize: Binarize
     imported: Imported = Imported()
@@ -90,6 +105,26 @@ class Experiment(Section):
     protocol: Annotated[
         Protocol, BeforeValidator(_preset, json_schema_input_type=Literal["clean", "original"] | Protocol)
     ] = Protocol()
+
+    @property
+    def family(self) -> Network:
+        """Settings of the member of the VGG family.
+
+        Raises:
+            ConfigError: the network is a module of one's own.
+        """
+        if isinstance(self.network, Own):
+            raise ConfigError(f"the network {self.network.module} is a module of one's own, not of the VGG family")
+        return self.network
+
+    @property
+    def own(self) -> Own | None:
+        """The module of one's own, if that is what the network is."""
+        return self.network if isinstance(self.network, Own) else None
+
+    def given(self, weights: Weights) -> bool:
+        """Whether a kind of network comes from a file, and is not trained here."""
+        return self.own is not None or self.imported.of(weights) is not None
 
     @property
     def original_quirks(self) -> frozenset[str]:
@@ -127,10 +162,10 @@ class Experiment(Section):
             if self.data.image_size % small.size or small.size == self.data.image_size:
                 whole = f"data.image_size {self.data.image_size}"
                 raise ValueError(f"{where}.size {small.size} must be smaller than {whole}, and divide it")
-            if small.size & (small.size - 1) or self.data.image_size != 2**self.network.pools:
+            if small.size & (small.size - 1) or self.data.image_size != 2**self.family.pools:
                 raise ValueError(
                     f"{where} needs sizes that are powers of two and pools that reduce whole images to one pixel "
-                    f"(data.image_size {2**self.network.pools} with {self.network.pools} pools): the last pools are "
+                    f"(data.image_size {2**self.family.pools} with {self.family.pools} pools): the last pools are "
                     "left out on small ones"
                 )
             if small.epochs >= recipe.epochs:
@@ -140,28 +175,27 @@ class Experiment(Section):
     def _folder(self) -> bool:
         return self.data.name in ("imagenet", "folder")
 
+    def _suits_a_module(self) -> None:
+        """What a module of one's own cannot have."""
+        if self.ablation:
+            raise ValueError(
+                "ablation varies the pools of the VGG family, and the network is a module: set it to false"
+            )
+        if self.imported != Imported():
+            raise ValueError("imported brings networks of the VGG family, and the network is a module: leave it out")
+        missing = self.quirks & {"delayed", "calibration_dropout"}
+        if missing:
+            raise ValueError(
+                f"protocol: {' and '.join(sorted(missing))} are of the VGG family, and the network is a module: set "
+                "them to false, or take the clean protocol"
+            )
+
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        factor = 2**self.network.pools
-        if self.data.image_size % factor:
-            raise ValueError(
-                f"data.image_size {self.data.image_size} is not a multiple of {factor}, "
-                f"which the {self.network.pools} pools of network.features need"
-            )
-        for stage in ("train", "binarize"):
-            if getattr(self, stage).augment.resized_crop and not self._folder:
-                raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
-        self._small_images_fit()
-        if self.train.form == "foldable" and self.network.init == "unit_variance":
-            raise ValueError(
-                "network.init unit_variance scales weights by layer, and train.form foldable divides by that scale: "
-                "use init fan_in"
-            )
-        if self.binarize.from_scratch and self.network.init == "unit_variance":
-            raise ValueError(
-                "network.init unit_variance scales real weights, and binarize.from_scratch starts from binary ones, "
-                "whose variance is another: use init fan_in, or fine-tune"
-            )
+        if self.own is not None:
+            self._suits_a_module()
+        else:
+            self._suits_the_family()
         if "stretched_test" in self.quirks and not self._folder:
             raise ValueError(f"protocol.stretched_test needs a folder of images, not '{self.data.name}'")
         if "original_normalisation" in self.quirks - self.original_quirks:
@@ -170,3 +204,25 @@ class Experiment(Section):
                 f"'{self.data.name}'; give data.mean and data.std"
             )
         return self
+
+    def _suits_the_family(self) -> None:
+        factor = 2**self.family.pools
+        if self.data.image_size % factor:
+            raise ValueError(
+                f"data.image_size {self.data.image_size} is not a multiple of {factor}, "
+                f"which the {self.family.pools} pools of network.features need"
+            )
+        for stage in ("train", "binarize"):
+            if getattr(self, stage).augment.resized_crop and not self._folder:
+                raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        self._small_images_fit()
+        if self.train.form == "foldable" and self.family.init == "unit_variance":
+            raise ValueError(
+                "network.init unit_variance scales weights by layer, and train.form foldable divides by that scale: "
+                "use init fan_in"
+            )
+        if self.binarize.from_scratch and self.family.init == "unit_variance":
+            raise ValueError(
+                "network.init unit_variance scales real weights, and binarize.from_scratch starts from binary ones, "
+                "whose variance is another: use init fan_in, or fine-tune"
+            )

@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from bsnn.config import reading
+from bsnn.config.experiment import SORTS, sort_of_network
 from bsnn.config.reading import shortened, shown
 from bsnn.config.run import Config
 from bsnn.config.training import Network
@@ -51,7 +52,20 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
     parent = definition.get("extends")
     if not isinstance(parent, str | None):
         raise ConfigError(f"experiments.{name}.extends: expected the name of one experiment, found {shown(parent)}")
-    return own if parent is None else merge(_extended(parent, experiments, (*seen, name)), own)
+    if parent is None:
+        return own
+    inherited = _extended(parent, experiments, (*seen, name))
+    if _of_another_sort(inherited.get("network"), own.get("network")):
+        inherited["network"] = {}
+    return merge(inherited, own)
+
+
+def _of_another_sort(inherited: object, network: object) -> bool:
+    """Whether a network is a module where the extended experiment has one of the family, or the other way round."""
+    if not isinstance(inherited, Mapping) or not isinstance(network, Mapping):
+        return False
+    mixed = "module" in {*inherited, *network} and "features" in {*inherited, *network}
+    return mixed and sort_of_network(inherited) != sort_of_network(network)
 
 
 POOLING = (("average", "before"), ("average", "after"), ("max", "before"), ("max", "after"))
@@ -66,6 +80,8 @@ def _variants(name: str, definition: Mapping[str, Any]) -> dict[str, dict[str, A
     """The same experiment with each other pool and place, where it asks for that; only networks of its own can vary."""
     network = definition.get("network")
     if definition.get("ablation") is not True or definition.get("networks_of") or not isinstance(network, Mapping):
+        return {}
+    if "module" in network:
         return {}
     own = tuple(network.get(key, Network.model_fields[key].default) for key in ("pool", "place"))
     variants = {}
@@ -88,6 +104,9 @@ def _known(location: tuple[int | str, ...]) -> str:
     section: type[Section] = Config
     named = False
     for part in location[:-1]:
+        if part in SORTS:
+            section = SORTS[str(part)]
+            continue
         if named or part not in section.model_fields:  # a name, or the index of a list
             named = False
             continue
@@ -143,7 +162,7 @@ def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> 
             what = f"unknown key; known here: {_known(fault['loc'])}"
         if isinstance(found, str) and "," in found:
             ending += "; several are written [a,b]"
-        place = tuple(str(part) for part in fault["loc"])
+        place = tuple(str(part) for part in _plain(fault["loc"]))
         if fault["type"] == "missing" and place[0] == "experiments":
             known = [name for name in experiments if name != place[1]]
             what += "".join(f"; is '{one}' meant?" for one in get_close_matches(place[1], known, n=1))
@@ -153,6 +172,11 @@ def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> 
     lines = [_line(key, what, _told(names, experiments)) for (key, what), names in islice(places.items(), FAULTS)]
     more = [f"and {len(places) - FAULTS:,} more"] if len(places) > FAULTS else []
     return "\n  ".join(["the configuration is not valid:", *lines, *more])
+
+
+def _plain(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A fault's place as the user writes it: without the sort of network."""
+    return tuple(part for part in location if part not in SORTS)
 
 
 def _told(names: list[str], experiments: Mapping[str, Any]) -> list[str]:
@@ -204,7 +228,7 @@ def _validated(raw: Mapping[str, Any]) -> Config:
         checked = Config.model_validate(whole)
     except ValidationError as error:
         places = {fault["loc"] for fault in faults}
-        faults += [fault for fault in error.errors() if fault["loc"] not in places]
+        faults += [fault for fault in error.errors() if _plain(fault["loc"]) not in places]
     if faults:
         raise ConfigError(_message(faults, experiments))
     return checked

@@ -82,6 +82,7 @@ class Config(Section):
                 raise ValueError(f"paper.time: experiment '{name}' simulates {simulated} steps, not {self.paper.time}")
             self._has_percentiles(name)
             self._can_be_computed(name)
+            self._has_such_a_module(name)
             self._leaves_early(name)
         for name in self.experiments:
             if name in RESERVED:
@@ -114,6 +115,22 @@ class Config(Section):
             )
         if self.compute.engine == "triton" and self.compute.accelerator == "cpu":
             raise ValueError("compute.engine: 'triton' needs a GPU, and compute.accelerator is cpu")
+
+    def _has_such_a_module(self, name: str) -> None:
+        """A module of one's own is one network, of one kind."""
+        if self.experiments[name].own is None:
+            return
+        if len(self.weights) > 1 or len(self.seeds) > 1:
+            raise ValueError(
+                f"weights: the network of experiment '{name}' is a module, of one kind of weights and without a seed: "
+                "set weights to full, or to binary where all its weights after the first layer are +-alpha per output "
+                "channel, and give one seed"
+            )
+        if self.compute.engine in ("packed", "triton"):
+            raise ValueError(
+                f"compute.engine: '{self.compute.engine}' takes the VGG family only, and the network of experiment "
+                f"'{name}' is a module: set the engine to auto, torch or bindsnet"
+            )
 
     def _leaves_early(self, name: str) -> None:
         settings = self.experiments[name].latency

@@ -106,6 +106,26 @@ class Network(Section):
         return self.features.count("P")
 
 
+class Own(Section):
+    """A network of one's own: a torch module, made by a function of a Python file, and its trained weights.
+
+    The file is run where the network is read: by the stages `train` and `binarize`, and by `bsnn read-network`.
+    """
+
+    module: str = Field(
+        pattern=r"^.+\.py:[A-Za-z_]\w*$",
+        description="FILE.py:FUNCTION: the function is called without arguments, and returns a torch.nn.Module.",
+    )
+    weights: Path | None = Field(
+        None, description="Its state_dict as safetensors; without it the function returns a trained module."
+    )
+    content: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of what was read, layers and weights; printed by `bsnn read-network`. It stands for the "
+        "network in all keys, whatever the files are called.",
+    )
+
+
 class Optimiser(Section):
     """SGD or Adam, with a weight decay that can be switched off at an epoch."""
 

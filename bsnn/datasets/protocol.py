@@ -16,6 +16,7 @@ from bsnn.config import Experiment
 from bsnn.datasets import Normalise, Split, evenly
 from bsnn.datasets.base import Channels
 from bsnn.datasets.transforms import FixedAugment
+from bsnn.networks.own import OwnNetwork
 from bsnn.networks.vgg import Trained
 from bsnn.seeds import derived_seed
 
@@ -38,7 +39,7 @@ def dropout_seed(experiment: Experiment, seed: int) -> int | None:
     return derived_seed(seed, "calibration", "dropout") if "calibration_dropout" in experiment.quirks else None
 
 
-def normalisation(experiment: Experiment, trained: Trained) -> tuple[Channels, Channels]:
+def normalisation(experiment: Experiment, trained: Trained | OwnNetwork) -> tuple[Channels, Channels]:
     """Mean and deviation for evaluation: the network's own, or the original's constants."""
     if "original_normalisation" in experiment.quirks:
         return CONSTANTS[experiment.data.name]
@@ -47,7 +48,7 @@ def normalisation(experiment: Experiment, trained: Trained) -> tuple[Channels, C
 
 def batches(
     experiment: Experiment,
-    trained: Trained,
+    trained: Trained | OwnNetwork,
     seed: int,
     use: Use,
     split: Split,

@@ -25,7 +25,9 @@ def sweep(config: Config) -> list[float]:
 
 def poolings(config: Config, name: str) -> dict[tuple[str, str], str]:
     """Experiment of each pool and place: the ablation's variants and the experiment itself."""
-    network = config.experiments[name].network
+    if config.experiments[name].own is not None:
+        return {}
+    network = config.experiments[name].family
     found = {pooling: variant_name(name, *pooling) for pooling in POOLING if config.experiments[name].ablation}
     found[network.pool, network.place] = name
     return {pooling: found[pooling] for pooling in POOLING if found.get(pooling) in config.experiments}

@@ -59,6 +59,8 @@ def _all() -> dict[str, Published]:
 
 def of(experiment: Experiment) -> Published:
     """What was published about an experiment's data set with its network; nothing about other networks."""
+    if experiment.own is not None:
+        return NOTHING
     found = _all().get(experiment.data.name, NOTHING)
-    own = experiment.network.model_dump()
+    own = experiment.family.model_dump()
     return found if all(own[key] == value for key, value in found.network.items()) else NOTHING

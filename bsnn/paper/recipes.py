@@ -103,7 +103,7 @@ INITS = {
 def _init(experiment: Experiment, weights: Weights) -> str:
     if _start(experiment, weights) != "fresh":
         return "none"
-    return INITS[experiment.network.init]
+    return INITS[experiment.family.init]
 
 
 def _binarised(experiment: Experiment, weights: Weights) -> str:
@@ -122,7 +122,7 @@ RECIPE: dict[str, Callable[[Experiment, Train, Weights], str]] = {
     "image size": lambda _, recipe, __: _images(recipe),
     "start": lambda experiment, _, weights: _start(experiment, weights),
     "initialisation": lambda experiment, _, weights: _init(experiment, weights),
-    "dropout": lambda experiment, _, __: f"{experiment.network.dropout:g}",
+    "dropout": lambda experiment, _, __: f"{experiment.family.dropout:g}",
     "binarised layers": lambda experiment, _, weights: _binarised(experiment, weights),
     "source": lambda *_: "this run's settings",
 }
@@ -132,7 +132,7 @@ def _shared(gathered: Gathered, experiment: Experiment) -> dict[str, str]:
     """Settings of conversion and simulation, the same for both kinds."""
     config = gathered.config
     return {
-        "pool": f"{experiment.network.pool}, {experiment.network.place} the ReLU",
+        "pool": f"{experiment.family.pool}, {experiment.family.place} the ReLU",
         "seeds": ", ".join(map(str, config.seeds)),
         "calibration images": f"{experiment.activations.images:,}",
         "percentile over": "all values" if experiment.thresholds.population == "all" else "positive values",

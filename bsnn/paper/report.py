@@ -55,7 +55,7 @@ def facts(config: Config, name: str) -> list[tuple[str, str]]:
     experiment = config.experiments[name]
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
-        ("Pool", f"{experiment.network.pool}, {experiment.network.place} the ReLU"),
+        ("Pool", f"{experiment.family.pool}, {experiment.family.place} the ReLU"),
         ("Protocol", experiment.protocol_name),
         ("Epochs", f"{experiment.train.epochs} full, {experiment.binarize.epochs} binary"),
         ("Seeds", ", ".join(map(str, config.seeds))),

@@ -47,14 +47,13 @@ def _data(pipeline: Pipeline, place: Place) -> dict[str, Any]:
 
 
 def _training(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    """Recipe of a network; of an imported one the content of its checkpoint, wherever that lies."""
+    """Recipe of a network; of one from a file its content, wherever that lies."""
     experiment = pipeline.experiment(place)
     given, data = experiment.imported.of(place.weights), pipeline.own(experiment.data)
-    network = {
-        "network": pipeline.own(experiment.network),
-        "normalisation": {name: value for name, value in data.items() if name in ("mean", "std")},
-        "seed": place.seed,
-    }
+    normalisation = {name: value for name, value in data.items() if name in ("mean", "std")}
+    if experiment.own is not None:
+        return {"content": experiment.own.content, "normalisation": normalisation}
+    network = {"network": pipeline.own(experiment.network), "normalisation": normalisation, "seed": place.seed}
     if given is not None:
         return {"checkpoint": given.sha256, **network}
     if place.weights == "binary":  # the rest is the full-precision network's
@@ -63,9 +62,9 @@ def _training(pipeline: Pipeline, place: Place) -> dict[str, Any]:
 
 
 def _before_binary(pipeline: Pipeline, place: Place) -> tuple[str, Place]:
-    """The full-precision network, from scratch too, for a simple chain; of an imported network the data alone."""
-    imported = pipeline.experiment(place).imported.binary is not None
-    return ("data", place) if imported else ("train", place._replace(weights="full"))
+    """The full-precision network, from scratch too, for a simple chain; of a network from a file the data alone."""
+    given = pipeline.experiment(place).given("binary")
+    return ("data", place) if given else ("train", place._replace(weights="full"))
 
 
 def _binarize_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
@@ -214,6 +213,7 @@ STAGES: dict[str, Stage] = {
         },
         (*NETWORK, "method", "steps", "shard"),
         version=2,  # 2: as simulate
+        family=True,
         settings=_method,
         upstream=_above("activations"),
         reads=_method_reads,
@@ -221,6 +221,7 @@ STAGES: dict[str, Stage] = {
     "ideal": Stage(
         {"ideal": File(OF_NETWORK + "/methods/{method}/ideal" + SHARD, columns.PREDICTIONS)},
         (*NETWORK, "method", "shard"),
+        family=True,
         settings=ideal,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
@@ -231,6 +232,7 @@ STAGES: dict[str, Stage] = {
         version=4,  # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves
         name="search",
         same_step=True,
+        family=True,
         settings=search,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
@@ -241,6 +243,7 @@ STAGES: dict[str, Stage] = {
         version=4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
         name="exit",
         same_step=True,
+        family=True,
         settings=early_exit,
         upstream=_exit_upstream,
         reads=first_of("activations", "network", "data"),

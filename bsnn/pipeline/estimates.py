@@ -33,9 +33,9 @@ def kind(rule: str, place: Place) -> str | None:
 
 
 def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
-    """Multiply-accumulates of a job; None where they decide nothing, or the number of images is not known."""
+    """Multiply-accumulates of a job; None where they decide nothing, or the images or the network are not known."""
     experiment = pipeline.experiment(place)
-    if kind(rule, place) is None or experiment.data.name not in IMAGES:
+    if kind(rule, place) is None or experiment.data.name not in IMAGES or experiment.own is not None:
         return None
     given_train, given_test, _ = IMAGES[experiment.data.name]
     train = min(given_train, experiment.data.train_images or given_train)
@@ -63,4 +63,4 @@ def _macs(experiment: Experiment) -> int:
     from bsnn.networks.vgg import plan
 
     size, classes = experiment.data.image_size, IMAGES[experiment.data.name][2]
-    return sum(layer.macs for layer in plan(experiment.network, (3, size, size), classes))
+    return sum(layer.macs for layer in plan(experiment.family, (3, size, size), classes))

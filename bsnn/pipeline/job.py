@@ -12,6 +12,7 @@ from bsnn.pipeline.stage import Place
 
 if TYPE_CHECKING:
     from bsnn.datasets import DataSet
+    from bsnn.networks.own import OwnNetwork
     from bsnn.networks.vgg import Trained
 
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class Job:
     """A place in the pipeline of a configuration, and what its stage reads.
 
-    `data_set`, `network` and `thresholds` raise ArtifactError for a file that is missing, damaged, of another kind, or
-    made with other settings than its name says: it may have been renamed, or copied from another checkout.
+    `data_set`, `network`, `source` and `thresholds` raise ArtifactError for a file that is missing, damaged, of another
+    kind, or made with other settings than its name says: it may have been renamed, or copied from another checkout.
     """
 
     pipeline: Pipeline
@@ -53,12 +54,24 @@ class Job:
         return datasets.load(path, stands_for, self.experiment.data.path)
 
     def network(self, weights: Weights | None = None) -> Trained:
-        """The trained network, on the CPU; of the other kind of weights, if that is asked for."""
+        """The trained network, on the CPU; of the other kind of weights, if that is asked for.
+
+        Raises:
+            ConfigError: it is a module of one's own: see `source`.
+        """
         from bsnn.networks import files
 
         place = self.place if weights is None else self.place._replace(weights=weights)
         path, stands_for = self.pipeline.path("network", place), self.pipeline.identity("network", place)
-        return files.load(path, self.experiment.network, stands_for)
+        return files.load(path, self.experiment.family, stands_for)
+
+    def source(self) -> Trained | OwnNetwork:
+        """The network that is converted, on the CPU: of the VGG family, or one's own."""
+        from bsnn.networks import own
+
+        if self.experiment.own is None:
+            return self.network()
+        return own.load(self.pipeline.path("network", self.place), self.pipeline.identity("network", self.place))
 
     def thresholds(self) -> dict[str, float]:
         """Threshold of each layer at the place's percentile."""

@@ -15,7 +15,7 @@ from bsnn import artifacts
 from bsnn.config import Config, Experiment, Section, Weights, check_percentile, format_percentile
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.paper import plan
-from bsnn.pipeline import identity, notes
+from bsnn.pipeline import identity, notes, possible
 from bsnn.pipeline.columns import schema
 from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, data_settings, meant
 from bsnn.pipeline.stage import Need, Place, Stage
@@ -75,15 +75,15 @@ class Pipeline:
     def _trained(self, stage: str, name: str) -> bool:
         """Whether an experiment has such networks: full-precision ones for binary ones to start from, too."""
         weights = self.config.weights
-        starts = "binary" in weights and self.config.experiments[name].imported.binary is None
+        starts = "binary" in weights and not self.config.experiments[name].given("binary")
         return {"train": "full" in weights or starts, "binarize": "binary" in weights}.get(stage, True)
 
     def target(self, name: str) -> list[tuple[str, Place]]:
         """Jobs whose files `snakemake TARGET` asks for.
 
         Raises:
-            ConfigError: there is no such target, no experiment of `run` has that result of the paper, or one cannot be
-                searched under its protocol.
+            ConfigError: there is no such target, no experiment of `run` has that result of the paper, or one cannot
+                have it (`possible.check`).
         """
         if name not in TARGETS:
             raise ConfigError(f"there is no target '{name}'{meant(name)}; targets: {', '.join(TARGETS)}")
@@ -94,18 +94,9 @@ class Pipeline:
         found = [(stage, place) for stage, place in found if place.result == result]
         if not found:
             raise ConfigError(f"no experiment of `run` has the result {result}: set experiments.NAME.ablation to true")
-        for one in found:
-            self.check_propagation(*one)
+        for stage, place in found:
+            possible.check(self.stage(stage, place), self.experiment(place), place)
         return found
-
-    def check_propagation(self, name: str, place: Place) -> None:
-        """Raise ConfigError for a stage that chooses by time steps, of an experiment whose steps are shifted."""
-        if self.stage(name, place).same_step and "delayed" in self.experiment(place).quirks:
-            raise ConfigError(
-                f"experiments.{place.experiment}.protocol: search and early exit choose by time steps of same-step "
-                "propagation, and delayed propagation shifts them layer by layer: run the experiment without the "
-                "original's protocol, or set protocol.delayed to false"
-            )
 
     # Keys and paths.
 

@@ -180,6 +180,7 @@ STAGES: dict[str, Stage] = {
         (),
         version=3,  # 2: standard error of the drop, agreement, Pareto front; 3: ideal curves
         name="latency",
+        family=True,
         settings=_methods,
         reads=_methods_read,
         shown=(
@@ -191,6 +192,7 @@ STAGES: dict[str, Stage] = {
         _note("figures/latency"),
         (),
         identity_of="latency_tables",
+        family=True,
         reads=first_of("latency_tables"),
         shown=_files("figures/", LATENCY, "svg png"),
     ),
@@ -199,6 +201,7 @@ STAGES: dict[str, Stage] = {
         (),
         name="exits",
         same_step=True,
+        family=True,
         settings=_exits,
         reads=_every("find_exit"),
         shown=(
@@ -211,6 +214,7 @@ STAGES: dict[str, Stage] = {
         ("result",),
         version=2,  # 2: tables with a digest over all that they hold
         name="paper",
+        family=True,
         settings=_paper,
         reads=_paper_read,
         shown=_files("paper/", "{result}", "csv parquet md tex"),  # some have more
@@ -220,6 +224,7 @@ STAGES: dict[str, Stage] = {
         (),
         version=2,  # 2: as its results
         name="paper",
+        family=True,
         settings=_paper_report,
         reads=_every("paper_result"),
         shown=_files("", "paper", "html"),

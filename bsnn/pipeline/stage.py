@@ -78,5 +78,6 @@ class Stage:
     weights: Weights | None = None  # of a stage that makes one kind of network alone
     shared: bool = False  # experiments with `networks_of` use another experiment's
     same_step: bool = False  # of no experiment under delayed propagation
+    family: bool = False  # of no experiment whose network is a module of one's own
     scratch: str = ""  # folder that survives a killed job: no declared output, which Snakemake would remove
     shown: tuple[str, ...] = ()  # files at plain names, which a keyed note vouches for (notes.path)

@@ -106,6 +106,8 @@ def inputs(
     place = place_of(pipeline, rule, wildcards)
     if rule == "data":
         _check_source(pipeline, place)
+    if rule in ("train", "binarize"):
+        _check_module(pipeline, rule, place)
     found: dict[str, list[str]] = {}
     if not forced and all(path.exists() for path in pipeline.files(rule, place)):
         return found
@@ -164,3 +166,16 @@ def _check_source(pipeline: Pipeline, place: Place) -> None:
             listing.read(settings)
         except DataError as error:
             raise ConfigError(f"experiments.{place.experiment}.data: {error}") from error
+
+
+def _check_module(pipeline: Pipeline, rule: str, place: Place) -> None:
+    """Files of a module of one's own; asked for only where the network is to be read."""
+    own = pipeline.experiment(place).own
+    if own is None or pipeline.path(rule, place).exists():
+        return
+    for setting, path in (("module", Path(own.module.rpartition(":")[0])), ("weights", own.weights)):
+        if path is not None and not path.is_file():
+            raise ConfigError(
+                f"experiments.{place.experiment}.network.{setting}: {path.absolute()} does not exist; set it to where "
+                "the file lies, as this machine sees it"
+            )

@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from bsnn.config import Experiment
 from bsnn.tables import Results
 from bsnn.tables.origins import MACHINE
 
@@ -13,16 +14,23 @@ from bsnn.tables.origins import MACHINE
 def facts(results: Results) -> list[tuple[str, str]]:
     """What the experiment is, in a few words each."""
     experiment, frame = results.config.experiments[results.name], results["accuracy"]
-    network = experiment.network
-    layers = f"VGG-{len(network.features) - network.pools + len(network.hidden) + 1}"
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
-        ("Network", layers),
-        ("Pool", f"{network.pool}, {network.place} the ReLU" if network.pools else "none"),
+        *_network(experiment),
         ("Protocol", experiment.protocol_name),
         ("Test images", f"{frame['images'].max():,}{_left_out(results)}"),
         ("Seeds", ", ".join(map(str, results.config.seeds))),
         ("Simulated steps", str(experiment.simulation.time)),
+    ]
+
+
+def _network(experiment: Experiment) -> list[tuple[str, str]]:
+    if experiment.own is not None:
+        return [("Network", f"of one's own, by {experiment.own.module}")]
+    network = experiment.family
+    return [
+        ("Network", f"VGG-{len(network.features) - network.pools + len(network.hidden) + 1}"),
+        ("Pool", f"{network.pool}, {network.place} the ReLU" if network.pools else "none"),
     ]
 
 
@@ -89,7 +97,9 @@ def protocol(results: Results) -> list[tuple[str, str]]:
         ("Spikes", "Counted at all layers with neurons: neither the analog input nor the read-out."),
         (
             "Binary weights",
-            "Sign times one scaling factor per filter, sign(0) = +1; kept in full precision: "
+            "Sign times one scaling factor per filter; kept in full precision: those that the module has so."
+            if experiment.own is not None
+            else "Sign times one scaling factor per filter, sign(0) = +1; kept in full precision: "
             f"{' and '.join(experiment.binarize.keep_full) or 'no'} layer.",
         ),
         ("Time", "Accuracy at T uses the first T steps of one simulation."),

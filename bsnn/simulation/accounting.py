@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,11 @@ from torch import Tensor
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, require_chain
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
+from bsnn.simulation.works import READOUT, Work, works
+
+__all__ = ["ENERGY", "READOUT", "Energy", "Work", "counted", "energy", "estimated", "table", "totals", "works"]
 
 First = Literal["once", "every-step"]
-Kind = Literal["effective_macs", "effective_acs", "effective_binary_acs"]
-READOUT = "readout"
 
 
 @dataclass(frozen=True)
@@ -76,72 +77,6 @@ Each is the energy of single operations as published, a MAC being one product an
 """
 
 
-@dataclass(frozen=True)
-class Work:
-    """Operations of one layer for one image and step."""
-
-    layer: str
-    kind: Kind
-    source: int | None  # whose spikes it receives, as a place in network.firing; None: the image
-    inputs: tuple[int, ...]  # shape of what it receives
-    dense: int
-    outputs: int  # output channels or units; of a pool, 1: an input has one place to go to
-    op: Literal["conv", "linear", "pool"]
-    footprint: int  # bytes of weights, thresholds, initial potentials and biases
-
-    @property
-    def fan_out(self) -> Tensor:
-        """Operations that one spike causes, at each place of the input: int64, broadcasts over `inputs`."""
-        if self.op != "conv":
-            return torch.tensor(self.outputs)
-        height, width = (_reached(size) for size in self.inputs[1:])
-        return self.outputs * height[:, None] * width
-
-
-def _reached(size: int) -> Tensor:
-    """How many of the three rows (columns) of a kernel meet each row (column) of a map."""
-    place = torch.arange(size)
-    return (place > 0).long() + 1 + (place < size - 1).long()
-
-
-def works(network: SpikingNetwork) -> tuple[Work, ...]:
-    """Layers that have operations, from the first to the read-out.
-
-    Raises:
-        ConversionError: a graph of layers.
-    """
-    require_chain(network, "operations and energy")
-    found: list[Work] = []
-    firing, shape = 0, network.input_shape
-    for index, layer in enumerate(network.layers):
-        if layer.weight is not None or layer.fires:
-            found.append(_work(layer, None if index == 0 else firing - 1, tuple(shape)))
-        firing += layer.fires
-        shape = cast("tuple[int, int, int]", layer.shape)
-    classes, units = network.readout.shape
-    last = Work(READOUT, "effective_acs", firing - 1, (units,), classes * units, classes, "linear", 4 * classes * units)
-    return (*found, last)
-
-
-def _work(layer: SpikingLayer, source: int | None, inputs: tuple[int, ...]) -> Work:
-    binary = layer.weight is None or layer.weight.dtype == torch.int8
-    kind: Kind = "effective_macs" if source is None else "effective_binary_acs" if binary else "effective_acs"
-    values = int(np.prod(inputs))
-    outputs = 1 if layer.weight is None else len(layer.weight)
-    dense = outputs * values
-    if layer.op == "conv":
-        dense = outputs * inputs[0] * (3 * inputs[1] - 2) * (3 * inputs[2] - 2)
-    op = cast("Literal['conv', 'linear', 'pool']", layer.op)  # `works` refuses sums
-    return Work(layer.name, kind, source, inputs, dense, outputs, op, _footprint(layer, binary))
-
-
-def _footprint(layer: SpikingLayer, binary: bool) -> int:
-    weights = 0 if layer.weight is None else layer.weight.numel()
-    neurons = (layer.threshold, layer.initial, layer.bias, layer.schedule)
-    kept = sum(values.numel() for values in neurons if values is not None and bool(values.any()))
-    return (-(-weights // 8) if binary else 4 * weights) + 4 * kept
-
-
 def estimated(network: SpikingNetwork, counts: Tensor) -> Tensor:
     """Effective operations on spikes, from counts alone: each spike has its layer's mean fan-out.
 
@@ -171,7 +106,11 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
 
     Returns:
         float64 [works, T] of whole numbers, summed over images; 0 for the first layer (see `table`).
+
+    Raises:
+        ConversionError: a graph of layers; `estimated` takes it.
     """
+    require_chain(network, "operations counted at each spike's place")
     engine = TorchEngine(network)
     after = {name: (index, work) for index, (name, work) in enumerate(_received(network))}
     operations = torch.zeros(len(after) + 1, steps, dtype=torch.float64)

@@ -39,10 +39,10 @@ def run(rule: str, job: Job) -> None:
         ConfigError: the configuration has no such job.
         BsnnError: the stage cannot read, compute or write.
     """
-    from bsnn.pipeline import notes
+    from bsnn.pipeline import notes, possible
 
     job.pipeline.check(rule, job.place)
-    job.pipeline.check_propagation(rule, job.place)
+    possible.check(job.pipeline.stage(rule, job.place), job.experiment, job.place)
     [module] = [name for name, rules in MODULES.items() if rule in rules]
     stage = getattr(import_module(f"bsnn.stages.{module}"), rule)
     with notes.renewed(job.pipeline, rule, job.place) if "note" in STAGES[rule].files else nullcontext():

@@ -24,16 +24,17 @@ def activations(job: Job) -> None:
     """Percentiles of every layer's activations; clean: over training images as they are, with dropout off."""
     from bsnn.conversion import activations
     from bsnn.datasets import protocol
+    from bsnn.networks import own
 
     experiment, device, seed = job.experiment, common.device(job), job.place.seed
-    trained = job.network()
+    trained = job.source()
     trained.module.to(device)
     split = job.data_set().train
     order = protocol.calibration(experiment, len(split))
     how = (order, experiment.activations.batch_size, device, job.config.compute.workers)
     batches = partial(protocol.batches, experiment, trained, seed, "calibration", split, *how)
     dropout_seed, percentiles = protocol.dropout_seed(experiment, seed), experiment.activations.percentiles
-    table = activations.collect(trained, batches, dropout_seed=dropout_seed, percentiles=percentiles)
+    table = activations.collect(own.convertible(trained), batches, dropout_seed=dropout_seed, percentiles=percentiles)
     noted = {"images": len(order), **common.left_out(split)}
     job.pipeline.write("activations", job.place, table, extra=noted)
 
@@ -139,4 +140,4 @@ def _errors(evaluation: Evaluation, converted: Converted) -> pd.DataFrame:
     initial = 0.5 if method.shift else method.initial
     batches = images.split(32) if method.second_pass == "none" else ()
     theta = converted.theta
-    return errors_by_layer.errors(evaluation.trained, converted.network, theta, lambda: batches, times, initial)
+    return errors_by_layer.errors(evaluation.convertible, converted.network, theta, lambda: batches, times, initial)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from bsnn.conversion.spiking import SpikingNetwork, Thresholds
     from bsnn.engines.base import Engine
+    from bsnn.graphs.description import Graph
+    from bsnn.networks.vgg import Trained
     from bsnn.simulation.run import Simulation
 
 logger = logging.getLogger("bsnn")
@@ -54,7 +56,7 @@ class Evaluation:
         from bsnn import datasets
 
         self.job, self.device = job, common.device(job)
-        self.trained = job.network()
+        self.trained = job.source()
         self.trained.module.to(self.device)
         self.data = job.data_set()
         self.held_out = held_out is not None
@@ -91,6 +93,27 @@ class Evaluation:
         order = order[datasets.evenly(len(order), settings.latency.images)]
         return torch.cat(list(self._batches(order, settings.activations.batch_size, held_out=True)))
 
+    @property
+    def convertible(self) -> Trained | Graph:
+        """The network as functions of the conversion take it."""
+        from bsnn.networks import own
+
+        return own.convertible(self.trained)
+
+    @property
+    def family(self) -> Trained:
+        """The network, for methods that take the VGG family alone.
+
+        Raises:
+            ConversionError: it is one's own.
+        """
+        from bsnn.errors import ConversionError
+        from bsnn.networks.vgg import Trained
+
+        if not isinstance(self.trained, Trained):
+            raise ConversionError("balanced thresholds and thresholds of channels are for the VGG family so far")
+        return self.trained
+
     @cached_property
     def predicted(self) -> Tensor:
         """Classes that the ANN predicts, int64 [N], on the CPU."""
@@ -115,7 +138,7 @@ class Evaluation:
 
         compute, images = self.job.config.compute, self.calibration if method.calibrated else None
         theta = self.thresholds(method, steps) if theta is None else theta
-        network = conversion.convert(self.trained, theta, method, steps, images)
+        network = conversion.convert(self.convertible, theta, method, steps, images)
         engine, reason = conversion.engine(compute.engine, network, method, self.device, compute.memory_mib)
         return Converted(method, steps, theta, network, engine, reason)
 
@@ -135,14 +158,14 @@ class Evaluation:
             return whole
         how = (method.percentile_at(steps, percentile), population, whole)
         dropout = protocol.dropout_seed(settings, job.place.seed)
-        return channel_thresholds.thresholds(self.trained, self.calibration.split(16), *how, dropout_seed=dropout)
+        return channel_thresholds.thresholds(self.family, self.calibration.split(16), *how, dropout_seed=dropout)
 
     @cached_property
     def balanced(self) -> Thresholds:
         """Thresholds by local balancing, for any number of steps."""
         from bsnn.conversion import balancing
 
-        return balancing.thresholds(self.trained, self.calibration)
+        return balancing.thresholds(self.family, self.calibration)
 
     def run(self, converted: Converted, *, early_exit: float | None = None) -> Simulation:
         """Simulate the images."""
@@ -178,7 +201,7 @@ class Evaluation:
         networks = []
         for own in columns.values():
             theta = self.thresholds(method, times[own[0]])
-            networks.append((conversion.convert(self.trained, theta, method, times[own[0]]).to(self.device), own))
+            networks.append((conversion.convert(self.convertible, theta, method, times[own[0]]).to(self.device), own))
         width = len(times) * (2 if clipped else 1)
         parts = [torch.zeros(0, width, dtype=torch.int16)]
         for batch in self.batches():
@@ -208,7 +231,7 @@ class Evaluation:
             "device": str(self.device),
             "seconds": seconds,
             **self.placed,
-            "delays": readout.propagation_delays(converted.network),
+            **({} if converted.network.branched else {"delays": readout.propagation_delays(converted.network)}),
         }
         return result, {"spikes": spikes, "predictions": predictions}, noted
 

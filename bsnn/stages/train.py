@@ -16,10 +16,13 @@ from bsnn.stages import common
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bsnn.config import Own
     from bsnn.datasets import DataSet
+    from bsnn.networks.own import OwnNetwork
     from bsnn.networks.vgg import Trained
 
 DOWNLOADS = Path("data")
+COMPARED = 128  # calibration images on which a network of one's own is compared with its module
 
 
 def data(job: Job, *, downloads: Path = DOWNLOADS) -> None:
@@ -47,6 +50,9 @@ def network(job: Job) -> None:
     common.settle(job)
     pipeline, place = job.pipeline, job.place
     images = job.data_set()
+    if job.experiment.own is not None:
+        _bring(job, images, job.experiment.own)
+        return
     given = job.experiment.imported.of(place.weights)
     trained, history, *precision = _fitted(job, images) if given is None else _imported(job, images, given)
     if place.weights == "binary":
@@ -55,6 +61,53 @@ def network(job: Job) -> None:
     extra: dict[str, Any] = {"test_accuracy": float(history["test_accuracy"].iloc[-1])} if len(history) else {}
     extra |= {"precision": precision[0]} if precision else {}
     files.save(pipeline.path("network", place), trained, pipeline.identity("network", place), extra)
+
+
+def _bring(job: Job, images: DataSet, settings: Own) -> None:
+    """A network of one's own; its history has no epochs.
+
+    Raises:
+        ArtifactError: it is another than the settings' digest says, or of the other kind of weights.
+    """
+    from bsnn.graphs import plain
+    from bsnn.networks import own
+
+    pipeline, place = job.pipeline, job.place
+    network = own_network(job, images, settings)
+    found, where = plain.digest(network.graph), f"experiments.{place.experiment}.network"
+    if found != settings.content:
+        raise ArtifactError(
+            f"{settings.module}: layers and weights have SHA-256 {found}, but {where}.content asks for "
+            f"{settings.content}; bring that network back, or change the setting"
+        )
+    kind = own.kind(network.graph)
+    if kind != place.weights:
+        raise ArtifactError(
+            f"{settings.module}: its weights are {kind} (binary ones: {', '.join(network.graph.binary) or 'none'}); "
+            f"set weights to {kind}"
+        )
+    if kind == "binary":
+        pipeline.write("network", place, own.summary(network.graph), "summary")
+    empty = columns.schema(columns.HISTORY).empty_table().to_pandas()
+    pipeline.write("network", place, empty, "history", common.left_out(images.train))
+    own.save(pipeline.path("network", place), network, pipeline.identity("network", place))
+
+
+def own_network(job: Job, images: DataSet, settings: Own) -> OwnNetwork:
+    """The experiment's network of one's own, read with calibration images, on which logits are compared."""
+    import torch
+
+    from bsnn.datasets import Normalise, evenly, protocol
+    from bsnn.networks import own
+
+    data = job.experiment.data
+    mean, std = tuple(data.mean or images.mean), tuple(data.std or images.std)
+    order = protocol.calibration(job.experiment, len(images.train))
+    order = order[evenly(len(order), COMPARED)]
+    shown = images.train.batches(order, COMPARED, torch.device("cpu"), job.config.compute.workers)
+    batch = torch.cat([Normalise(mean, std)(some) for some, _ in shown])
+    graph = own.read(settings, batch, len(images.classes))
+    return own.OwnNetwork(own.Computed(graph), images.classes, mean, std)
 
 
 def _fitted(job: Job, images: DataSet) -> tuple[Trained, pd.DataFrame, str]:
@@ -104,7 +157,7 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
             f"{given.path}: its SHA-256 is {found}, but experiments.{job.place.experiment}.imported."
             f"{job.place.weights} asks for {given.sha256}; bring that file back, or change the setting"
         )
-    settings, network = job.experiment.data, job.experiment.network
+    settings, network = job.experiment.data, job.experiment.family
     if given.path.suffix == ".safetensors":
         return _ours(job, images, given.path), empty
     trained = original_checkpoint.load(
@@ -129,7 +182,7 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
 
     settings, where = job.experiment.data, f"experiments.{job.place.experiment}"
     remedy = f"change the settings, or give {where}.imported.{job.place.weights} another file"
-    trained = files.load(path, job.experiment.network, remedy=remedy)
+    trained = files.load(path, job.experiment.family, remedy=remedy)
     kind = "binary" if trained.signs else "full"
     asked = {
         "kind": (kind, job.place.weights),

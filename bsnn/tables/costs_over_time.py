@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bsnn.config import Weights, check_percentile
+from bsnn.config import Method, Weights, check_percentile
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.pipeline.stage import Place
 
@@ -113,12 +113,13 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
     """Nanojoules per image up to each step; each spike has its layer's mean fan-out (accounting.estimated)."""
     import torch
 
-    from bsnn.conversion import spiking
+    from bsnn.conversion import method
+    from bsnn.networks import own
     from bsnn.pipeline.job import Job
     from bsnn.simulation import accounting
 
     thresholds, _ = source.thresholds(place.weights, place.seed, place.percentile)
-    network = spiking.convert(Job(source.pipeline, place).network(), thresholds)
+    network = method.convert(own.convertible(Job(source.pipeline, place).source()), thresholds, Method(), 1)
     names = tuple(layer.name for layer in network.firing)
     if names != run.layers:
         path = source.pipeline.path("simulate", place)

@@ -76,7 +76,7 @@ class Job:
         if isinstance(self.recipe, config.Full) and self.recipe.rounding == "bfloat16":
             full = {name: weight.bfloat16().float() for name, weight in full.items()}
         shape = (3, self.data.image_size, self.data.image_size)
-        settings = self.experiment.network
+        settings = self.experiment.family
         return assemble(settings, shape, self.data.classes, *self.normalisation, full, signs, alphas)
 
 

@@ -86,7 +86,7 @@ def fit(
         found = take_part(job, log.files()) if elsewhere is None else elsewhere()
         found = found or torch.load(checkpoints / HANDED_OVER, weights_only=True)
     shape = (3, data.image_size, data.image_size)
-    trained = assemble(experiment.network, shape, data.classes, *job.normalisation, *found["parts"])
+    trained = assemble(experiment.family, shape, data.classes, *job.normalisation, *found["parts"])
     history = pd.DataFrame(found["history"]).astype({"epoch": "int64"})
     return Fitted(trained, history, found["precision"])
 
@@ -159,9 +159,9 @@ def _initial(job: Job) -> VGG:
     """The network before the first step: fresh, or with the trained weights; latents of binary layers included."""
     torch.manual_seed(job.random("initial weights"))
     family = FoldableVGG if job.recipe.form == "foldable" else VGG
-    module = family(job.experiment.network, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
+    module = family(job.experiment.family, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
     if job.weights == "full":
-        if job.experiment.network.init == "unit_variance":
+        if job.experiment.family.init == "unit_variance":
             scale_to_unit_variance_(module, _some_images(job))
         return module
     settings = job.experiment.binarize

@@ -1,0 +1,29 @@
+"""Which stages an experiment cannot have, for its protocol or its network."""
+
+from __future__ import annotations
+
+from bsnn.config import Experiment
+from bsnn.errors import ConfigError
+from bsnn.pipeline.stage import Place, Stage
+
+
+def check(stage: Stage, experiment: Experiment, place: Place) -> None:
+    """Refuse a stage that an experiment cannot have.
+
+    Raises:
+        ConfigError: it chooses by time steps, and the experiment's are shifted; or it is for networks of the VGG
+            family, and the experiment's is a module.
+    """
+    if stage.same_step and "delayed" in experiment.quirks:
+        raise ConfigError(
+            f"experiments.{place.experiment}.protocol: search and early exit choose by time steps of same-step "
+            "propagation, and delayed propagation shifts them layer by layer: run the experiment without the "
+            "original's protocol, or set protocol.delayed to false"
+        )
+    if stage.family and experiment.own is not None:
+        raise ConfigError(
+            f"experiments.{place.experiment}.network: methods (latency), search, early exit and the paper's results "
+            "are for networks of the VGG family so far, and this is a module of one's own. It has the targets "
+            "networks, activation_tables, threshold_tables, simulations and all; methods from Python alone "
+            "(bsnn.to_spiking, docs/own-networks.md)"
+        )

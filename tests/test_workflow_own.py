@@ -1,0 +1,250 @@
+"""Networks of one's own in the workflow: known by what they are, run like any other, refused where they cannot be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake
+
+import bsnn
+from bsnn import cli, stages
+from bsnn.config import Config, merge, validate
+from bsnn.errors import ArtifactError, BsnnError, ConfigError
+from bsnn.graphs import plain
+from bsnn.graphs.reading import from_module
+from bsnn.networks import own
+from bsnn.pipeline.job import Job
+from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+
+MODELS = """
+import torch
+import torch.nn.functional as F
+from beside import WIDTH
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 3, stride=2, padding=1)
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(WIDTH)
+        self.hidden = nn.Linear(16 * WIDTH, 12)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(self.norm(self.conv(x)) + x)
+        return self.last(F.relu(self.hidden(x.flatten(1))))
+
+
+def build():
+    return Net()
+
+
+def broken():
+    raise RuntimeError("no such cell")
+
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the user's files: models.py, what it imports, and weights, full and binary."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "models.py").write_text(MODELS)
+    (folder / "beside.py").write_text("WIDTH = 6\n")
+    torch.manual_seed(0)
+    module = own._built(bsnn.config.Own(module=f"{folder / 'models.py'}:build", content="0" * 64))
+    save_file(module.state_dict(), folder / "full.safetensors")
+    for part in (module.conv, module.hidden):
+        weight = part.weight.data
+        alpha = weight.abs().flatten(1).mean(1).reshape(-1, *[1] * (weight.dim() - 1))
+        part.weight.data = torch.where(weight >= 0, alpha, -alpha)
+    save_file(module.state_dict(), folder / "binary.safetensors")
+    return folder
+
+
+def content(models: Path, weights: str) -> str:
+    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
+    own._load(module, models / f"{weights}.safetensors")
+    return plain.digest(from_module(module, torch.randn(2, 3, 8, 8)))
+
+
+def settings(models: Path, weights: str = "binary", /, **network: Any) -> dict[str, Any]:
+    given = {
+        "module": f"{models / 'models.py'}:build",
+        "weights": str(models / f"{weights}.safetensors"),
+        "content": content(models, weights),
+    }
+    mine = {"extends": "tiny", "network": {**given, **network}}
+    return merge(TINY, {"run": ["mine"], "weights": [weights], "experiments": {"mine": mine}})
+
+
+def job_of(config: dict[str, Any], root: Path, weights: str) -> Job:
+    return Job.of(validate(config), "mine", weights, 0, 99.0, root=root)
+
+
+def made(job: Job, *rules: str) -> Job:
+    for rule in rules:
+        stages.run(rule, job)
+    return job
+
+
+def test_spikes_are_those_of_python(models: Path, tmp_path: Path) -> None:
+    job = job_of(settings(models), tmp_path / "results", "binary")
+    made(job, "data", "binarize", "activations", "thresholds", "simulate")
+    table, _ = job.pipeline.read("simulate", job.place, "spikes")
+    predictions, document = job.pipeline.read("simulate", job.place)
+    assert document["extra"]["engine"] == "torch"
+
+    source, images = job.source(), job.data_set()
+    assert isinstance(source, own.OwnNetwork)
+    normalise = bsnn.datasets.Normalise(source.mean, source.std)
+
+    def batches(split: Any, order: torch.Tensor, size: int) -> list[torch.Tensor]:
+        return [normalise(some) for some, _ in split.batches(order, size, "cpu")]
+
+    chosen = bsnn.datasets.evenly(len(images.train), 100)
+    network = bsnn.to_spiking(source.graph, batches(images.train, chosen, 50), percentile=99.0)
+    result = bsnn.simulate(network, batches(images.test, torch.arange(len(images.test)), 256), steps=10)
+    assert table["spikes"].to_pylist() == result.simulation.counts.flatten().tolist()
+    assert predictions["predicted"].to_pylist() == result.simulation.predicted.tolist()
+    assert sum(table["spikes"].to_pylist()) > 0
+
+
+def test_the_network_is_known_by_what_it_is(models: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(models, elsewhere)
+    (elsewhere / "models.py").rename(elsewhere / "other.py")
+    (elsewhere / "other.py").write_text(MODELS.replace("self.conv(x)", "(self.conv(x))") + "\n# a remark\n")
+    moved = settings(models, module=f"{elsewhere / 'other.py'}:build", weights=str(elsewhere / "binary.safetensors"))
+    one, other = (Pipeline(validate(given)) for given in (settings(models), moved))
+    place = Place("mine", "binary", 0, 99.0)
+    assert one.path("simulate", place) == other.path("simulate", place)
+    made(job_of(moved, tmp_path / "results", "binary"), "data", "binarize")
+
+    (elsewhere / "other.py").write_text(MODELS.replace("+ x)", "+ 2 * x)"))
+    (tmp_path / "results" / "mine").rename(tmp_path / "results" / "before")
+    with pytest.raises(ArtifactError, match=r"have SHA-256 .* experiments\.mine\.network\.content asks for"):
+        made(job_of(moved, tmp_path / "results", "binary"), "binarize")
+
+
+def test_the_users_file_is_run_only_where_the_network_is_read(models: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(models, mine)
+    job = made(job_of(settings(mine, "full"), tmp_path / "results", "full"), "data", "train")
+    shutil.rmtree(mine)
+    made(job, "activations", "thresholds", "simulate")
+
+
+def test_the_other_kind_of_weights_is_told(models: Path, tmp_path: Path) -> None:
+    config = {**settings(models, "full"), "weights": ["binary"]}
+    with pytest.raises(ArtifactError, match="its weights are full"):
+        made(job_of(config, tmp_path / "results", "binary"), "data", "binarize")
+
+
+def test_the_summary_counts_bits_and_operations(models: Path) -> None:
+    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
+    own._load(module, models / "binary.safetensors")
+    graph = from_module(module, torch.randn(2, 3, 8, 8))
+    assert own.kind(graph) == "binary"
+    table = own.summary(graph).set_index("layer")
+    assert table["binary"].to_dict() == {"stem": False, "conv": True, "hidden": True, "last": False}
+    assert int(table["weights_1bit"]["conv"]) == 6 * 6 * 9
+    assert int(table["macs"]["conv"]) == 6 * 6 * 9 * 16
+    assert int(table["macs"]["stem"]) == 6 * 3 * 9 * 16
+
+
+@pytest.mark.parametrize("target", ["latency", "search", "early_exit", "paper", "paper_time"])
+def test_targets_of_the_family_are_refused(models: Path, target: str) -> None:
+    with pytest.raises(ConfigError, match=r"experiments\.mine\.network: methods \(latency\), search, early exit"):
+        Pipeline(validate(settings(models))).target(target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": ["full", "binary"]}, "is a module, of one kind of weights"),
+        ({"seeds": [0, 1]}, "without a seed"),
+        ({"compute": {"engine": "packed"}}, "takes the VGG family only"),
+        ({"experiments": {"mine": {"ablation": True}}}, "ablation varies the pools"),
+        ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "protocol: delayed are of the VGG family"),
+        ({"experiments": {"mine": {"network": {"module": "models.py"}}}}, r"mine\.network\.module: .*pattern"),
+        ({"experiments": {"mine": {"network": {"depth": 3}}}}, "unknown key; known here: module, weights, content"),
+        ({"experiments": {"tiny": {"network": {"depth": 3}}}}, "unknown key; known here: features, hidden"),
+    ],
+)
+def test_settings_are_checked(models: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(merge(settings(models), changes))
+
+
+def test_a_module_takes_the_place_of_the_family_and_the_other_way_round(models: Path) -> None:
+    back = {"experiments": {"again": {"extends": "mine", "network": {"features": [4, "P"], "hidden": []}}}}
+    found: Config = validate(merge(settings(models), back))
+    assert found.experiments["mine"].own is not None
+    assert found.experiments["again"].family.features == [4, "P"]
+    with pytest.raises(ConfigError, match="not of the VGG family"):
+        _ = found.experiments["mine"].family
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"module": "{}/models.py:broken"}, r"broken\(\) failed \(RuntimeError: no such cell\)"),
+        ({"module": "{}/models.py:nothing"}, "gives a int, expected"),
+        ({"module": "{}/models.py:absent"}, "has no function 'absent'"),
+        ({"module": "{}/absent.py:build"}, "no such file"),
+        ({"weights": "{}/absent.safetensors"}, "no such file"),
+        ({"weights": "{}/models.py"}, "not the weights of this network"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told(models: Path, network: dict[str, str], message: str) -> None:
+    given = {name: value.format(models) for name, value in network.items()}
+    chosen = validate(settings(models, **given)).experiments["mine"].own
+    assert chosen is not None
+    with pytest.raises(BsnnError, match=message):
+        own.read(chosen, torch.randn(8, 3, 8, 8), 10)
+
+
+def test_descriptions_come_back_from_their_file(models: Path, tmp_path: Path) -> None:
+    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
+    graph = from_module(module, torch.randn(2, 3, 8, 8))
+    network = own.OwnNetwork(own.Computed(graph), ("a", "b"), (0.5,) * 3, (0.25,) * 3)
+    own.save(tmp_path / "ann.safetensors", network, {"stage": "train"})
+    found = own.load(tmp_path / "ann.safetensors", {"stage": "train"})
+    assert plain.digest(found.graph) == plain.digest(graph)
+    assert (found.classes, found.mean, found.std) == (network.classes, network.mean, network.std)
+    images = torch.randn(3, 3, 8, 8)
+    assert torch.equal(found.module(images), network.module(images))
+
+
+def test_the_workflow_runs_it_to_the_report(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkout(tmp_path / "checkout", settings(models, content="0" * 64))
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(cli.app, ["read-network", "mine"])
+    assert done.exit_code == 0, done.output
+    assert "binary weights: conv, hidden; run it with weights=binary" in done.output
+    found = yaml.safe_load("network:" + done.output.partition("network:")[2])["network"]["content"]
+    assert found == content(models, "binary")
+    configure(folder, settings(models))
+    run(folder)
+    assert (folder / "results/mine/report.html").exists()
+    text = (folder / "results/mine/tables/accuracy.csv").read_text()
+    assert text.count("\n") == 5  # percentiles 99 and 100 at 4 and 8 steps
+    assert set(planned(folder, "--config", "percentile=[99,99.5]")) >= {"thresholds", "simulate", "tables"}
+    refused = snakemake(folder, "-n", "latency")
+    assert refused.returncode
+    assert "methods (latency), search, early exit" in refused.stdout + refused.stderr
