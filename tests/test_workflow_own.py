@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake
 
 import bsnn
-from bsnn import cli, stages
+from bsnn import cli, nir_graph, stages
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.graphs import plain
@@ -23,6 +23,7 @@ from bsnn.networks import own
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.stages.evaluation import Evaluation
 
 MODELS = """
 import torch
@@ -122,6 +123,12 @@ def test_spikes_are_those_of_python(models: Path, tmp_path: Path) -> None:
     assert table["spikes"].to_pylist() == result.simulation.counts.flatten().tolist()
     assert predictions["predicted"].to_pylist() == result.simulation.predicted.tolist()
     assert sum(table["spikes"].to_pylist()) > 0
+
+    nir_graph.write(
+        tmp_path / "network.nir", Evaluation(job).converted(bsnn.config.Method(percentile=99.0), 10).network
+    )
+    again = bsnn.simulate(nir_graph.read(tmp_path / "network.nir"), batches(images.test, torch.arange(9), 9), steps=10)
+    assert torch.equal(again.simulation.predicted, result.simulation.predicted[:9])
 
 
 def test_the_network_is_known_by_what_it_is(models: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from bsnn.graphs.reading import from_module
 from bsnn.networks.vgg import Trained
 
 KIND = "network"  # the same as of the family: stages read either
+STRUCTURE = "graph"  # its JSON, among the tensors: longer than what a file's document is for
 EXAMPLE = 4  # images that the module is read with; logits are compared on all that are given
 
 
@@ -183,7 +185,8 @@ def save(
         ArtifactError: the file cannot be written.
     """
     structure, tensors = plain.parts(network.graph)
-    note = {"graph": structure, "classes": network.classes, "mean": network.mean, "std": network.std}
+    tensors[STRUCTURE] = torch.frombuffer(bytearray(json.dumps(structure).encode()), dtype=torch.uint8)
+    note = {"classes": network.classes, "mean": network.mean, "std": network.std}
     artifacts.write_tensors(path, tensors, KIND, identity, {**(extra or {}), **note})
 
 
@@ -196,7 +199,7 @@ def load(path: str | Path, stands_for: Mapping[str, Any] | None = None) -> OwnNe
     tensors, found = artifacts.read_tensors(path, KIND, stands_for)
     extra = found["extra"]
     try:
-        graph = plain.graph_of(extra["graph"], tensors)
+        graph = plain.graph_of(json.loads(bytes(tensors[STRUCTURE].tolist())), tensors)
         classes = tuple(str(name) for name in extra["classes"])
         mean, std = (tuple(float(value) for value in extra[name]) for name in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
