@@ -187,7 +187,7 @@ def test_targets_of_the_family_are_refused(models: Path, target: str) -> None:
         ({"seeds": [0, 1]}, "without a seed"),
         ({"compute": {"engine": "packed"}}, "takes the VGG family only"),
         ({"experiments": {"mine": {"ablation": True}}}, "ablation varies the pools"),
-        ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "protocol: delayed are of the VGG family"),
+        ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
         ({"experiments": {"mine": {"network": {"module": "models.py"}}}}, r"mine\.network\.module: .*pattern"),
         ({"experiments": {"mine": {"network": {"depth": 3}}}}, "unknown key; known here: module, weights, content"),
         ({"experiments": {"tiny": {"network": {"depth": 3}}}}, "unknown key; known here: features, hidden"),

@@ -13,10 +13,8 @@ from bsnn.config.training import Binarize, Data, Full, Network, Own
 from bsnn.config.values import Name, Section, Weights
 from bsnn.errors import ConfigError
 
-SORTS: dict[str, type[Section]] = {
-    "<family>": Network,
-    "<own>": Own,
-}  # of networks; no other key or name looks like these
+# Sorts of networks; no other key or name looks like these.
+SORTS: dict[str, type[Section]] = {"<family>": Network, "<own>": Own}
 
 
 def sort_of_network(value: object) -> str:
@@ -186,8 +184,8 @@ class Experiment(Section):
         missing = self.quirks & {"delayed", "calibration_dropout"}
         if missing:
             raise ValueError(
-                f"protocol: {' and '.join(sorted(missing))} are of the VGG family, and the network is a module: set "
-                "them to false, or take the clean protocol"
+                f"protocol: a network that is a module cannot have {' and '.join(sorted(missing))}; set "
+                "protocol.delayed and protocol.calibration_dropout to false, or take the clean protocol"
             )
 
     @model_validator(mode="after")

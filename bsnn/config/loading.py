@@ -81,7 +81,7 @@ def _variants(name: str, definition: Mapping[str, Any]) -> dict[str, dict[str, A
     network = definition.get("network")
     if definition.get("ablation") is not True or definition.get("networks_of") or not isinstance(network, Mapping):
         return {}
-    if "module" in network:
+    if sort_of_network(network) == "<own>":
         return {}
     own = tuple(network.get(key, Network.model_fields[key].default) for key in ("pool", "place"))
     variants = {}
