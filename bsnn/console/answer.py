@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from bsnn.config import format_percentile
 from bsnn.errors import ArtifactError
-from bsnn.pipeline.declarations import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bsnn.pipeline.model import Pipeline
 
+READABLE = (".csv", ".json", ".safetensors")  # files without a table of their own that are named
 ROWS = 12  # of the small table; more are in the report
 
 
@@ -30,8 +30,8 @@ def _files(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
     """Paths of what a target made for people to read; of several experiments with the same files, each once."""
     for stage, place in pipeline.target(target):
         if place.experiment == name:
-            shown = [pipeline.root / pipeline.filled(path, stage, place) for path in STAGES[stage].shown]
-            paths = shown or [path for path in pipeline.files(stage, place) if path.suffix in (".csv", ".json")]
+            shown = [pipeline.root / pipeline.filled(path, stage, place) for path in pipeline.stage(stage, place).shown]
+            paths = shown or [path for path in pipeline.files(stage, place) if path.suffix in READABLE]
             yield from (f"{target}: {path}" for path in paths if path.suffix != ".parquet")
 
 
