@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workflow_for_tests import TINY
 
 from bsnn import log
-from bsnn.console import handler, jobs, timing
+from bsnn.config import validate
+from bsnn.console import answer, handler, jobs, timing
+from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables.columns import compact
 
@@ -210,3 +213,9 @@ def test_a_plugin_of_the_user_keeps_its_place() -> None:
     run = handler.Run(dict, lambda ahead: [], lambda rule, wildcards: ("", FULL), str, lambda: None)
     assert handler.attach(logger, run) is None
     assert [type(one) for one in logger.handlers] == [logging.NullHandler]
+
+
+def test_answer_of_networks_is_where_they_lie(tmp_path: Path) -> None:
+    pipeline = Pipeline(validate(TINY), tmp_path)
+    lines = answer.text(pipeline, ["networks"]).splitlines()
+    assert lines == [f"networks: {pipeline.path('network', place)}" for _, place in pipeline.target("networks")]
