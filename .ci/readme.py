@@ -79,7 +79,7 @@ def _simulation(folder: Path) -> str:
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
-    "half": partial(_accuracy, "cifar100-half"),
+    "vgg": partial(_accuracy, "cifar100-cpu"),
     "simulation": _simulation,
 }
 
