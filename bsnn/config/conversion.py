@@ -145,7 +145,7 @@ class Method(Section):
         if self.burst > 1 and (self.signed or self.second_pass != "none"):
             raise ValueError(
                 "a burst sends at once what was held back; signed spikes and a second pass are for neurons of one "
-                "spike a step: use one"
+                "spike per step: use one"
             )
         return self
 
