@@ -50,7 +50,7 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
     images = int(asked["images"].max())
     yield f"{name}: accuracy in % of {images:,} test images, and spikes per image, after T steps"
     yield from _table(asked, times)
-    for row in chosen(asked, times).to_dict("records"):
+    for row in chosen(frame, times).to_dict("records"):
         where = f"percentile {format_percentile(row['percentile'])}, T = {row['time']}"
         spikes = f"{row['spikes_per_image']:,.0f} spikes per image"
         why = "the fewest within half a point of the ANN" if row["near"] else "none is within half a point of the ANN"

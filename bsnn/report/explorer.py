@@ -115,7 +115,7 @@ def view(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) ->
     """What the page needs: data and charts as JSON, libraries and script, a picture, and names to choose from."""
     import vl_convert
 
-    shown, costs = rows(results, methods), results["costs_over_time"]
+    shown = rows(results, methods)
     charts = {axis: chart(shown, axis) for axis in AXES}
     data = {"rows": charts["T"]["data"]["values"], "titles": AXES}
     data["chart"] = {**charts["T"], "data": {"name": "rows"}}
@@ -129,7 +129,7 @@ def view(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) ->
         "axes": AXES,
         "weights": [(kind, NAMES[kind]) for kind in dict.fromkeys(shown["weights"])],
         "series": [(name, bool(part["earlier"].all())) for name, part in shown.groupby("series", sort=False)],
-        "time": int(chosen(costs[costs["asked"]], results.config.time)["time"].iloc[-1]),
+        "time": int(chosen(results["costs_over_time"], results.config.time)["time"].iloc[-1]),
     }
 
 

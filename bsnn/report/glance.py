@@ -71,8 +71,7 @@ def _cell(row: pd.Series, is_chosen: bool) -> Cell:
 
 
 def _chosen(results: Results) -> list[dict[Any, Any]]:
-    frame = results["costs_over_time"]
-    return chosen(frame[frame["asked"]], times(results)).to_dict("records")
+    return chosen(results["costs_over_time"], times(results)).to_dict("records")
 
 
 def advice(results: Results) -> list[str]:

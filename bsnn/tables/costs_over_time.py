@@ -148,10 +148,11 @@ def arrivals(table: pd.DataFrame) -> pd.DataFrame:
 def chosen(table: pd.DataFrame, times: list[int]) -> pd.DataFrame:
     """The row to choose for each kind of weights: of those at some times, within LOSS points of the ANN, fewest spikes.
 
-    Where none is that near, the most accurate one; `near` says which it is.
+    Percentiles of earlier questions are never chosen. Where no row is that near, it is the most accurate one; `near`
+    says which it is.
     """
     rows = []
-    for _, part in table[table["time"].isin(times)].groupby("weights", sort=False):
+    for _, part in table[table["asked"] & table["time"].isin(times)].groupby("weights", sort=False):
         enough = part[part["drop"] <= LOSS + SLACK]
         order = ["spikes_per_image", "time"] if len(enough) else ["drop", "spikes_per_image"]
         rows.append((enough if len(enough) else part).sort_values(order).head(1).assign(near=len(enough) > 0))
