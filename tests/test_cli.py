@@ -117,6 +117,8 @@ def test_operations_by_hand() -> None:
     assert estimates.operations(pipeline, "tables", place) is None
     taught = Pipeline(experiment(data={"train_images": 100}, binarize={"teacher": {"weight": 0.5, "temperature": 2.0}}))
     assert estimates.operations(taught, "binarize", place) == 4 * 100 * 2 * macs
+    given = Pipeline(experiment(imported={"binary": {"path": "binary.safetensors", "sha256": "0" * 64}}))
+    assert estimates.operations(given, "binarize", place) is None  # read, not trained
 
 
 def test_measured_jobs_come_before_estimates(tmp_path: Path) -> None:

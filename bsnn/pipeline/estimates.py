@@ -37,6 +37,8 @@ def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
     experiment = pipeline.experiment(place)
     if kind(rule, place) is None or experiment.data.name not in IMAGES or experiment.own is not None:
         return None
+    if kind(rule, place) == "train" and experiment.given(place.weights):  # read from a file, not trained
+        return None
     given_train, given_test, _ = IMAGES[experiment.data.name]
     train = min(given_train, experiment.data.train_images or given_train)
     test = min(given_test, experiment.data.test_images or given_test, experiment.simulation.images or given_test)
