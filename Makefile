@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test test-all test-slurm test-slurm-short lint format schema readme picture site lock benchmark
+.PHONY: help run test test-all test-slurm test-slurm-short lint format schema readme picture notebook site lock benchmark
 
 help:
 	@echo "make run        train, convert, simulate and report the embedded data set (results/digits/report.html)"
@@ -20,6 +20,7 @@ help:
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
 	@echo "make readme     write the README's tables again from results/reference/"
 	@echo "make picture    make docs/report.png, the README's picture, of the report of cifar100-half"
+	@echo "make notebook   make examples/own-networks.ipynb of docs/own-networks.md, with its outputs"
 	@echo "make site       build the documentation's site into build/site; broken links are errors"
 	@echo "make lock       resolve requirements.txt again from pyproject.toml (needs uv)"
 	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"
@@ -68,6 +69,9 @@ readme: $(READY)
 
 picture: $(READY)
 	python .ci/picture.py
+
+notebook: $(READY)
+	python .ci/notebook.py
 
 site: $(READY)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
