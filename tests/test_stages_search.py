@@ -22,6 +22,7 @@ from bsnn.stages import evaluation
 from bsnn.stages import results as stages_results
 from bsnn.stages import search as stages_search
 from bsnn.stages import train as stages_train
+from bsnn.tables import latency
 
 METHODS = {"half": {"initial": 0.5}, "fitted": {"shift": True}}
 SEARCH = {"time": 4, "images": 60, "percentiles": [98.0, 100.0]}
@@ -152,6 +153,20 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
         assert test["accuracy"].iloc[row] == pytest.approx(100 * right.mean())
         sent = spikes.loc[spikes["step"] <= step, "spikes"].sum() / len(whole)
         assert test["spikes"].iloc[row] == pytest.approx(sent)
+
+
+def test_a_shard_without_images_has_no_weight(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images in three shards: operations are those of the same two in one."""
+    monkeypatch.chdir(folder)
+    found = []
+    for shards in (1, 3):
+        changes = {"experiments": {"tiny": {"simulation": {"shards": shards, "images": 2}}}}
+        chosen = validate(merge(job().config.model_dump(mode="json"), changes))
+        for shard in range(1, shards + 1):
+            stages_convert.method(Job.of(chosen, "tiny", method="half", steps=8, shard=shard))
+        place = Place("tiny", "full", 0, method="half", steps=8)
+        found.append(latency.Run(Job.of(chosen, "tiny").pipeline, place).operations())
+    pd.testing.assert_frame_equal(*found)
 
 
 def test_early_exit_of_all_networks_in_one_table_and_its_figures(

@@ -83,7 +83,8 @@ def method(job: Job) -> None:
     else:
         tables, noted = _first_steps(Job(job.pipeline, source), place.steps)
         counts, images = _counts(tables["spikes"], place.steps)
-    tables["operations"] = accounting.table(converted.network, counts, images)
+    # A shard without images has no weight in the mean over all: its operations are those of one silent image.
+    tables["operations"] = accounting.table(converted.network, counts, images if len(evaluation.order) else images + 1)
     tables["errors"] = _errors(evaluation, converted)
     for kind in ("operations", "errors", "spikes", "predictions"):
         job.pipeline.write("method", place, tables[kind], kind, noted)
