@@ -1,0 +1,77 @@
+"""Sums of weights over spikes in float32, by the fastest way here whose terms are all exact.
+
+- **Native bfloat16.** A CPU that multiplies bfloat16 natively (AMX, AVX-512 bf16) forms products of bfloat16 numbers
+  exactly and adds them up in float32. Spikes are small whole numbers, and weights of +-1, or rounded to bfloat16 when
+  they were trained (`train.rounding`, as in the networks that come with the repository), lose nothing by being read as
+  bfloat16. So there float32 products of spikes are given to these instructions; for other weights they are not.
+- **Few places.** Convolutions of maps of few places are one product of matrices, of which one has the values under the
+  kernel at each place as rows (im2col; Chellapilla et al. 2006): oneDNN leaves most of a CPU unused there.
+
+Both change the order of a float32 sum at most, which sums of integers do not depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsnn.training import precision
+
+PLACES = {True: 16, False: 4}  # of a map, at most, that becomes columns: with native bfloat16 products, and without
+COLUMNS = 2**25  # bytes of columns at a time
+
+
+def native_bfloat16(weights: Iterable[Tensor], device: torch.device) -> bool:
+    """Whether a device has native products of bfloat16 numbers that are exact for all of these weights."""
+    fits = device.type == "cpu" and torch.backends.mkldnn.is_available() and precision.native(device)
+    return fits and all(torch.equal(weight.float(), weight.bfloat16().float()) for weight in weights)
+
+
+@contextmanager
+def in_bfloat16(wanted: bool) -> Iterator[None]:
+    """If wanted, oneDNN's float32 products read their factors as bfloat16, exact where these are bfloat16 numbers."""
+    if not wanted:
+        yield
+        return
+    places = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def convolution(x: Tensor, weight: Tensor, *, bfloat16: bool) -> Tensor:
+    """Convolution with 3 x 3 kernels, padded by one place.
+
+    Args:
+        x: float32 [N, inputs, height, width].
+        weight: float32 [outputs, inputs, 3, 3].
+        bfloat16: whether it is done within `in_bfloat16`.
+
+    Returns:
+        float32 [N, outputs, height, width], channels last.
+    """
+    height, width = x.shape[2:]
+    if x.device.type != "cpu" or height * width > PLACES[bfloat16]:
+        return F.conv2d(x, weight, padding=1)
+    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    images = max(1, COLUMNS // (4 * height * width * len(rows)))
+    result = torch.empty(len(x), height, width, len(weight))
+    for part, sums in zip(x.split(images), result.split(images), strict=True):
+        torch.mm(columns(part), rows, out=sums.flatten(0, 2))
+    return result.permute(0, 3, 1, 2)
+
+
+def columns(x: Tensor) -> Tensor:
+    """Matrix [N * height * width, 9 * channels]: what lies under a 3 x 3 kernel at each place of [N, channels, ...]."""
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    windows = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [N, height, width, channels, 3, 3]
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
