@@ -40,7 +40,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 IMAGE_SIZE = {"cifar100": 32, "imagenet": 224}
 HEADER = "seed,simulation time,batch size,inference time,accuracy\n"
-MEMORY_MIB = 512  # of a simulation: the original holds one step of a batch, and more steps at once hardly pay here
+MEMORY_MIB = 256  # of a simulation: the original holds one step of a batch, and more steps at once hardly pay here
 NOT_RUN = "not run"  # in place of the seconds of a simulation that an earlier run has made
 UNUSED = {"epochs": 1, "optimiser": {"lr": 0.1}}  # a recipe is asked for, and never used: the checkpoint is there
 
