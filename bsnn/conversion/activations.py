@@ -7,22 +7,21 @@ values, zeros included, and for the positive ones alone; a percentile that it ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from bsnn.conversion.currents import first_current
-from bsnn.conversion.graph_currents import image_term
+from bsnn.conversion.currents import image_term
 from bsnn.conversion.percentiles import CoarseCounts, FineCounts, Population, Summary, grid
 from bsnn.errors import BsnnError
 from bsnn.graphs.description import Graph
-from bsnn.graphs.forward import forward
-from bsnn.networks.vgg import Observer, Trained
+from bsnn.graphs.forward import Observer, forward, scaled
+from bsnn.networks.vgg import Trained
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
@@ -53,9 +52,8 @@ def collect(
         BsnnError: no images; NaN, infinite or negative activations (names the layer); passes that differ; or a
             `dropout_seed` for a description, which has no dropout.
     """
-    device, names = _about(trained)
-    if dropout_seed is not None and isinstance(trained, Graph):
-        raise BsnnError("a description of a network has no dropout: leave dropout_seed out")
+    graph = described(trained)
+    device, names = graph.device, graph.observed
     first = {name: CoarseCounts(name, device) for name in names}
     _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
     wanted = grid(percentiles)
@@ -66,31 +64,34 @@ def collect(
     return pd.concat(rows, ignore_index=True)
 
 
-def _about(trained: Trained | Graph) -> tuple[torch.device, list[str]]:
-    """Device of a network and names of its observed layers."""
+def described(trained: Trained | Graph) -> Graph:
+    """The description of a network of either kind: names, shapes, weights."""
+    return trained if isinstance(trained, Graph) else trained.graph
+
+
+def computed(trained: Trained | Graph, images: Tensor, observer: Observer | None = None) -> Tensor:
+    """Logits [N, classes] as the network itself computes them; each observed layer's activations are shown.
+
+    A member of the VGG family multiplies by alpha * sign, its description by signs and then by alpha: last bits differ.
+    """
     if isinstance(trained, Graph):
-        return trained.device, list(trained.observed)
-    device = next(trained.module.parameters()).device
-    return device, [name for layer in trained.plan[:-1] for name in layer.observed]
+        return forward(trained, images, observer)
+    logits: Tensor = trained.module(images, observer)
+    return logits
 
 
 def observe(trained: Trained | Graph, images: Tensor, observer: Observer) -> None:
     """Show each observed layer's activations, in the network's mode and on its device.
 
-    Those of the first layer are of the very sum that feeds its neurons when it spikes (bsnn.conversion.currents): a
-    threshold taken from them is met exactly by each neuron that has that activation. (Of a first layer with binary
-    weights, the sum times alpha is rounded once more, and such a neuron may miss it by the last bit.)
+    Those of layers that read the image are of the very sums that feed their neurons when they spike
+    (bsnn.conversion.currents): a threshold taken from them is met exactly by each neuron that has that activation.
+    (With binary weights, the sum times alpha is rounded once more, and such a neuron may miss it by the last bit.)
     """
     if isinstance(trained, Graph):
         forward(trained, images, observer, image_term)
         return
-    first = trained.plan[0]
-    weight, alpha = trained.weight(first.name)
-    before = first.pool if first.place == "before" else None
-    current = first_current(weight.to(images.device), images, before)
-    if alpha is not None:
-        current *= alpha.to(images.device)[:, None, None]
-    trained.module.from_first_current(current / 4 if before == "average" else current, observer)
+    [path] = trained.graph.layers[0].paths
+    trained.module.from_first_current(scaled(path, image_term(path.to(images.device), images)), observer)
 
 
 def _feed(
@@ -102,8 +103,7 @@ def _feed(
 ) -> None:
     """Show each layer's activations to its counter."""
     images = 0
-    evaluating = nullcontext() if isinstance(trained, Graph) else mode(trained.module, dropout_seed)
-    with evaluating, torch.no_grad():
+    with mode(trained, dropout_seed), torch.no_grad():
         for batch in tqdm(batches, desc=title, unit="batch", disable=None):
             observe(trained, batch, lambda name, values: counters[name].add(values))
             images += len(batch)
@@ -112,8 +112,18 @@ def _feed(
 
 
 @contextmanager
-def mode(module: nn.Module, dropout_seed: int | None) -> Iterator[None]:
-    """Switch dropout off, or on with a seed; restore mode and random generators on exit."""
+def mode(trained: Trained | Graph, dropout_seed: int | None) -> Iterator[None]:
+    """Switch dropout off, or on with a seed; restore mode and random generators on exit.
+
+    Raises:
+        BsnnError: a seed for a description, which has no dropout.
+    """
+    if isinstance(trained, Graph):
+        if dropout_seed is not None:
+            raise BsnnError("a description of a network has no dropout: leave dropout_seed out")
+        yield
+        return
+    module = trained.module
     training, devices = module.training, {parameter.device for parameter in module.parameters()}
     try:
         with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):

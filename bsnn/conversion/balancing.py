@@ -8,7 +8,8 @@ with the mean over all activations of the layer, zeros included, as the network 
 clipped at its own threshold. Its minimum is the largest activation: the number of steps decides how much of the tail is
 left out. The published form has thresholds of channels, which weights of +-1 cannot carry; the authors' programs have
 this one too, for single layers. They take a step of all layers for each batch; here a layer takes all of its steps on
-all images, with those before it settled, so that neither batches nor the order of images count.
+all images, with those before it settled, so that neither batches nor the order of images count. In a sum of paths, each
+term counts by the threshold of its own source.
 
 Arithmetic: activations are whole numbers of 2^-18 of their threshold (bsnn.conversion.ideal), so that sums of binary
 layers are exact, and the means are of whole numbers again. Binary networks get the same thresholds on every device.
@@ -24,8 +25,11 @@ import torch
 from torch import Tensor
 
 from bsnn.conversion import ideal, spiking
-from bsnn.conversion.spiking import SpikingLayer, input_current, per_output
+from bsnn.conversion.activations import described
+from bsnn.conversion.from_graph import image_terms
+from bsnn.conversion.layers import SpikingLayer, per_output
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import IMAGE, Graph
 from bsnn.networks.vgg import Trained
 
 ITERATIONS = 4000  # batches of the authors' program for ImageNet
@@ -33,11 +37,11 @@ _BITS = 32  # of the largest activation, as a whole number
 
 
 @torch.no_grad()
-def thresholds(trained: Trained, images: Tensor) -> dict[str, float]:
+def thresholds(trained: Trained | Graph, images: Tensor) -> dict[str, float]:
     """Threshold of each observed layer.
 
     Args:
-        trained: full-precision or binary, on the images' device.
+        trained: full-precision or binary, of the VGG family or a description, on the images' device.
         images: calibration images, float32 [N, channels, height, width], normalised; the activations of a layer are
             held in memory for all of them.
 
@@ -46,19 +50,23 @@ def thresholds(trained: Trained, images: Tensor) -> dict[str, float]:
     """
     if not len(images):
         raise ConversionError("thresholds are balanced on calibration images, and there are none; give at least one")
-    names = [name for layer in trained.plan[:-1] for name in layer.observed]
-    network = spiking.convert(trained, dict.fromkeys(names, 1.0)).to(images.device)
+    network = spiking.convert(trained, dict.fromkeys(described(trained).observed, 1.0)).to(images.device)
     found: dict[str, float] = {}
+    passed = {layer.name: paths[0].source for layer, paths in zip(network.layers, network.sums, strict=True)}
 
-    def clipped(layer: SpikingLayer, sums: Tensor) -> Tensor:
+    def clipped(layer: SpikingLayer, terms: list[tuple[str, Tensor]]) -> Tensor:
         """Activations of a layer, clipped at the threshold that they give, in its 2^-18th parts."""
-        amplitude = next(reversed(found.values()), 1.0)  # of the input: the threshold before
         unit = per_output(cast(Tensor, layer.threshold).double(), layer.shape)
-        activations = (sums / ideal.INFINITE / unit * amplitude).clamp_(min=0)
+        each = [(source, term / ideal.INFINITE / unit * amplitude(source)) for source, term in terms]
+        activations = ideal.added(layer, each, 1 / unit).clamp_(min=0)
         found[layer.name] = balanced(layer.name, activations)
         return (activations / found[layer.name] * ideal.INFINITE + 0.5).floor_().clamp_(max=ideal.INFINITE)
 
-    ideal.propagated(network, input_current(network, images), ideal.INFINITE, clipped)
+    def amplitude(source: str) -> float:
+        """What a spike stands for; a maximum pool hands on spikes of the layer before it."""
+        return 1.0 if source == IMAGE else found[source] if source in found else amplitude(passed[source])
+
+    ideal.propagated(network, image_terms(network, images), ideal.INFINITE, clipped)
     return found
 
 

@@ -2,7 +2,7 @@
 
 A percentile of each convolution channel's (each linear unit's) activations instead of one of the whole layer's, after
 Bu et al. 2025 (CVPR). The amplitude of a spike then differs between channels and is multiplied into the next layer's
-weights, which binary weights of +-1 cannot carry (bsnn.conversion.spiking refuses them).
+weights, which binary weights of +-1 cannot carry (bsnn.conversion.from_graph refuses them).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch import Tensor
 from bsnn.conversion.activations import mode, observe
 from bsnn.conversion.percentiles import Population
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
 
 
 @torch.no_grad()
 def thresholds(
-    trained: Trained,
+    trained: Trained | Graph,
     batches: Iterable[Tensor],
     percentile: float,
     population: Population,
@@ -32,7 +33,7 @@ def thresholds(
     """Threshold of each channel of each observed layer.
 
     Args:
-        trained: full-precision network, on the images' device.
+        trained: full-precision network, of the VGG family or a description, on the images' device.
         batches: float32 [N, channels, height, width], normalised; the activations of all are held in memory.
         percentile: of each channel's activations (NumPy's linear definition, as float64).
         population: "all" values, or "positive" ones.
@@ -46,7 +47,7 @@ def thresholds(
         ConversionError: no images.
     """
     found: dict[str, list[np.ndarray]] = {}
-    with mode(trained.module, dropout_seed):
+    with mode(trained, dropout_seed):
         for batch in batches:
             observe(trained, batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
     if not found:

@@ -1,7 +1,7 @@
 """Corrections of a converted network, measured on calibration images: what each layer sends against what it should.
 
-Layer by layer, from the input on, with everything before already corrected: the spiking layer runs for T steps, and
-the gap between the ANN's mean activation and the mean activation that the spikes carried is added to its membranes.
+Layer by layer, in the network's order, with everything before already corrected: the spiking layer runs for T steps,
+and the gap between the ANN's mean activation and the mean activation that the spikes carried is added to its membranes.
 In spikes, with N(T) the count of a neuron,  gap = T * mean(a) / theta - mean(N(T)).
 
 - `potential` (Li et al. 2021, "A free lunch from ANN", ICML; "advanced"): v(0) += V * gap, for every neuron;
@@ -28,19 +28,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import (
-    SpikingLayer,
-    SpikingNetwork,
-    Thresholds,
-    amplitude,
-    input_current,
-    per_output,
-    require_chain,
-)
+from bsnn.conversion.activations import computed
+from bsnn.conversion.from_graph import image_terms
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 from bsnn.conversion.switches import with_bias, with_charge
-from bsnn.engines.base import full_float32, initial_potential
-from bsnn.engines.torch_engine import currents, operand, scan
+from bsnn.engines.base import direct_sums, full_float32, initial_potential
+from bsnn.engines.branches import Branches
+from bsnn.engines.torch_engine import scan
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
 
 Correction = Literal["potential", "channel", "bias", "temporal"]
@@ -50,7 +46,7 @@ RATE = 0.5  # part of the error that a round takes away, where potentials are sp
 
 
 @torch.no_grad()
-def mean_activations(trained: Trained, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def mean_activations(trained: Trained | Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Mean activation of every neuron of each observed layer over images, float64 [*shape of the layer]."""
     sums: dict[str, Tensor] = {}
     count = 0
@@ -60,7 +56,7 @@ def mean_activations(trained: Trained, batches: Iterable[Tensor]) -> dict[str, T
         sums[name] = sums[name] + total if name in sums else total
 
     for batch in batches:
-        trained.module(batch, observe)
+        computed(trained, batch, observe)
         count += len(batch)
     if not count:
         raise ConversionError("a correction is measured on calibration images, and there are none; give at least one")
@@ -82,33 +78,28 @@ def corrected(
         network: converted, on the images' device.
         thresholds: theta of each layer, as the network was converted with.
         activations: of `mean_activations`, over the same images.
-        images: float32 [N, channels, height, width], normalised; their spikes (one byte per neuron, step and image, of
-            two layers) are held in memory.
+        images: float32 [N, channels, height, width], normalised; their spikes (one byte per neuron, step and image) are
+            held in memory, of a layer and of those before it that it or a later one reads.
         steps: time steps T that the correction is for.
         kind: what is corrected.
 
     Raises:
         ConversionError: fewer than one step, or a layer without activations or threshold.
     """
-    require_chain(network, f"correction '{kind}'")
     if steps < 1:
         raise ConversionError(f"a correction is measured over at least 1 time step, found {steps}")
     layers = list(network.layers)
-    spikes = torch.zeros(0)
+    measured = _Measured(network, images, steps)
     for index, layer in enumerate(layers):
         if kind == "temporal" and layer.fires:
             wanted = _wanted(layer, thresholds, activations, images.device)
-            layers[index], spikes = _scheduled(network, layer, index, images, spikes, steps, wanted)
-            continue
-        if layer.fires:
-            gap = _gap(
-                layer,
-                thresholds,
-                activations,
-                _sent(replace(network, layers=tuple(layers)), index, images, spikes, steps),
-            )
-            layers[index] = _moved(layer, gap, kind, steps)
-        spikes = _sent(replace(network, layers=tuple(layers)), index, images, spikes, steps)
+            layers[index], spikes = measured.scheduled(index, layer, wanted)
+        else:
+            spikes = measured.sent(index, layer)
+            if layer.fires:
+                layers[index] = _moved(layer, _gap(layer, thresholds, activations, spikes), kind, steps)
+                spikes = measured.sent(index, layers[index])
+        measured.keep(index, spikes)
     return replace(network, layers=tuple(layers))
 
 
@@ -143,66 +134,62 @@ def _by_channel(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1) if values.dim() > 1 else values
 
 
-def _scheduled(
-    network: SpikingNetwork,
-    layer: SpikingLayer,
-    index: int,
-    images: Tensor,
-    before: Tensor,
-    steps: int,
-    wanted: Tensor,
-) -> tuple[SpikingLayer, Tensor]:
-    """The layer with a current for each channel and step; and its spikes, int8 [steps, N, *shape].
+class _Measured:
+    """Spikes of images, layer by layer: int8 [steps, N, *shape of the layer], of those that later layers read."""
 
-    Arguments as of `_sent`; `wanted`: of `_wanted`.
-    """
-    found = torch.empty(steps, len(images), *layer.shape, dtype=torch.int8, device=images.device)
-    threshold, target = cast(Tensor, layer.threshold).double(), _by_channel(wanted)
-    weight = operand(layer)
-    schedule = torch.zeros(steps, layer.shape[0], device=images.device)
-    potential = initial_potential(layer, len(images), images.device)
-    sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
-    constant = input_current(network, images)[None] if index == 0 else None
-    for step in range(steps):
-        x = _currents(layer, weight, before[step]) if constant is None else constant
-        current = torch.zeros_like(threshold)
-        for _ in range(ROUNDS + 1):
-            schedule[step] = current.float()
-            one = replace(layer, schedule=schedule[step : step + 1])
-            v, net = potential.clone(), sent.clone()
-            spikes = scan(one, x.clone(), v, net, first=index == 0)[0]
-            current += RATE * threshold * (target - _rate(spikes))
-        potential, sent, found[step] = v, net, spikes
-    return replace(layer, schedule=schedule), found
+    def __init__(self, network: SpikingNetwork, images: Tensor, steps: int) -> None:
+        self.network, self.steps, self.device = network, steps, images.device
+        self.branches = Branches(network, direct=direct_sums(images.device))
+        self.image = image_terms(network, images)
+        self.count = len(images)
+        self.outputs: dict[str, Tensor] = {}
+
+    def keep(self, index: int, spikes: Tensor) -> None:
+        """Remember what a layer sends for those that read it."""
+        self.outputs[self.network.layers[index].name] = spikes
+        self.network.forget(index, self.outputs)
+
+    def sent(self, index: int, layer: SpikingLayer) -> Tensor:
+        """Spikes of the layer at a place, which may be another than the network's there."""
+        found = torch.empty(self.steps, self.count, *layer.shape, dtype=torch.int8, device=self.device)
+        for begin in range(0, self.count, _TOGETHER):
+            some = slice(begin, begin + _TOGETHER)
+            x = self._currents(index, slice(0, self.steps), some)
+            if layer.fires:
+                potential = initial_potential(layer, x.shape[1], self.device)
+                scan(layer, x, potential, torch.zeros_like(potential if layer.signed else potential[:, :0]))
+            found[:, some] = x.to(torch.int8)
+        return found
+
+    def scheduled(self, index: int, layer: SpikingLayer, wanted: Tensor) -> tuple[SpikingLayer, Tensor]:
+        """The layer with a current for each channel and step; and its spikes. `wanted`: of `_wanted`."""
+        found = torch.empty(self.steps, self.count, *layer.shape, dtype=torch.int8, device=self.device)
+        threshold, target = cast(Tensor, layer.threshold).double(), _by_channel(wanted)
+        schedule = torch.zeros(self.steps, layer.shape[0], device=self.device)
+        potential = initial_potential(layer, self.count, self.device)
+        sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
+        for step in range(self.steps):
+            batches = [slice(begin, begin + _TOGETHER) for begin in range(0, self.count, _TOGETHER)]
+            x = torch.cat([self._currents(index, slice(step, step + 1), some) for some in batches], 1)
+            current = torch.zeros_like(threshold)
+            for _ in range(ROUNDS + 1):
+                schedule[step] = current.float()
+                one = replace(layer, schedule=schedule[step : step + 1])
+                v, net = potential.clone(), sent.clone()
+                spikes = scan(one, x.clone(), v, net)[0]
+                current += RATE * threshold * (target - _rate(spikes))
+            potential, sent, found[step] = v, net, spikes
+        return replace(layer, schedule=schedule), found
+
+    def _currents(self, index: int, steps: slice, some: slice) -> Tensor:
+        """Currents [steps, images, *shape] of a layer at some steps, for some images."""
+        read = {path.source for path in self.network.sums[index]}
+        outputs = {name: spikes[steps, some].float() for name, spikes in self.outputs.items() if name in read}
+        with full_float32(self.device):
+            image = [term[some] for term in self.image]
+            return self.branches.current(index, outputs, image, steps.stop - steps.start)
 
 
 def _rate(spikes: Tensor) -> Tensor:
     """Mean of spikes [N, channels, ...] of each channel, float64: a quotient of whole numbers, in whatever order."""
     return spikes.sum((0, *range(2, spikes.dim())), dtype=torch.float64) / (spikes.numel() / spikes.shape[1])
-
-
-def _currents(layer: SpikingLayer, weight: Tensor | None, before: Tensor) -> Tensor:
-    """Currents of one step [1, N, *shape] from the spikes before, int8 [N, *shape before]."""
-    with full_float32(before.device):
-        return torch.cat([currents(layer, weight, some[None].float()) for some in before.split(_TOGETHER)], 1)
-
-
-def _sent(network: SpikingNetwork, index: int, images: Tensor, before: Tensor, steps: int) -> Tensor:
-    """Spikes of one layer, int8 [steps, N, *shape], from those of the layer before it."""
-    layer = network.layers[index]
-    found = torch.empty(steps, len(images), *layer.shape, dtype=torch.int8, device=images.device)
-    weight = operand(layer)
-    with full_float32(images.device):
-        for begin in range(0, len(images), _TOGETHER):
-            some = slice(begin, begin + _TOGETHER)
-            if index == 0:
-                current = input_current(network, images[some])
-                x = current.expand(steps, *current.shape)
-            else:
-                x = currents(layer, weight, before[:, some].float())
-            if layer.fires:
-                potential = initial_potential(layer, x.shape[1], images.device)
-                sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
-                x = scan(layer, x, potential, sent, first=index == 0)
-            found[:, some] = x.to(torch.int8)
-    return found

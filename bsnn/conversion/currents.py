@@ -1,4 +1,7 @@
-"""The first layer's weighted sum, exact, and pools of currents: one arithmetic for activations and for simulation.
+"""Weighted sums of the image, exact, and pools of currents: one arithmetic for activations and for simulation.
+
+What is said here of the first layer, a 3x3 convolution in the VGG family, holds for every path that reads the image, in
+any kernel, stride, dilation and groups.
 
 The threshold of the first layer is a percentile of its activations, hence often an activation itself, and images
 repeat patches: many neurons then sit exactly on the threshold. Whether they fire must not depend on rounding, so the
@@ -30,6 +33,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.errors import ConversionError
+from bsnn.graphs import description as graph
+from bsnn.graphs.forward import pooled
 
 Pool = Literal["average", "max"]
 IMAGE_STEP = 2.0**-26
@@ -53,25 +58,65 @@ def first_current(weight: Tensor, images: Tensor, pool: Pool | None) -> Tensor:
     Raises:
         ConversionError: image values beyond `IMAGE_LIMIT`, or NaN.
     """
-    parts = weight_parts(weight, pool)
-    stacked = torch.cat([part.flatten(1) for part in parts])
-    height, width = (size // 2 if pool else size for size in images.shape[-2:])
-    current = torch.empty(len(images), len(weight), height, width, device=images.device)
-    for some, out in zip(images.split(_TOGETHER), current.split(_TOGETHER), strict=True):
-        columns = F.unfold(on_grid(some), kernel_size=3, padding=1)
-        sums = (stacked @ columns).unflatten(-1, images.shape[-2:]).unflatten(1, (len(parts), len(weight)))
-        out.copy_(_together(sums, pool))
-    return current
+    window = None if pool is None else graph.Pool(pool, (2, 2), (2, 2))
+    return image_term(graph.Path(graph.IMAGE, "conv", "first", weight, padding=(1, 1), pool=window), images)
 
 
-def _together(sums: Tensor, pool: Pool | None) -> Tensor:
-    """Exact sums of each part [N, parts, out, height, width], largest part first, as one current; pooled."""
-    if pool == "average":  # four exact sums have an exact sum, as long as their parts are apart
-        sums = pool_currents(sums, pool)
-    *larger, total = sums.unbind(1)
+@torch.no_grad()
+def image_term(path: graph.Path, images: Tensor) -> Tensor:
+    """Weighted and pooled sum of a path that reads the image, without its scale: the same bits in any batch.
+
+    An average pool gives its window's sum.
+
+    Args:
+        path: whose source is the image; its weights lie on the images' device.
+        images: float32 [N, channels, height, width] or [N, units], normalised.
+
+    Returns:
+        float32 [N, *shape of the path's term].
+
+    Raises:
+        ConversionError: image values beyond `IMAGE_LIMIT`, NaN, or sums of too many products.
+    """
+    if path.weight is None:
+        return torch.cat([pooled(on_grid(some), path.pool).float() for some in images.split(_TOGETHER)])
+    kind, window = (path.pool.kind, path.pool.kernel[0] * path.pool.kernel[1]) if path.pool else (None, 1)
+    parts = weight_parts(path.weight, kind, window)
+    return torch.cat([_together(_products(path, parts, on_grid(some)), path) for some in images.split(_TOGETHER)])
+
+
+def _products(path: graph.Path, parts: list[Tensor], values: Tensor) -> list[Tensor]:
+    """Sums of products of each part, float64 [N, out, ...].
+
+    By a matrix product, since a convolution may choose an algorithm that is not a direct sum.
+    """
+    if path.op == "linear":
+        return [values.flatten(1) @ part.T for part in parts]
+    kernel = tuple(parts[0].shape[-2:])
+    columns = F.unfold(values, kernel, path.dilation, path.padding, path.stride)
+    grouped = columns.unflatten(1, (path.groups, -1))  # [N, groups, products, places]
+    stacked = torch.stack([part.flatten(1).unflatten(0, (path.groups, -1)) for part in parts], 1)
+    sums = stacked.flatten(1, 2) @ grouped  # [N, groups, parts * outputs, places]
+    size = (*(_places(path, axis, values.shape[axis - 2], kernel[axis]) for axis in (0, 1)),)
+    each = sums.unflatten(2, (len(parts), -1)).unbind(2)
+    return [part.flatten(1, 2).unflatten(-1, size) for part in each]
+
+
+def _places(path: graph.Path, axis: int, size: int, kernel: int) -> int:
+    """Places of a convolution along one axis."""
+    reach = path.dilation[axis] * (kernel - 1) + 1
+    return (size + 2 * path.padding[axis] - reach) // path.stride[axis] + 1
+
+
+def _together(sums: list[Tensor], path: graph.Path) -> Tensor:
+    """Exact sums of each part, largest part first, as one current: pooled, rounded to float32."""
+    kind = path.pool.kind if path.pool is not None else None
+    if kind == "average":  # sums of exact sums are exact, as long as their parts are apart
+        sums = [pooled(some, path.pool) for some in sums]
+    *larger, total = sums
     for part in reversed(larger):
         total = total + part
-    return pool_currents(total, pool) if pool == "max" else total
+    return (pooled(total, path.pool) if kind == "max" else total).float()
 
 
 def on_grid(images: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
+from bsnn.conversion.activations import computed
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.graphs.description import Graph
-from bsnn.graphs.forward import forward
 from bsnn.networks.vgg import Trained
 
 ERRORS = ("clipping", "quantisation", "unevenness", "total")
@@ -56,10 +56,7 @@ def errors(
     images = 0
     for batch in batches():
         activations: dict[str, Tensor] = {}
-        if isinstance(trained, Graph):
-            forward(trained, batch, activations.__setitem__)
-        else:
-            trained.module(batch, activations.__setitem__)
+        computed(trained, batch, activations.__setitem__)
         for name, time, found in _batch(network, thresholds, activations, batch, times, initial):
             sums[name, time] = sums.get((name, time), torch.zeros(5, dtype=torch.float64)) + found
         images += len(batch)

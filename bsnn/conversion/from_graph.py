@@ -9,17 +9,21 @@ over spikes is an integer where its weights are; one spike of its source stands 
 
 The ANN's ReLU after a sum becomes the neuron; so does a layer of its own for each average pool of spikes, except the
 one before the logits, which is folded into the read-out. A maximum pool of spikes passes on.
+
+Where a layer has a threshold for each channel, theta_source differs between the inputs of the next: it is multiplied
+into real weights, and into the factors of paths without weights. Weights of +-1 cannot carry it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bsnn.conversion.graph_currents import image_term, times_scale
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, Thresholds, threshold_of
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Theta, Thresholds, threshold_of
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path
 from bsnn.graphs.forward import per_channel, weighted
@@ -30,15 +34,17 @@ def convert(graph: Graph, thresholds: Thresholds, *, initial: float = 0.0) -> Sp
 
     Args:
         graph: the description.
-        thresholds: theta of each layer of `graph.observed`, in the units of its activations; one number for a layer.
+        thresholds: theta of each layer of `graph.observed`, in the units of its activations: one number for a layer, or
+            float64 [channels or units].
         initial: membrane potential before the first step, as a fraction of the threshold.
 
     Raises:
-        ConversionError: a layer has no threshold, or one that is not finite and positive.
+        ConversionError: a layer has no threshold, or one that is not finite and positive; thresholds of channels before
+            a layer of binary weights.
     """
     graph = graph.to("cpu")
     pool = graph.read_out
-    amplitudes: dict[str, float] = {IMAGE: 1.0}
+    amplitudes: dict[str, Theta] = {IMAGE: 1.0}
     layers: list[SpikingLayer] = []
     for layer in graph.layers[:-1]:
         if pool is not None and layer.name == pool.name:
@@ -47,28 +53,30 @@ def convert(graph: Graph, thresholds: Thresholds, *, initial: float = 0.0) -> Sp
             layers.append(SpikingLayer(layer.name, "sum", layer.shape, paths=layer.paths))
             amplitudes[layer.name] = amplitudes[layer.paths[0].source]
             continue
-        theta = threshold_of(thresholds, layer.name)
-        if isinstance(theta, Tensor):
-            raise ConversionError(f"layer '{layer.name}' has thresholds of channels; a graph takes one for each layer")
+        amplitudes[layer.name] = theta = threshold_of(thresholds, layer.name)
         layers.append(_layer(layer, theta, amplitudes, initial))
-        amplitudes[layer.name] = theta
     source = layers[-1]
     weight, bias = _read_out(graph.layers[-1], pool, source.shape)
-    shape = graph.input_shape
-    return SpikingNetwork(tuple(layers), weight * amplitudes[source.name], shape, bias)  # type: ignore[arg-type]
+    weight = weight * _each(amplitudes[source.name], weight.shape[1])
+    return SpikingNetwork(tuple(layers), weight, graph.input_shape, bias)  # type: ignore[arg-type]
 
 
-def _layer(layer: Layer, theta: float, amplitudes: dict[str, float], initial: float) -> SpikingLayer:
+def _layer(layer: Layer, theta: Theta, amplitudes: Mapping[str, Theta], initial: float) -> SpikingLayer:
     channels = layer.shape[0]
-    ratios = [_ratio(path, channels, amplitudes[path.source]) for path in layer.paths]
+    carried = [_carried(path, amplitudes[path.source], channels) for path in layer.paths]
+    paths = tuple(path for path, _ in carried)
+    scales = [torch.ones(channels, dtype=torch.float64) if path.scale is None else path.scale for path in paths]
+    divisors = [path.pool.divisor if path.pool is not None else 1 for path in paths]
+    ratios = [scale * own / divisor for scale, (_, own), divisor in zip(scales, carried, divisors, strict=True)]
     bias = layer.bias
-    if len(ratios) == 1 and bool((ratios[0] > 0).all()):
-        threshold = (theta / ratios[0]).float()
-        paths: tuple[Path, ...] = (replace(layer.paths[0], scale=None),)
+    if len(paths) == 1 and bool((ratios[0] > 0).all()):
+        # in this order, so that all members of the VGG family keep the last bits of their thresholds
+        threshold = (theta / carried[0][1] / scales[0] * divisors[0]).float()
+        paths = (replace(paths[0], scale=None),)
         bias = None if bias is None else bias / ratios[0]
     else:
-        threshold = torch.full((channels,), theta).float()
-        paths = tuple(replace(path, scale=ratio.float()) for path, ratio in zip(layer.paths, ratios, strict=True))
+        threshold = torch.ones(channels).mul(theta).float()
+        paths = tuple(replace(path, scale=ratio.float()) for path, ratio in zip(paths, ratios, strict=True))
     return SpikingLayer(
         layer.name,
         "sum",
@@ -80,10 +88,26 @@ def _layer(layer: Layer, theta: float, amplitudes: dict[str, float], initial: fl
     )
 
 
-def _ratio(path: Path, channels: int, amplitude: float) -> Tensor:
-    """What one unit of a path's sum stands for in each channel, in units of activations; float64 [channels]."""
-    scale = torch.ones(channels, dtype=torch.float64) if path.scale is None else path.scale
-    return scale * amplitude / (path.pool.divisor if path.pool is not None else 1)
+def _carried(path: Path, amplitude: Theta, channels: int) -> tuple[Path, Theta]:
+    """The path with what spikes of different size stand for in its weights; and what one unit of its sum stands for."""
+    if not isinstance(amplitude, Tensor):
+        return path, amplitude
+    if path.weight is None:
+        return path, _each(amplitude, channels)
+    if path.binary:
+        raise ConversionError(
+            f"the layer before '{path.name}' has thresholds of channels, whose spikes differ in size, and binary "
+            "weights of +-1 cannot tell them apart: use one threshold per layer"
+        )
+    outputs, inputs, *kernel = path.weight.shape
+    each = amplitude.repeat_interleave(inputs * path.groups // len(amplitude)).reshape(path.groups, inputs)
+    each = each.repeat_interleave(outputs // path.groups, 0).reshape(outputs, inputs, *[1] * len(kernel))
+    return replace(path, weight=(path.weight.double() * each).float()), 1.0
+
+
+def _each(amplitude: Theta, inputs: int) -> Theta:
+    """Amplitude of every input [inputs], of maps [channels] that may have been flattened; or of all alike."""
+    return amplitude.repeat_interleave(inputs // len(amplitude)) if isinstance(amplitude, Tensor) else amplitude
 
 
 def _read_out(logits: Layer, pool: Layer | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
@@ -107,6 +131,12 @@ def _linear(path: Path, x: Tensor) -> Tensor:
 
 
 def image_terms(network: SpikingNetwork, images: Tensor) -> list[Tensor]:
-    """Terms of all paths that read the image, float32 [N, *shape of their layer], layer by layer, path by path."""
-    paths = [path for layer in network.layers for path in layer.paths if path.source == IMAGE]
+    """Terms of all paths that read the image, float32 [N, *shape of their layer], layer by layer, path by path.
+
+    Raises:
+        ConversionError: images of another shape, or values that currents cannot have (bsnn.conversion.graph_currents).
+    """
+    if tuple(images.shape[1:]) != tuple(network.input_shape):
+        raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")
+    paths = [path.to(images.device) for paths in network.sums for path in paths if path.source == IMAGE]
     return [times_scale(path, image_term(path, images)) for path in paths]

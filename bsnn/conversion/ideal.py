@@ -11,6 +11,7 @@ threshold of bsnn.conversion.spiking, that is
     N = clip(floor((S + v(0)) / V), 0, T),
 
 since the soft reset keeps S + v(0) = V N + v(T), and even input ends with 0 <= v(T) < V wherever T spikes are enough.
+Of a sum of paths, S adds up the paths' sums times their factors, and T times the ANN's bias, in float64.
 So the curve splits what the conversion costs: from the network itself to T = infinity it is clipping, from there to T
 quantisation, and from there to the simulated network unevenness, spikes that come in another order than evenly.
 Corrections can make up for clipping and quantisation, so that a simulated network may lie above its curve.
@@ -23,16 +24,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
+from bsnn.conversion.from_graph import image_terms
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import direct_sums, full_float32
-from bsnn.engines.torch_engine import currents, operand
+from bsnn.engines.branches import path_sum, ready
 from bsnn.errors import ConversionError
-from bsnn.simulation.readout import decide, on_grid
+from bsnn.graphs.description import IMAGE, Path
+from bsnn.graphs.forward import per_channel
+from bsnn.simulation.readout import decide, read_out
 
 INFINITE = 2**18
 _EXACT = 2**24  # integers up to it are exact in float32
@@ -51,42 +56,59 @@ def predicted(network: SpikingNetwork, images: Tensor, times: list[int]) -> Tens
     Raises:
         ConversionError: a number of steps below 1, or currents beside the sums, signed spikes: no part of the curve.
     """
-    weight = on_grid(network.readout).to(images.device)
+    weight, bias = read_out(network, images.device)
     found = torch.empty(len(images), len(times), dtype=torch.int16)
     for place, some in enumerate(images.split(_TOGETHER)):
         rows = slice(place * _TOGETHER, place * _TOGETHER + len(some))
-        current = input_current(network, some)
+        terms = image_terms(network, some)
         for column, steps in enumerate(times):
-            counts = propagated(network, current, steps)
-            found[rows, column] = decide(counts.flatten(1).double() @ weight.T)[0].cpu()
+            evidence = propagated(network, terms, steps).flatten(1).double() @ weight.T
+            found[rows, column] = decide(evidence + steps * bias)[0].cpu()
     return found
 
 
 @torch.no_grad()
 def propagated(
     network: SpikingNetwork,
-    current: Tensor,
+    current: Tensor | list[Tensor],
     steps: int,
-    counted: Callable[[SpikingLayer, Tensor], Tensor] | None = None,
+    counted: Callable[[SpikingLayer, list[tuple[str, Tensor]]], Tensor] | None = None,
 ) -> Tensor:
     """Spikes of the last layer over all steps, whole numbers [N, *shape].
 
     Args:
         network: as of `predicted`.
-        current: of the first layer (bsnn.conversion.spiking.input_current), [N, *shape].
+        current: terms of all paths that read the image (bsnn.conversion.from_graph.image_terms); of the VGG family also
+            that of the first layer alone (bsnn.conversion.spiking.input_current), [N, *shape].
         steps: number of steps.
-        counted: takes a layer with neurons and its sums S [N, *shape], and gives its spikes; `even` without it.
+        counted: takes a layer with neurons and its terms over all steps, each with its source's name, float64
+            [N, *shape]; gives its spikes. Without it, `even` takes their sum.
     """
     if steps < 1:
         raise ConversionError(f"the ideal curve is for at least 1 time step, found {steps}")
-    give = counted or (lambda layer, sums: even(layer, sums, steps))
-    most = steps
-    spikes = current
-    for index, layer in enumerate(network.layers):
-        sums = current.double() * steps if index == 0 else _sums(layer, spikes, most)
-        spikes = give(layer, sums) if layer.fires else sums
-        most = steps * layer.burst if layer.fires else most
-    return spikes
+    give = counted or (lambda layer, terms: even(layer, added(layer, terms, steps), steps))
+    image = iter(current if isinstance(current, list) else [current])
+    outputs: dict[str, Tensor] = {}
+    most: dict[str, int] = {}  # spikes that a neuron of a layer can send
+    result = torch.empty(0)
+    for index, (layer, paths) in enumerate(zip(network.layers, network.sums, strict=True)):
+        terms = []
+        for path in paths:
+            given = path.source == IMAGE
+            term = next(image).double() * steps if given else _term(path, outputs[path.source], most[path.source])
+            terms.append((path.source, term))
+        result = outputs[layer.name] = give(layer, terms) if layer.fires else terms[0][1]
+        most[layer.name] = steps * layer.burst if layer.fires else most[paths[0].source]
+        network.forget(index, outputs)
+    return result
+
+
+def added(layer: SpikingLayer, terms: list[tuple[str, Tensor]], times: float | Tensor) -> Tensor:
+    """Sum of a layer's terms in their order, then the ANN's bias so many times: float64 [N, *shape]."""
+    total = terms[0][1]
+    for _, term in terms[1:]:
+        total = total + term
+    return total if layer.offset is None else total + per_output(layer.offset.double(), layer.shape) * times
 
 
 def even(layer: SpikingLayer, sums: Tensor, steps: int) -> Tensor:
@@ -108,24 +130,33 @@ def even(layer: SpikingLayer, sums: Tensor, steps: int) -> Tensor:
     return sent
 
 
-def _sums(layer: SpikingLayer, spikes: Tensor, most: int) -> Tensor:
-    """Sums of a layer's inputs, float64 [N, *shape], from their spikes: whole numbers up to `most`.
+def _term(path: Path, spikes: Tensor, most: int) -> Tensor:
+    """Term of a path, float64 [N, *shape]: its sum, times its scale in float64."""
+    sums = _sums(path, spikes, most)
+    return sums if path.scale is None else sums * per_channel(path.scale.double(), sums.dim() - 1)
 
-    Exact for integer layers: where float32 does not hold the sums, digits of the spikes are summed one by one.
+
+def _sums(path: Path, spikes: Tensor, most: int) -> Tensor:
+    """Sums of a path's inputs, float64 [N, *shape], from their spikes: whole numbers up to `most`.
+
+    Exact for integer weights: where float32 does not hold the sums, digits of the spikes are summed one by one.
     """
-    weight = operand(layer)
-    if not layer.integer:
-        return _currents(layer, weight, spikes.float())
-    inputs = (1 if layer.weight is None else layer.weight[0].numel()) * (4 if layer.pool == "average" else 1)
+    if path.weight is not None and not path.binary:
+        return _float32(path, spikes)
+    largest = 1 if path.weight is None else int(path.weight.flatten(1).abs().sum(1, dtype=torch.int64).max())
+    average = path.pool is not None and path.pool.kind == "average"
+    inputs = max(1, largest) * (path.pool.kernel[0] * path.pool.kernel[1] if average and path.pool is not None else 1)
     digit: int = 2 ** int(math.log2(_EXACT / inputs))
-    if not direct_sums(spikes.device) or (most > digit and layer.pool == "max"):  # no digits of a maximum
-        return _currents(layer, None if weight is None else weight.double(), spikes.double()).round_()
+    maximum = path.pool is not None and path.pool.kind == "max"
+    if not direct_sums(spikes.device) or (most > digit and maximum):  # no digits of a maximum
+        double = path if path.weight is None else replace(path, weight=path.weight.double())
+        return path_sum(double, spikes.double(), binary=True, direct=False)
     if most <= digit:
-        return _currents(layer, weight, spikes.float())
+        return _float32(path, spikes)
     high = (spikes / digit).floor()
-    return _sums(layer, spikes - digit * high, digit - 1) + digit * _sums(layer, high, most // digit)
+    return _sums(path, spikes - digit * high, digit - 1) + digit * _sums(path, high, most // digit)
 
 
-def _currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor) -> Tensor:
+def _float32(path: Path, spikes: Tensor) -> Tensor:
     with full_float32(spikes.device):
-        return currents(layer, weight, spikes[None])[0].double()
+        return path_sum(ready(path), spikes.float(), binary=path.binary, direct=True).double()

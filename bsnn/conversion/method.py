@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.config import Method
-from bsnn.conversion import corrections, from_graph, spiking, switches, thresholds
+from bsnn.conversion import corrections, spiking, switches, thresholds
 from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import SpikingNetwork, Thresholds
 from bsnn.engines.base import Engine
@@ -62,20 +62,14 @@ def convert(
     Raises:
         ConversionError: a switch that cannot be used here, or a correction without images.
     """
-    if isinstance(trained, Graph) and method.correction != "none":
-        raise ConversionError(
-            f"correction '{method.correction}' is measured layer by layer along a chain, and this is a graph of "
-            "layers: use another switch (initial, shift, signed, threshold, delay, second_pass)"
-        )
-    made = from_graph.convert(trained, theta) if isinstance(trained, Graph) else spiking.convert(trained, theta)
-    network = switches.with_initial(made, method.initial)
+    network = switches.with_initial(spiking.convert(trained, theta), method.initial)
     if method.shift:
         network = switches.with_shift(network, steps)
     if method.signed:
         network = switches.with_signed_spikes(network)
     if method.burst > 1:
         network = switches.with_bursts(network, method.burst)
-    if method.correction == "none" or isinstance(trained, Graph):
+    if method.correction == "none":
         return network
     if images is None:
         raise ConversionError(f"correction '{method.correction}' is measured on calibration images, and none are given")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bsnn.conversion.from_graph import image_terms
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import EngineError
 
 
@@ -90,13 +90,13 @@ class Engine(ABC):
 def at_rest(network: SpikingNetwork, images: Tensor) -> State:
     """State before the first step, in float32.
 
-    Its tensors: `current` [N, *shape] of the first layer, constant over time (of a network of branches: the list of all
-    terms that read the image, in order); and, for each firing layer, `potential` [N, *shape] and `sent`, the positive
-    minus the negative spikes so far ([N, *shape]; empty for unsigned layers).
+    Its tensors: `current`, the list of all terms that read the image [N, *shape], in order, constant over time; and,
+    for each firing layer, `potential` [N, *shape] and `sent`, the positive minus the negative spikes so far
+    ([N, *shape]; empty for unsigned layers).
     """
     count, firing = len(images), network.firing
     return State(
-        current=image_terms(network, images) if network.branched else input_current(network, images),
+        current=image_terms(network, images),
         potential=[initial_potential(layer, count, images.device) for layer in firing],
         sent=[torch.zeros(count, *(layer.shape if layer.signed else (0,)), device=images.device) for layer in firing],
     )

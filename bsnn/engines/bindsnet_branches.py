@@ -95,7 +95,7 @@ def build(network: SpikingNetwork, device: torch.device) -> Network:
 
 def _nodes(layer: SpikingLayer) -> Nodes:
     if layer.fires:
-        return IFNodes(layer, first=False, exact_sums=True)
+        return IFNodes(layer, exact_sums=True)
     return PassThroughNodes(shape=list(layer.shape))
 
 

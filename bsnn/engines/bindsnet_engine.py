@@ -98,8 +98,7 @@ class BindsnetEngine(Engine):
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps; the network's membranes are taken from the state and put back."""
-        given = state.tensors["current"]
-        current = given if isinstance(given, list) else [given]
+        current = cast(list[Tensor], state.tensors["current"])
         potential = cast(list[Tensor], state.tensors["potential"])
         sent = cast(list[Tensor], state.tensors["sent"])
         within_schedules(self.network, state.steps + steps)
@@ -141,15 +140,15 @@ def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Networ
     for index, layer in enumerate(network.layers):
         if layer.pool and layer.op != "pool":
             before = _add_sums(made, before, layer, first=index == 0)
-        nodes = _nodes(layer, first=index == 0, device=device)
+        nodes = _nodes(layer, exact_sums=index == 0 or direct_sums(device))
         made.add_layer(nodes, label(layer))
         made.add_connection(_connection(made.layers[before], nodes, layer, first=index == 0), before, label(layer))
         before = label(layer)
     return made.to(device)
 
 
-def _nodes(layer: SpikingLayer, *, first: bool, device: torch.device) -> Nodes:
-    return IFNodes(layer, first=first, exact_sums=direct_sums(device)) if layer.fires else _passing(layer.shape)
+def _nodes(layer: SpikingLayer, *, exact_sums: bool) -> Nodes:
+    return IFNodes(layer, exact_sums=exact_sums) if layer.fires else _passing(layer.shape)
 
 
 def _passing(shape: tuple[int, ...]) -> PassThroughNodes:

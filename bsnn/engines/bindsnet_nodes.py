@@ -18,15 +18,15 @@ class IFNodes(SubtractiveResetIFNodes):
 
     v: Tensor
 
-    def __init__(self, layer: SpikingLayer, *, first: bool, exact_sums: bool) -> None:
+    def __init__(self, layer: SpikingLayer, *, exact_sums: bool) -> None:
         super().__init__(shape=list(layer.shape), thresh=0.0, reset=0.0, refrac=0)
         self.thresh = per_output(cast(Tensor, layer.threshold), layer.shape)
-        self.bias = None if first or layer.bias is None else per_output(layer.bias, layer.shape)
+        self.bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
         self.schedule = [] if layer.schedule is None else [per_output(row, layer.shape) for row in layer.schedule]
         self.step = 0
         self.signed = layer.signed
         self.offset = None if layer.offset is None else per_output(layer.offset, layer.shape)
-        self.rounds = layer.integer and not first and not exact_sums
+        self.rounds = layer.integer and not exact_sums
         self.sent = torch.zeros(0)
 
     def forward(self, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Networks whose layers are sums of paths (bsnn.conversion.from_graph): their currents over blocks of time steps.
+"""Currents of all layers over blocks of time steps, for networks of every kind: sums of paths (SpikingNetwork.sums).
 
 The order is part of the result: sum of a path, rounded to the nearest integer where a library may be inexact, pooled,
 times its scale; the paths' terms one after another; then the offset. Each product and each sum is rounded to float32 on
@@ -7,39 +7,43 @@ its own (no fused multiply-add), which gives the same bits everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.graph_currents import times_scale
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
-from bsnn.engines.base import direct_sums
+from bsnn.conversion.layers import SpikingNetwork
+from bsnn.engines import products
 from bsnn.graphs.description import IMAGE, Path
 from bsnn.graphs.forward import per_channel, pooled, unpooled
 
 
-def path_term(path: Path, spikes: Tensor, *, binary: bool, direct: bool) -> Tensor:
-    """Term of a path for spikes [N, *shape of its source], float32.
+def path_sum(path: Path, spikes: Tensor, *, binary: bool, direct: bool, bfloat16: bool = False) -> Tensor:
+    """Weighted and pooled sum of a path for spikes [N, *shape of its source], float32; without its scale.
 
     Args:
-        path: with weights in float32.
-        spikes: float32.
+        path: with weights in the type of the spikes.
+        spikes: float32, or float64 for longer sums.
         binary: whether the weights are integers.
         direct: whether sums of integers come out exact here (bsnn.engines.base.direct_sums).
+        bfloat16: whether it is done within `products.in_bfloat16`.
     """
-    sums = unpooled(path, spikes)
+    if path.weight is not None and spikes.dtype == torch.float32 and _usual(path):
+        sums = products.convolution(spikes, path.weight, bfloat16=bfloat16)
+    else:
+        sums = unpooled(path, spikes)
     if binary and not direct:
         sums = sums.round()
-    return times_scale(path, pooled(sums, path.pool))
+    return pooled(sums, path.pool)
 
 
-def total(layer: SpikingLayer, terms: list[Tensor]) -> Tensor:
-    """The terms of a layer added up in their order, then the offset: a new tensor [..., *shape]."""
-    found = terms[0].clone() if len(terms) == 1 else terms[0] + terms[1]
-    for term in terms[2:]:
-        found = found + term
-    return found if layer.offset is None else found.add_(per_channel(layer.offset, len(layer.shape)))
+def _usual(path: Path) -> bool:
+    """Whether it is a 3x3 convolution, padded by one place."""
+    kernel = path.op == "conv" and path.weight is not None and tuple(path.weight.shape[2:]) == (3, 3)
+    return kernel and path.groups == 1 and path.stride == path.padding == path.dilation == (1, 1)
 
 
 class Branches:
@@ -47,61 +51,84 @@ class Branches:
 
     Args:
         network: on the device where it is simulated.
+        direct: whether sums of integers come out exact there (bsnn.engines.base.direct_sums).
     """
 
-    def __init__(self, network: SpikingNetwork) -> None:
-        self.network = network
-        self.paths = [[_ready(path) for path in layer.paths] for layer in network.layers]
-        self.binary = [[path.binary for path in layer.paths] for layer in network.layers]
-        readers = [(path.source, index) for index, layer in enumerate(network.layers) for path in layer.paths]
-        self.last = dict(readers)  # place of each layer's last reader, since later ones replace earlier ones
-        self.state = sum(layer.neurons * (3 if layer.signed else 2) for layer in network.layers)
-        self.step = sum(layer.neurons for layer in network.layers) + 4 * max(map(self._largest, network.layers))
+    def __init__(self, network: SpikingNetwork, *, direct: bool) -> None:
+        self.layers, self.direct = network.layers, direct
+        self.paths = [[ready(path) for path in paths] for paths in network.sums]
+        self.binary = [[path.binary for path in paths] for paths in network.sums]
+        sources = [[path.source for path in paths] for paths in network.sums]
+        self.images = [sum(some.count(IMAGE) for some in sources[:index]) for index in range(len(sources))]
+        self.first = [all(source == IMAGE for source in some) for some in sources]
 
-    @staticmethod
-    def _largest(layer: SpikingLayer) -> int:
-        """Values of a layer's largest term for one image and step, before its pool."""
-        windows = [path.pool.stride[0] * path.pool.stride[1] for path in layer.paths if path.pool is not None]
-        return layer.neurons * max([1, *windows])
+    def current(
+        self, index: int, outputs: Mapping[str, Tensor], image: list[Tensor], steps: int, *, bfloat16: bool = False
+    ) -> Tensor:
+        """Currents [steps, N, *shape] of a layer, in memory of their own.
 
-    def block(self, image: list[Tensor], steps: int) -> BlockOfBranches:
-        """A block of steps. `image`: of `image_terms`."""
-        return BlockOfBranches(self, image, steps)
+        Args:
+            index: place of the layer.
+            outputs: float32 spikes [steps, N, *shape] of layers by name, at least of those that it reads.
+            image: terms of all paths that read the image (bsnn.conversion.from_graph.image_terms).
+            steps: number of steps.
+            bfloat16: as of `path_sum`.
+        """
+        layer, terms = self.layers[index], iter(image[self.images[index] :])
+        found: Tensor | None = None
+        for path, binary in zip(self.paths[index], self.binary[index], strict=True):
+            term = next(terms) if path.source == IMAGE else self._term(path, outputs[path.source], binary, bfloat16)
+            found = term if found is None else found + term
+        assert found is not None
+        if layer.offset is not None:
+            found = found + per_channel(layer.offset, len(layer.shape))
+        return found.expand(steps, *found.shape).clone() if self.first[index] else found
+
+    def _term(self, path: Path, spikes: Tensor, binary: bool, bfloat16: bool) -> Tensor:
+        sums = path_sum(path, spikes.flatten(0, 1), binary=binary, direct=self.direct, bfloat16=bfloat16)
+        term = times_scale(path, sums)
+        return (term.clone() if term.data_ptr() == spikes.data_ptr() else term).unflatten(0, spikes.shape[:2])
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Weights that are multiplied by spikes."""
+        read = [path for paths in self.paths for path in paths if path.source != IMAGE]
+        return [path.weight for path in read if path.weight is not None]
+
+    @property
+    def constants(self) -> int:
+        """Values of all terms that read the image."""
+        counts = [sum(path.source == IMAGE for path in paths) for paths in self.paths]
+        return sum(layer.neurons * count for layer, count in zip(self.layers, counts, strict=True))
+
+    @property
+    def values(self) -> int:
+        """Most values that one image and step needs at once: outputs that are still read, sums, and currents."""
+        needed = []
+        for index, layer in enumerate(self.layers):
+            paths = self.paths[index]
+            read = {path.source for some in self.paths[index:] for path in some}
+            held = sum(before.neurons for before in self.layers[:index] if before.name in read)
+            pools = [path.pool for path in paths if path.pool is not None and path.weight is not None]
+            unpooled = max([0, *(pool.stride[0] * pool.stride[1] for pool in pools)])
+            needed.append(held + layer.neurons * (1 + unpooled + (len(paths) > 1)))
+        return max(needed)
 
 
-class BlockOfBranches:
-    """Currents of all layers over one block, in the network's order; outputs are kept until their last reader."""
+def ready(path: Path) -> Path:
+    """A path with float32 weights, channels last, and a 2x2 sum of integer results folded in.
 
-    def __init__(self, branches: Branches, image: list[Tensor], steps: int) -> None:
-        self.branches = branches
-        self.image = iter(image)
-        self.steps = steps
-        self.outputs: dict[str, Tensor] = {}
-
-    def current(self, index: int) -> Tensor:
-        """Currents [steps, N, *shape] of a layer, in memory of their own."""
-        layer = self.branches.network.layers[index]
-        pairs = zip(self.branches.paths[index], self.branches.binary[index], strict=True)
-        found = total(layer, [self._term(path, binary) for path, binary in pairs])
-        constant = found.dim() == 1 + len(layer.shape)  # all paths read the image
-        return found.expand(self.steps, *found.shape).clone() if constant else found
-
-    def _term(self, path: Path, binary: bool) -> Tensor:
-        if path.source == IMAGE:
-            return next(self.image)
-        spikes = self.outputs[path.source]
-        direct = direct_sums(spikes.device)
-        return path_term(path, spikes.flatten(0, 1), binary=binary, direct=direct).unflatten(0, spikes.shape[:2])
-
-    def keep(self, index: int, output: Tensor) -> None:
-        """Remember a layer's spikes [steps, N, *shape] for its readers, and forget those that nobody reads again."""
-        self.outputs[self.branches.network.layers[index].name] = output
-        for name in [name for name in self.outputs if self.branches.last.get(name, -1) <= index]:
-            del self.outputs[name]
-
-
-def _ready(path: Path) -> Path:
+    The sum of four convolutions of stride 1 is one of stride 2 whose kernel is larger by 1: of weights from -4 to 4 for
+    signs, as exact, and 16 products instead of 36 for a 3x3 kernel.
+    """
     if path.weight is None:
         return path
     weight = path.weight.float()
+    plain = path.op == "conv" and path.binary and path.stride == path.dilation == (1, 1)
+    pool = path.pool
+    quarters = pool is not None and (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
+    if plain and pool is not None and pool.kind == "average" and quarters:
+        shifts = [(top, left, 1 - top, 1 - left) for top in (0, 1) for left in (0, 1)]
+        weight = torch.stack([F.pad(weight, (left, right, top, low)) for top, left, low, right in shifts]).sum(0)
+        path = replace(path, stride=(2, 2), pool=None)
     return replace(path, weight=weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight)

@@ -20,10 +20,9 @@ from collections.abc import Callable
 from typing import ClassVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines import products
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
 from bsnn.engines.branches import Branches
@@ -39,11 +38,8 @@ class TorchEngine(Engine):
 
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
-        self._weights = [operand(layer) for layer in self.network.layers]
-        self._branches = Branches(self.network) if self.network.branched else None
-        weights = [weight for weight in self._weights[1:] if weight is not None]
-        weights += [path.weight for layer in self.network.layers for path in layer.paths if path.weight is not None]
-        self._bfloat16 = products.native_bfloat16(weights, self.device)
+        self._branches = Branches(self.network, direct=direct_sums(self.device))
+        self._bfloat16 = products.native_bfloat16(self._branches.weights, self.device)
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
@@ -52,13 +48,9 @@ class TorchEngine(Engine):
 
     def block(self, images: int) -> int:
         """Steps whose largest layer (spikes in, sums, and currents) fits beside the state."""
-        layers = self.network.layers
-        if self._branches is not None:
-            return max(1, (self.memory // (4 * max(images, 1)) - self._branches.state) // self._branches.step)
-        spikes_in = [0, *(layer.neurons for layer in layers[:-1])]
-        step = max(before + _values(layer) for before, layer in zip(spikes_in, layers, strict=True))
-        state = layers[0].neurons + sum(layer.neurons * (2 if layer.signed else 1) for layer in self.network.firing)
-        return max(1, (self.memory // (4 * max(images, 1)) - state) // step)
+        neurons = sum(layer.neurons * (2 if layer.signed else 1) for layer in self.network.firing)
+        state = neurons + self._branches.constants
+        return max(1, (self.memory // (4 * max(images, 1)) - state) // self._branches.values)
 
     def start(self, images: Tensor) -> State:
         """Constant current, initial potentials, and for signed layers the spikes sent so far."""
@@ -68,29 +60,24 @@ class TorchEngine(Engine):
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, layer by layer."""
         within_schedules(self.network, state.steps + steps)
-        current = state.tensors["current"]
-        current = current if isinstance(current, list) else channels_last(current)
+        image = [channels_last(term) for term in cast(list[Tensor], state.tensors["current"])]
         potential = [channels_last(v) for v in cast(list[Tensor], state.tensors["potential"])]
         sent = cast(list[Tensor], state.tensors["sent"])
         neurons = iter(zip(potential, sent, strict=True))
-        branches = None if self._branches is None else self._branches.block(cast(list[Tensor], current), steps)
-        x = torch.empty(0) if isinstance(current, list) else current.expand(steps, *current.shape)
+        outputs: dict[str, Tensor] = {}
         counts = []
         with full_float32(self.device), products.in_bfloat16(self._bfloat16):
-            for index, (layer, weight) in enumerate(zip(self.network.layers, self._weights, strict=True)):
-                if branches is not None:
-                    x = branches.current(index)
-                elif index > 0:
-                    x = currents(layer, weight, x, bfloat16=self._bfloat16)
+            for index, layer in enumerate(self.network.layers):
+                x = self._branches.current(index, outputs, image, steps, bfloat16=self._bfloat16)
                 if layer.fires:
-                    x = scan(layer, x, *next(neurons), first=index == 0 and branches is None, begin=state.steps)
+                    x = scan(layer, x, *next(neurons), begin=state.steps)
                     counts.append(_count(x, layer))
-                if branches is not None:
-                    branches.keep(index, x)
+                outputs[layer.name] = x
+                self.network.forget(index, outputs)
                 if self.observe is not None:
                     self.observe(layer, x)
         block = Block(x.flatten(2).to(torch.int8), torch.stack(counts, 1))
-        return State(state.steps + steps, current=current, potential=potential, sent=sent), block
+        return State(state.steps + steps, current=image, potential=potential, sent=sent), block
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -98,69 +85,24 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def operand(layer: SpikingLayer) -> Tensor | None:
-    """Weight in float32, with a 2x2 sum of its integer results folded in.
+def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, begin: int = 0) -> Tensor:
+    """Spikes (float32 of -1, 0, 1, or up to the burst) [steps, N, *shape], in the memory of the currents.
 
-    The sum of four 3x3 convolutions is one 4x4 convolution of stride 2, of weights from -4 to 4: as exact, and 16
-    products instead of 36.
-    """
-    if layer.weight is None:
-        return None
-    weight = layer.weight.float()
-    if layer.op == "conv" and layer.integer and layer.pool == "average":
-        shifts = [(top, left, 1 - top, 1 - left) for top in (0, 1) for left in (0, 1)]
-        weight = torch.stack([F.pad(weight, (left, right, top, low)) for top, left, low, right in shifts]).sum(0)
-    return channels_last(weight)
-
-
-def _values(layer: SpikingLayer) -> int:
-    """Values that one image and step needs from the layer's sums to its spikes."""
-    return layer.neurons * (5 if layer.op == "conv" and layer.pool else 1)
-
-
-def currents(layer: SpikingLayer, weight: Tensor | None, spikes: Tensor, *, bfloat16: bool = False) -> Tensor:
-    """Currents [steps, N, *shape] of a layer from the spikes [steps, N, *shape before it].
-
-    Args:
-        layer: any but the first.
-        weight: of `operand`.
-        spikes: float32.
-        bfloat16: whether it is done within `products.in_bfloat16`.
-    """
-    x, pool = spikes.flatten(0, 1), layer.pool
-    if weight is not None and layer.op == "conv":
-        folded = weight.shape[-1] == 4
-        x = F.conv2d(x, weight, padding=1, stride=2) if folded else products.convolution(x, weight, bfloat16=bfloat16)
-        pool = None if folded else pool
-    elif weight is not None:
-        x = F.linear(x.flatten(1), weight)
-    if pool is not None:
-        x = F.max_pool2d(x, 2) if pool == "max" else F.avg_pool2d(x, 2, divisor_override=1)
-    return x.unflatten(0, spikes.shape[:2])
-
-
-def scan(
-    layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor, *, first: bool, begin: int = 0
-) -> Tensor:
-    """Spikes (float32 of -1, 0, 1, or up to the burst) [steps, N, *shape]; potential and sent are updated in place.
-
-    The currents' memory is used for the spikes, except the first layer's: there it is one current for all steps.
-    `begin`: number of steps done before.
+    Potential and sent are updated in place. `begin`: number of steps done before.
     """
     threshold = per_output(cast(Tensor, layer.threshold), layer.shape)
     bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
-    rounds = layer.integer and not layer.paths and not direct_sums(currents.device)
-    spikes = torch.empty_like(currents) if first else currents
-    for step, (current, spike) in enumerate(zip(currents, spikes, strict=True), begin):
-        if not first:
-            _finish(current, rounds, bias)
+    for step, current in enumerate(currents, begin):
+        if bias is not None:
+            current.add_(bias)
         potential.add_(current if layer.schedule is None else current + per_output(layer.schedule[step], layer.shape))
+        spike = current
         _fire(potential, threshold, layer.burst, spike)
         if layer.signed:
             spike.sub_(((potential <= -threshold) & (sent > 0)).float())
             sent.add_(spike)
         potential.addcmul_(spike, threshold, value=-1)
-    return spikes
+    return currents
 
 
 def _fire(potential: Tensor, threshold: Tensor, burst: int, spike: Tensor) -> None:
@@ -169,14 +111,6 @@ def _fire(potential: Tensor, threshold: Tensor, burst: int, spike: Tensor) -> No
         torch.ge(potential, threshold, out=spike)
     else:
         torch.div(potential, threshold, out=spike).floor_().clamp_(0, burst)
-
-
-def _finish(current: Tensor, rounds: bool, bias: Tensor | None) -> None:
-    """Exact sum from a nearly exact one, then the bias, in place; for the first layer `input_current` has done so."""
-    if rounds:
-        current.round_()
-    if bias is not None:
-        current.add_(bias)
 
 
 def _count(spikes: Tensor, layer: SpikingLayer) -> Tensor:

@@ -92,20 +92,24 @@ class Graph:
 
     layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]  # of one image
+    folds: bool = True  # whether an average pool that the logits alone read needs no neurons
     source: nn.Module | None = field(default=None, compare=False, repr=False)  # the module it was read from
 
     @property
     def observed(self) -> tuple[str, ...]:
         """Layers whose neurons will spike: activations are shown, and thresholds given, under these names.
 
-        An average pool that only the logits read needs no neurons: its weights become part of the read-out's.
+        An average pool that only the logits read needs no neurons: its weights become part of the read-out's. (In the
+        VGG family it has them, as in the paper: `folds` is off.)
         """
         skipped = self.read_out.name if self.read_out else None
         return tuple(layer.name for layer in self.layers if layer.kind in ("relu", "average") and layer.name != skipped)
 
     @property
     def read_out(self) -> Layer | None:
-        """The average pool between the last neurons and the logits, if there is one that nothing else reads."""
+        """The average pool between the last neurons and the logits, if nothing else reads it and it is folded."""
+        if not self.folds:
+            return None
         source = self.layers[-1].paths[0].source
         readers = [layer for layer in self.layers if source in layer.sources]
         found = [layer for layer in self.layers if layer.name == source and layer.kind == "average"]

@@ -47,17 +47,20 @@ def _activation(layer: Layer, outputs: dict[str, Tensor], image_term: Term | Non
     for path in layer.paths:
         source = outputs[path.source]
         chosen = image_term if image_term is not None and path.source == IMAGE else weighted
-        term = chosen(path, source)
-        if path.pool is not None and path.pool.kind == "average":
-            term = term / path.pool.divisor
-        if path.scale is not None:
-            term = term * per_channel(path.scale.to(term.dtype), term.dim() - 1)
+        term = scaled(path, chosen(path, source))
         total = term if total is None else total + term.reshape(total.shape)
     assert total is not None
     if layer.bias is not None:
         total = total + per_channel(layer.bias.to(total.dtype), total.dim() - 1)
     total = total.reshape(len(total), *layer.shape)
     return torch.relu(total) if layer.kind == "relu" else total
+
+
+def scaled(path: Path, sums: Tensor) -> Tensor:
+    """Term of a path from its weighted and pooled sum [N, ...]: divided for an average, times the scale."""
+    if path.pool is not None and path.pool.kind == "average":
+        sums = sums / path.pool.divisor
+    return sums if path.scale is None else sums * per_channel(path.scale.to(sums), sums.dim() - 1)
 
 
 def per_channel(values: Tensor, dimensions: int) -> Tensor:

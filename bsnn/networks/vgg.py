@@ -2,11 +2,12 @@
 
 One builder makes all members: average or maximum pooling, before or after the ReLU. `plan` describes a member layer
 by layer; `VGG.forward` shows each layer's activations to an observer, under the names that thresholds are given for.
+`Trained.graph` is the description of a trained member (bsnn.graphs), which conversion and accounts read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from bsnn import config
 from bsnn.errors import BsnnError
-
-Observer = Callable[[str, Tensor], None]
+from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool
+from bsnn.graphs.forward import Observer
 
 
 @dataclass(frozen=True)
@@ -224,3 +225,28 @@ class Trained:
             return self.signs[name], self.alphas[name]
         weight = self.module.get_submodule(name).get_parameter("weight")
         return weight.detach().float(), None
+
+    @property
+    def graph(self) -> Graph:
+        """Its description: a chain of layers of one path each, weights and scales as stored, on the module's device."""
+        layers: list[Layer] = []
+        source = IMAGE
+        for plan in self.plan:
+            kind: Literal["relu", "logits"] = "logits" if plan == self.plan[-1] else "relu"
+            pool = None if plan.pool is None else _pool(plan.pool)
+            before = pool if plan.place == "before" else None
+            weight, alpha = self.weight(plan.name)
+            scale = None if alpha is None else alpha.double()
+            padding = (1, 1) if plan.op == "conv" else (0, 0)
+            path = Path(source, plan.op, plan.name, weight, scale, padding=padding, pool=before)
+            layers.append(Layer(plan.name, kind, (path,), None, plan.unpooled if before is None else plan.shape))
+            source = plan.name
+            if pool is not None and before is None:
+                source = f"{plan.name}.pool"
+                after = Path(plan.name, "identity", source, pool=pool)
+                layers.append(Layer(source, pool.kind, (after,), None, plan.shape))
+        return Graph(tuple(layers), self.input_shape, folds=False).to(next(self.module.parameters()).device)
+
+
+def _pool(kind: Literal["average", "max"]) -> Pool:
+    return Pool(kind, (2, 2), (2, 2), divisor=4 if kind == "average" else 1)

@@ -72,6 +72,16 @@ def on_grid(weight: Tensor) -> Tensor:
     return torch.round(weight.double() * scale) / scale
 
 
+def read_out(network: SpikingNetwork, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Weights [classes, units] and bias [classes] of the read-out on one grid, float64; zeros without a bias."""
+    together = network.readout
+    if network.readout_bias is not None:  # a column of a unit that sends at every step
+        together = torch.cat([together, network.readout_bias[:, None]], 1)
+    grid = on_grid(together).to(device)
+    units = network.readout.shape[1]
+    return grid[:, :units], grid[:, units:].sum(1)
+
+
 class Readout:
     """Running potentials of a batch of images.
 
@@ -85,12 +95,7 @@ class Readout:
     def __init__(
         self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu", skipped: Skipped | None = None
     ) -> None:
-        together = network.readout
-        if network.readout_bias is not None:  # on the weights' own grid: a column of a unit that sends at every step
-            together = torch.cat([together, network.readout_bias[:, None]], 1)
-        grid = on_grid(together).to(device)
-        self.weight = grid[:, : network.readout.shape[1]]
-        self.bias = grid[:, network.readout.shape[1] :].sum(1)
+        self.weight, self.bias = read_out(network, device)
         self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
         self.burst = max((layer.burst for layer in network.layers), default=1)
         self.steps = 0
