@@ -30,6 +30,7 @@ from bsnn.graphs.forward import forward
 from bsnn.simulation.readout import accuracy
 from bsnn.simulation.run import Simulation, run
 
+MEASURED = 128  # calibration images that corrections are measured on, as of an experiment by default
 COMPARED = 8  # images of each calibration batch whose logits are compared with the module's own
 
 
@@ -51,6 +52,7 @@ def to_spiking(
     population: Population = "all",
     method: config.Method | None = None,
     steps: int | None = None,
+    measured: int = MEASURED,
 ) -> SpikingNetwork:
     """Spiking network with each layer's threshold at a percentile of its activations over calibration images.
 
@@ -62,23 +64,24 @@ def to_spiking(
         population: of all activations, zeros included, or of the `positive` ones.
         method: switches of the conversion (docs/low-latency.md); none by default.
         steps: time steps that the network will run for; needed by switches that depend on it.
+        measured: how many of the first calibration images corrections, balanced thresholds and thresholds of channels
+            are measured on; they are held in memory, with their activations or spikes.
 
     Raises:
         ConfigError: a loader that cannot be read twice in the same order, or a method that needs `steps`.
         BsnnError: no images, or activations without a positive value.
-        ConversionError: a switch that graphs cannot have; logits of calibration images (the first of each batch) that
-            are not those of the module that the graph was read from, beyond rounding.
+        ConversionError: a switch that this network cannot have; logits of calibration images (the first of each batch)
+            that are not those of the module that the graph was read from, beyond rounding.
     """
     chosen = config.Method() if method is None else method
     if steps is None and chosen.per_time:
         raise ConfigError("the method fits one number of time steps: give steps")
-    if chosen.channels:
-        raise ConversionError("thresholds of channels are for the VGG family so far; use one threshold for each layer")
     _require_repeatable(calibration)
     passes = iter((True, False))  # of activations.collect: the first compares
     table = activations.collect(graph, lambda: _calibrating(graph, calibration, compares=next(passes)))
-    theta = methods.lambdas(table, chosen, steps or 1, percentile=percentile, population=population)
-    return methods.convert(graph, theta, chosen, steps or 1)
+    images = _first(images_of(calibration, graph.device), measured) if chosen.calibrated else None
+    theta = methods.thresholds(graph, table, chosen, steps or 1, images, percentile=percentile, population=population)
+    return methods.convert(graph, theta, chosen, steps or 1, images)
 
 
 def simulate(
@@ -143,6 +146,18 @@ def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
 def images_of(batches: Iterable[Any], device: torch.device | str) -> Iterator[Tensor]:
     """Images of batches, of pairs or tuples their first part, on a device."""
     return _remembering(batches, [], device)
+
+
+def _first(batches: Iterable[Tensor], count: int) -> Tensor:
+    """The first images of batches, or all if there are fewer."""
+    found: list[Tensor] = []
+    left = count
+    for batch in batches:
+        found.append(batch[:left])
+        left -= len(found[-1])
+        if not left:
+            break
+    return torch.cat(found)
 
 
 def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Iterator[Tensor]:

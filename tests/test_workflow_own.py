@@ -19,7 +19,7 @@ from bsnn.config import Config, merge, validate
 from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.graphs import plain
 from bsnn.graphs.reading import from_module
-from bsnn.networks import own
+from bsnn.networks import binary, own
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -167,7 +167,7 @@ def test_the_summary_counts_bits_and_operations(models: Path) -> None:
     own._load(module, models / "binary.safetensors")
     graph = from_module(module, torch.randn(2, 3, 8, 8))
     assert own.kind(graph) == "binary"
-    table = own.summary(graph).set_index("layer")
+    table = binary.summary(graph).set_index("layer")
     assert table["binary"].to_dict() == {"stem": False, "conv": True, "hidden": True, "last": False}
     assert int(table["weights_1bit"]["conv"]) == 6 * 6 * 9
     assert int(table["macs"]["conv"]) == 6 * 6 * 9 * 16

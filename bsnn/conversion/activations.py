@@ -21,7 +21,7 @@ from bsnn.conversion.percentiles import CoarseCounts, FineCounts, Population, Su
 from bsnn.errors import BsnnError
 from bsnn.graphs.description import Graph
 from bsnn.graphs.forward import Observer, forward, scaled
-from bsnn.networks.vgg import Trained
+from bsnn.networks.vgg import Trained, described
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
@@ -62,11 +62,6 @@ def collect(
     summaries = {name: counter.summaries() for name, counter in second.items()}
     rows = [_rows(name, one, found, wanted) for name in names for one, found in summaries[name].items()]
     return pd.concat(rows, ignore_index=True)
-
-
-def described(trained: Trained | Graph) -> Graph:
-    """The description of a network of either kind: names, shapes, weights."""
-    return trained if isinstance(trained, Graph) else trained.graph
 
 
 def computed(trained: Trained | Graph, images: Tensor, observer: Observer | None = None) -> Tensor:

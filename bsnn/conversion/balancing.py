@@ -25,12 +25,11 @@ import torch
 from torch import Tensor
 
 from bsnn.conversion import ideal, spiking
-from bsnn.conversion.activations import described
 from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.layers import SpikingLayer, per_output
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph
-from bsnn.networks.vgg import Trained
+from bsnn.networks.vgg import Trained, described
 
 ITERATIONS = 4000  # batches of the authors' program for ImageNet
 _BITS = 32  # of the largest activation, as a whole number

@@ -13,14 +13,53 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.config import Method
-from bsnn.conversion import corrections, spiking, switches, thresholds
+from bsnn.conversion import balancing, channel_thresholds, corrections, spiking, switches
+from bsnn.conversion import thresholds as by_table
+from bsnn.conversion.layers import SpikingNetwork, Thresholds
+from bsnn.conversion.percentiles import Population
 from bsnn.conversion.second_pass import SecondPassEngine
-from bsnn.conversion.spiking import SpikingNetwork, Thresholds
 from bsnn.engines.base import Engine
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import Skipped, delayed, restarted
+
+
+def thresholds(
+    trained: Trained | Graph,
+    table: pa.Table | pd.DataFrame,
+    method: Method,
+    steps: int,
+    images: Tensor | None,
+    *,
+    percentile: float,
+    population: Population,
+    dropout_seed: int | None = None,
+) -> Thresholds:
+    """Thresholds of a method, whatever they are measured on.
+
+    Args:
+        trained: as of `convert`.
+        table: of `bsnn.conversion.activations.collect`, or read back.
+        method: its switches.
+        steps: time steps T that the network will run for.
+        images: calibration images, normalised; needed for balanced thresholds and for those of channels.
+        percentile: for methods that name none.
+        population: over which percentiles are taken.
+        dropout_seed: with one, dropout is active while channels are measured, as in bsnn.conversion.activations.
+
+    Raises:
+        ConversionError: images are needed, and none are given; or they give no threshold.
+    """
+    measured = torch.zeros(0) if images is None else images
+    if method.threshold == "balanced":
+        return balancing.thresholds(trained, measured)
+    whole = lambdas(table, method, steps, percentile=percentile, population=population)
+    if not method.channels:
+        return whole
+    how = (method.percentile_at(steps, percentile), population, whole)
+    some = measured.split(16) if len(measured) else ()
+    return channel_thresholds.thresholds(trained, some, *how, dropout_seed=dropout_seed)
 
 
 def lambdas(
@@ -41,9 +80,9 @@ def lambdas(
     if method.threshold == "balanced":
         raise ConversionError("balanced thresholds are measured on calibration images: see bsnn.conversion.balancing")
     if method.threshold == "squared-error":
-        found = thresholds.by_squared_error(table, steps, 0.5 if method.shift else method.initial)
+        found = by_table.by_squared_error(table, steps, 0.5 if method.shift else method.initial)
     else:
-        found = thresholds.from_table(table, method.percentile_at(steps, percentile), population)
+        found = by_table.from_table(table, method.percentile_at(steps, percentile), population)
     return dict(zip(found["layer"], found["threshold"], strict=True))
 
 

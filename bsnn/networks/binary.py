@@ -16,6 +16,7 @@ weight decay and a small eps (see bsnn.training.recipe).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,9 @@ from torch.nn.utils import parametrize
 
 from bsnn import config
 from bsnn.errors import ConfigError
-from bsnn.networks.vgg import VGG, LayerPlan, Trained
+from bsnn.graphs.description import IMAGE, Graph
+from bsnn.graphs.forward import unpooled
+from bsnn.networks.vgg import VGG, LayerPlan, Trained, described
 
 __all__ = ["BinaryWeight", "latents", "parts", "prepare", "project_", "scale", "sign", "summary"]
 
@@ -119,29 +122,35 @@ def parts(module: VGG) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return signs, alphas
 
 
-def summary(trained: Trained) -> pd.DataFrame:
-    """What each layer needs, one row per layer from input to read-out.
+def summary(network: Trained | Graph) -> pd.DataFrame:
+    """What each part with weights needs, one row for each, from input to read-out.
 
     Columns:
         layer: name.
         weights_1bit, weights_32bit: numbers of weights kept as one bit and as float32.
         memory_bytes: memory of the weights alone, packed.
-        scale_bytes: memory of the scaling factors of a binary layer (float32, one per output channel); a converted
-            network needs none, since its thresholds absorb them.
+        scale_bytes: memory of the scaling factors of binary weights (float32, one per output channel); a converted
+            network needs none where its thresholds absorb them.
         macs: multiply-accumulates for one image, borders counted as if they were inside.
-        binary: whether the layer's weights are binary, hence its MACs accumulations.
+        binary: whether the weights are binary, hence their MACs accumulations.
     """
-    rows = [_summary_row(layer, layer.name in trained.signs) for layer in trained.plan]
+    graph = described(network)
+    shapes = {IMAGE: tuple(graph.input_shape), **{layer.name: layer.shape for layer in graph.layers}}
+    rows: list[dict[str, Any]] = []
+    for path in graph.paths:
+        if path.weight is None:
+            continue
+        places = unpooled(path.to("meta"), torch.zeros(1, *shapes[path.source], device="meta")).shape[2:]
+        weights, binary = path.weight.numel(), path.binary
+        rows.append(
+            {
+                "layer": path.name,
+                "weights_1bit": weights if binary else 0,
+                "weights_32bit": 0 if binary else weights,
+                "memory_bytes": -(-weights // 8) if binary else 4 * weights,
+                "scale_bytes": 4 * len(path.weight) if binary else 0,
+                "macs": weights * math.prod(places),
+                "binary": binary,
+            }
+        )
     return pd.DataFrame(rows)
-
-
-def _summary_row(layer: LayerPlan, binary: bool) -> dict[str, Any]:
-    return {
-        "layer": layer.name,
-        "weights_1bit": layer.weights if binary else 0,
-        "weights_32bit": 0 if binary else layer.weights,
-        "memory_bytes": -(-layer.weights // 8) if binary else 4 * layer.weights,
-        "scale_bytes": 4 * layer.outputs if binary else 0,
-        "macs": layer.macs,
-        "binary": binary,
-    }

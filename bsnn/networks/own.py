@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.graphs import plain
 from bsnn.graphs.comparison import require_source
 from bsnn.graphs.description import IMAGE, Graph
-from bsnn.graphs.forward import forward, unpooled
+from bsnn.graphs.forward import forward
 from bsnn.graphs.reading import from_module
 from bsnn.networks.vgg import Trained
 
@@ -151,29 +149,6 @@ def _load(module: nn.Module, path: Path) -> None:
             f"{path}: not the weights of this network ({'; '.join(line.strip() for line in first[:3])}); save "
             "module.state_dict() with safetensors.torch.save_file"
         ) from error
-
-
-def summary(graph: Graph) -> pd.DataFrame:
-    """What each part with weights needs, as bsnn.networks.binary.summary has it for the family."""
-    shapes = {IMAGE: tuple(graph.input_shape), **{layer.name: layer.shape for layer in graph.layers}}
-    rows = []
-    for path in graph.paths:
-        if path.weight is None:
-            continue
-        sums = unpooled(path, torch.zeros(1, *shapes[path.source])).shape[2:]
-        weights, binary = path.weight.numel(), path.binary
-        rows.append(
-            {
-                "layer": path.name,
-                "weights_1bit": weights if binary else 0,
-                "weights_32bit": 0 if binary else weights,
-                "memory_bytes": -(-weights // 8) if binary else 4 * weights,
-                "scale_bytes": 4 * len(path.weight) if binary else 0,
-                "macs": weights * math.prod(sums),
-                "binary": binary,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def save(

@@ -248,5 +248,10 @@ class Trained:
         return Graph(tuple(layers), self.input_shape, folds=False).to(next(self.module.parameters()).device)
 
 
+def described(network: Trained | Graph) -> Graph:
+    """The description of a network of either kind: names, shapes, weights."""
+    return network if isinstance(network, Graph) else network.graph
+
+
 def _pool(kind: Literal["average", "max"]) -> Pool:
     return Pool(kind, (2, 2), (2, 2), divisor=4 if kind == "average" else 1)

@@ -213,7 +213,6 @@ STAGES: dict[str, Stage] = {
         },
         (*NETWORK, "method", "steps", "shard"),
         version=2,  # 2: as simulate
-        family=True,
         settings=_method,
         upstream=_above("activations"),
         reads=_method_reads,
@@ -221,7 +220,6 @@ STAGES: dict[str, Stage] = {
     "ideal": Stage(
         {"ideal": File(OF_NETWORK + "/methods/{method}/ideal" + SHARD, columns.PREDICTIONS)},
         (*NETWORK, "method", "shard"),
-        family=True,
         settings=ideal,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
@@ -232,7 +230,6 @@ STAGES: dict[str, Stage] = {
         version=4,  # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves
         name="search",
         same_step=True,
-        family=True,
         settings=search,
         upstream=_above("activations"),
         reads=first_of("activations", "network", "data"),
@@ -243,7 +240,6 @@ STAGES: dict[str, Stage] = {
         version=4,  # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate
         name="exit",
         same_step=True,
-        family=True,
         settings=early_exit,
         upstream=_exit_upstream,
         reads=first_of("activations", "network", "data"),

@@ -11,8 +11,8 @@ def check(stage: Stage, experiment: Experiment, place: Place) -> None:
     """Refuse a stage that an experiment cannot have.
 
     Raises:
-        ConfigError: it chooses by time steps, and the experiment's are shifted; or it is for networks of the VGG
-            family, and the experiment's is a module.
+        ConfigError: it chooses by time steps, and the experiment's are shifted; or it is one of the paper's results,
+            and the experiment's network is a module of one's own.
     """
     if stage.same_step and "delayed" in experiment.quirks:
         raise ConfigError(
@@ -22,8 +22,7 @@ def check(stage: Stage, experiment: Experiment, place: Place) -> None:
         )
     if stage.family and experiment.own is not None:
         raise ConfigError(
-            f"experiments.{place.experiment}.network: methods (latency), search, early exit and the paper's results "
-            "are for networks of the VGG family so far, and this is a module of one's own. It has the targets "
-            "networks, activation_tables, threshold_tables, simulations and all; methods from Python alone "
-            "(bsnn.to_spiking, docs/own-networks.md)"
+            f"experiments.{place.experiment}.network: the paper's results compare pools, recipes and layers of the VGG "
+            "family, and this is a module of one's own. It has all other targets: accuracy, spikes and energy of its "
+            "percentiles (all), of methods (latency), search, early_exit"
         )

@@ -180,7 +180,6 @@ STAGES: dict[str, Stage] = {
         (),
         version=3,  # 2: standard error of the drop, agreement, Pareto front; 3: ideal curves
         name="latency",
-        family=True,
         settings=_methods,
         reads=_methods_read,
         shown=(
@@ -192,7 +191,6 @@ STAGES: dict[str, Stage] = {
         _note("figures/latency"),
         (),
         identity_of="latency_tables",
-        family=True,
         reads=first_of("latency_tables"),
         shown=_files("figures/", LATENCY, "svg png"),
     ),
@@ -201,7 +199,6 @@ STAGES: dict[str, Stage] = {
         (),
         name="exits",
         same_step=True,
-        family=True,
         settings=_exits,
         reads=_every("find_exit"),
         shown=(

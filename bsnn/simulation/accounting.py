@@ -19,7 +19,7 @@ is computed once (`first="once"`: at step 1), or at every step, as hardware with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, require_chain
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError
 from bsnn.simulation.works import READOUT, Work, works
@@ -106,23 +106,18 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
 
     Returns:
         float64 [works, T] of whole numbers, summed over images; 0 for the first layer (see `table`).
-
-    Raises:
-        ConversionError: a graph of layers; `estimated` takes it.
     """
-    require_chain(network, "operations counted at each spike's place")
     engine = TorchEngine(network)
-    after = {name: (index, work) for index, (name, work) in enumerate(_received(network))}
-    operations = torch.zeros(len(after) + 1, steps, dtype=torch.float64)
+    receiving: dict[str, list[tuple[int, Work]]] = {}
+    for index, work in enumerate(works(network)):
+        receiving.setdefault(work.received, []).append((index, work))
+    operations = torch.zeros(len(works(network)), steps, dtype=torch.float64)
     done = 0
 
     def observe(layer: SpikingLayer, spikes: Tensor) -> None:
-        if layer.name not in after:  # a maximum pool of spikes follows: what it passes on is shown next
-            return
-        index, work = after[layer.name]
-        sent = spikes.abs().flatten(2) if work.op == "linear" else spikes.abs()
-        total = (sent.double() * work.fan_out).flatten(1).sum(1)
-        operations[index + 1, done : done + len(spikes)] += total
+        for index, work in receiving.get(layer.name, []):  # none where a maximum pool follows
+            sent = spikes.abs().double().flatten(2).unflatten(2, work.inputs)
+            operations[index, done : done + len(spikes)] += (sent * work.fan_out).flatten(1).sum(1)
 
     engine.observe = observe
     for batch in batches:
@@ -132,15 +127,6 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
             state, _ = engine.advance(state, size)
             done += size
     return operations
-
-
-def _received(network: SpikingNetwork) -> Iterator[tuple[str, Work]]:
-    """The layer whose output each work but the first receives, and the work; a maximum pool of spikes passes on."""
-    remaining = iter(works(network)[1:])
-    layers = network.layers
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if following is None or following.weight is not None or following.fires:
-            yield layer.name, next(remaining)
 
 
 def table(

@@ -67,6 +67,7 @@ class Evaluation:
         self.shard, self.shards = (job.place.shard, settings.shards) if shard else (1, 1)
         self.order = order.tensor_split(self.shards)[self.shard - 1]
         self.labels = self.split.labels[self.order]
+        self._balanced: Thresholds | None = None
 
     def batches(self) -> Iterator[Tensor]:
         """The images, normalised."""
@@ -100,20 +101,6 @@ class Evaluation:
 
         return own.convertible(self.trained)
 
-    @property
-    def family(self) -> Trained:
-        """The network, for methods that take the VGG family alone.
-
-        Raises:
-            ConversionError: it is one's own.
-        """
-        from bsnn.errors import ConversionError
-        from bsnn.networks.vgg import Trained
-
-        if not isinstance(self.trained, Trained):
-            raise ConversionError("balanced thresholds and thresholds of channels are for the VGG family so far")
-        return self.trained
-
     @cached_property
     def predicted(self) -> Tensor:
         """Classes that the ANN predicts, int64 [N], on the CPU."""
@@ -143,29 +130,27 @@ class Evaluation:
         return Converted(method, steps, theta, network, engine, reason)
 
     def thresholds(self, method: Method, steps: int) -> Thresholds:
-        """Thresholds of a method: of whole layers from the activation table; balanced or of channels, on images."""
-        from bsnn.conversion import channel_thresholds
+        """Thresholds of a method: from the activation table, or measured on calibration images."""
         from bsnn.conversion import method as conversion
         from bsnn.datasets import protocol
 
-        if method.threshold == "balanced":
-            return self.balanced
+        balanced = method.threshold == "balanced"
+        if balanced and self._balanced is not None:
+            return self._balanced
         job, settings = self.job, self.job.experiment
-        percentile, population = settings.latency.percentile, settings.thresholds.population
         table, _ = job.pipeline.read("activations", job.place)
-        whole = conversion.lambdas(table, method, steps, percentile=percentile, population=population)
-        if not method.channels:
-            return whole
-        how = (method.percentile_at(steps, percentile), population, whole)
-        dropout = protocol.dropout_seed(settings, job.place.seed)
-        return channel_thresholds.thresholds(self.family, self.calibration.split(16), *how, dropout_seed=dropout)
-
-    @cached_property
-    def balanced(self) -> Thresholds:
-        """Thresholds by local balancing, for any number of steps."""
-        from bsnn.conversion import balancing
-
-        return balancing.thresholds(self.family, self.calibration)
+        found = conversion.thresholds(
+            self.convertible,
+            table,
+            method,
+            steps,
+            self.calibration if balanced or method.channels else None,
+            percentile=settings.latency.percentile,
+            population=settings.thresholds.population,
+            dropout_seed=protocol.dropout_seed(settings, job.place.seed),
+        )
+        self._balanced = found if balanced else self._balanced  # for any number of steps
+        return found
 
     def run(self, converted: Converted, *, early_exit: float | None = None) -> Simulation:
         """Simulate the images."""

@@ -70,7 +70,7 @@ def _bring(job: Job, images: DataSet, settings: Own) -> None:
         ArtifactError: it is another than the settings' digest says, or of the other kind of weights.
     """
     from bsnn.graphs import plain
-    from bsnn.networks import own
+    from bsnn.networks import binary, own
 
     pipeline, place = job.pipeline, job.place
     network = own_network(job, images, settings)
@@ -87,7 +87,7 @@ def _bring(job: Job, images: DataSet, settings: Own) -> None:
             f"set weights to {kind}"
         )
     if kind == "binary":
-        pipeline.write("network", place, own.summary(network.graph), "summary")
+        pipeline.write("network", place, binary.summary(network.graph), "summary")
     empty = columns.schema(columns.HISTORY).empty_table().to_pandas()
     pipeline.write("network", place, empty, "history", common.left_out(images.train))
     own.save(pipeline.path("network", place), network, pipeline.identity("network", place))
