@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -16,6 +17,7 @@ from workflow_for_tests import TINY, checkout, configure, planned, run, snakemak
 import bsnn
 from bsnn import cli, nir_graph, stages
 from bsnn.config import Config, merge, validate
+from bsnn.engines import create
 from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.graphs import plain
 from bsnn.graphs.reading import from_module
@@ -23,6 +25,7 @@ from bsnn.networks import binary, own
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.simulation.run import run as simulated
 from bsnn.stages.evaluation import Evaluation
 
 MODELS = """
@@ -174,10 +177,71 @@ def test_the_summary_counts_bits_and_operations(models: Path) -> None:
     assert int(table["macs"]["stem"]) == 6 * 3 * 9 * 16
 
 
-@pytest.mark.parametrize("target", ["latency", "search", "early_exit", "paper", "paper_time"])
-def test_targets_of_the_family_are_refused(models: Path, target: str) -> None:
-    with pytest.raises(ConfigError, match=r"experiments\.mine\.network: methods \(latency\), search, early exit"):
+@pytest.mark.parametrize("target", ["paper", "paper_time"])
+def test_the_papers_results_are_of_the_family(models: Path, target: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"experiments\.mine\.network: the paper's results .* latency\), search, early_"
+    ):
         Pipeline(validate(settings(models))).target(target)
+
+
+def with_methods(models: Path, weights: str, **methods: Any) -> dict[str, Any]:
+    latency = {
+        "time": [2, 6],
+        "images": 16,
+        "methods": methods,
+        "search": {"time": 4, "images": 30, "percentiles": [99.0]},
+        "early_exit": {"images": 30},
+    }
+    return merge(settings(models, weights), {"experiments": {"mine": {"latency": latency}}})
+
+
+def test_latency_search_and_early_exit(models: Path, tmp_path: Path) -> None:
+    """The binary network through the workflow; each method's spikes are those of BindsNET, converted by hand."""
+    fitted = {"threshold": "squared-error", "initial": 0.5, "correction": "temporal", "signed": True}
+    config = with_methods(models, "binary", fitted=fitted, balanced={"threshold": "balanced", "initial": 0.5})
+    folder = checkout(tmp_path / "checkout", config)
+    run(folder, "latency", "search", "early_exit")
+    tables = folder / "results/mine/tables"
+    latency = pd.read_csv(tables / "latency.csv")
+    assert list(zip(latency["method"], latency["T"], strict=True)) == [
+        (name, time) for name in ("baseline", "fitted", "balanced") for time in (2, 6)
+    ]
+    ideal = pd.read_csv(tables / "latency_ideal.csv")
+    assert (ideal["clipping"] + ideal["quantisation"] + ideal["unevenness"]).tolist() == pytest.approx(
+        latency["drop"].tolist()
+    )
+    layers = set(pd.read_csv(tables / "latency_errors.csv")["layer"])
+    pipeline = Pipeline(validate(config), folder / "results")
+    job = Job(pipeline, Place("mine", "binary", 0))
+    assert layers == set(job.source().graph.observed)
+    search = pd.read_csv(next((folder / "results/mine/binary/seed0").glob("search-*.csv")))
+    assert search["what"].tolist()[-2:] == ["chosen, held-out", "chosen, test"]
+    assert any('"correction":"temporal"' in switches for switches in search["switches"])
+    assert {"held-out", "test"} == set(pd.read_csv(tables / "early_exit.csv")["split"])
+
+    bench = Evaluation(job)
+    for name in ("fitted", "balanced"):
+        network = bench.converted(pipeline.config.experiments["mine"].latency.method(name), 6).network
+        spikes, _ = pipeline.read("method", Place("mine", "binary", 0, method=name, steps=6), "spikes")
+        counts = simulated(create("bindsnet", network), bench.batches(), 6).counts
+        assert spikes["spikes"].to_pylist() == counts.flatten().tolist()
+        assert sum(spikes["spikes"].to_pylist()) > 0
+
+
+def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
+    config = with_methods(models, "full", channels={"channels": True}, burst={"burst": 3}, bias={"correction": "bias"})
+    job = made(job_of(config, tmp_path / "results", "full"), "data", "train", "activations")
+    place = Place("mine", "full", 0)
+    spikes = {}
+    for name in ("baseline", "channels", "burst", "bias"):
+        own_place = place._replace(method=name, steps=6)
+        made(Job(job.pipeline, own_place), "method")
+        table, _ = job.pipeline.read("method", own_place, "spikes")
+        spikes[name] = table["spikes"].to_pylist()
+    assert len(set(map(tuple, spikes.values()))) == 4
+    made(Job(job.pipeline, place._replace(method="channels")), "ideal")
+    made(Job(job.pipeline, place), "find_switches", "find_exit")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +316,6 @@ def test_the_workflow_runs_it_to_the_report(models: Path, tmp_path: Path, monkey
     text = (folder / "results/mine/tables/accuracy.csv").read_text()
     assert text.count("\n") == 5  # percentiles 99 and 100 at 4 and 8 steps
     assert set(planned(folder, "--config", "percentile=[99,99.5]")) >= {"thresholds", "simulate", "tables"}
-    refused = snakemake(folder, "-n", "latency")
+    refused = snakemake(folder, "-n", "paper")
     assert refused.returncode
-    assert "methods (latency), search, early exit" in refused.stdout + refused.stderr
+    assert "the paper's results compare pools, recipes and layers" in refused.stdout + refused.stderr
