@@ -180,7 +180,7 @@ def test_the_summary_counts_bits_and_operations(models: Path) -> None:
 @pytest.mark.parametrize("target", ["paper", "paper_time"])
 def test_the_papers_results_are_of_the_family(models: Path, target: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"experiments\.mine\.network: the paper's results .* latency\), search, early_"
+        ConfigError, match=r"experiments\.mine\.network: the paper's results .* \(latency\), search, early_"
     ):
         Pipeline(validate(settings(models))).target(target)
 
@@ -191,7 +191,7 @@ def with_methods(models: Path, weights: str, **methods: Any) -> dict[str, Any]:
         "images": 16,
         "methods": methods,
         "search": {"time": 4, "images": 30, "percentiles": [99.0]},
-        "early_exit": {"images": 30},
+        "early_exit": {"images": 30, "method": "baseline"},
     }
     return merge(settings(models, weights), {"experiments": {"mine": {"latency": latency}}})
 

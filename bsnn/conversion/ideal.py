@@ -6,7 +6,7 @@ Layer by layer, each neuron sends the spikes that T even inputs would make it se
 
 with f the fraction of the threshold that membranes start with: 0 cuts off, 1/2 rounds (Bu et al. 2022; a shift of half
 a threshold over T steps has added the same by step T). In whole spikes, with S the sum of its inputs' counts and V the
-threshold of bsnn.conversion.spiking, that is
+threshold of bsnn.conversion.layers, that is
 
     N = clip(floor((S + v(0)) / V), 0, T),
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, cast
 
 import torch
@@ -102,7 +103,7 @@ class SpikingNetwork:
         """Whether layers are sums of paths: a network of `bsnn.graphs`, which not every function takes."""
         return any(layer.paths for layer in self.layers)
 
-    @property
+    @cached_property
     def sums(self) -> tuple[tuple[Path, ...], ...]:
         """What each layer adds up: its paths; a layer of the VGG family has one, from the layer before.
 
