@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.graph_currents import times_scale
-from bsnn.conversion.layers import SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import products
 from bsnn.graphs.description import IMAGE, Path
 from bsnn.graphs.forward import per_channel, pooled, unpooled
@@ -46,6 +46,14 @@ def _usual(path: Path) -> bool:
     return kernel and path.groups == 1 and path.stride == path.padding == path.dilation == (1, 1)
 
 
+def total(layer: SpikingLayer, terms: list[Tensor]) -> Tensor:
+    """The terms of a layer added up in their order, then the offset: [..., *shape]; a single term is given back."""
+    found = terms[0]
+    for term in terms[1:]:
+        found = found + term
+    return found if layer.offset is None else found + per_channel(layer.offset, len(layer.shape))
+
+
 class Branches:
     """Paths of a network, ready for blocks of time steps.
 
@@ -74,14 +82,12 @@ class Branches:
             steps: number of steps.
             bfloat16: as of `path_sum`.
         """
-        layer, terms = self.layers[index], iter(image[self.images[index] :])
-        found: Tensor | None = None
-        for path, binary in zip(self.paths[index], self.binary[index], strict=True):
-            term = next(terms) if path.source == IMAGE else self._term(path, outputs[path.source], binary, bfloat16)
-            found = term if found is None else found + term
-        assert found is not None
-        if layer.offset is not None:
-            found = found + per_channel(layer.offset, len(layer.shape))
+        constant = iter(image[self.images[index] :])
+        terms = [
+            next(constant) if path.source == IMAGE else self._term(path, outputs[path.source], binary, bfloat16)
+            for path, binary in zip(self.paths[index], self.binary[index], strict=True)
+        ]
+        found = total(self.layers[index], terms)
         return found.expand(steps, *found.shape).clone() if self.first[index] else found
 
     def _term(self, path: Path, spikes: Tensor, binary: bool, bfloat16: bool) -> Tensor:
@@ -111,7 +117,8 @@ class Branches:
             held = sum(before.neurons for before in self.layers[:index] if before.name in read)
             pools = [path.pool for path in paths if path.pool is not None and path.weight is not None]
             unpooled = max([0, *(pool.stride[0] * pool.stride[1] for pool in pools)])
-            needed.append(held + layer.neurons * (1 + unpooled + (len(paths) > 1)))
+            terms = len(paths) + 1 if len(paths) > 1 else 0  # beside the sum: all terms, and one before its factor
+            needed.append(held + layer.neurons * (1 + unpooled + terms))
         return max(needed)
 
 
