@@ -144,8 +144,9 @@ def vgg15() -> Trained:
     """VGG-15 of the CIFAR-100 shape without memory for its weights: only shapes matter."""
     with torch.device("meta"):
         module = VGG(network_settings(features=VGG15, hidden=[4096]), (3, 32, 32), 100)
-    inner = {layer.name: torch.empty(0) for layer in module.plan[1:-1]}
-    return Trained(module, tuple(map(str, range(100))), (0.5,) * 3, (0.25,) * 3, inner, inner)
+        signs = {layer.name: module.get_parameter(f"{layer.name}.weight").char() for layer in module.plan[1:-1]}
+        alphas = {layer.name: torch.empty(layer.outputs) for layer in module.plan[1:-1]}
+    return Trained(module, tuple(map(str, range(100))), (0.5,) * 3, (0.25,) * 3, signs, alphas)
 
 
 def test_summary_of_vgg15_has_the_published_sizes() -> None:
