@@ -23,6 +23,6 @@ def check(stage: Stage, experiment: Experiment, place: Place) -> None:
     if stage.family and experiment.own is not None:
         raise ConfigError(
             f"experiments.{place.experiment}.network: the paper's results compare pools, recipes and layers of the VGG "
-            "family, and this is a module of one's own. It has all other targets: accuracy, spikes and energy of its "
-            "percentiles (all), of methods (latency), search, early_exit"
+            "family, and this is a module of one's own. It has all other targets: accuracy, spikes and energy over "
+            "time (all), methods (latency), search, early_exit"
         )
