@@ -143,6 +143,22 @@ def test_measured_jobs_come_before_estimates(tmp_path: Path) -> None:
     assert Expected(pipeline, tmp_path).seconds("train", two) == pytest.approx(2 * expected / estimates.RATES["train"])
 
 
+def test_every_process_takes_some_seconds(tmp_path: Path) -> None:
+    """What computes next to nothing too; what computes, and is not known, stays unknown."""
+    place = Place(small.NAME, "binary", 0, 99.0)
+    given = {"imported": {"binary": {"path": "binary.safetensors", "sha256": "0" * 64}}}
+    own = experiment().model_dump(mode="json")
+    own["experiments"][small.NAME]["network"] = {"module": "m.py:f", "weights": "w.safetensors", "content": "0" * 64}
+    for chosen, rule, expected in (
+        (experiment(), "tables", estimates.START),
+        (experiment(), "train", estimates.START),  # of operations for less
+        (experiment(**given), "binarize", estimates.START),
+        (config.validate(own), "binarize", estimates.START),
+        (config.validate(own), "simulate", None),
+    ):
+        assert Expected(Pipeline(chosen), tmp_path).whole(rule, place) == expected
+
+
 def test_plan_names_its_estimates(tmp_path: Path) -> None:
     text = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path))
     assert "hours estimated from the recipe's operations, never measured: " in text

@@ -81,6 +81,15 @@ class Expected:
         found = self._measured(rule, place.experiment)
         return self.estimated(rule, place) if found is None else found
 
+    def whole(self, rule: str, place: Place) -> float | None:
+        """As `seconds`, of the whole process: one that computes next to nothing takes some, too."""
+        found = self.seconds(rule, place)
+        if found is not None:
+            return max(found, estimates.START)
+        kind = estimates.kind(rule, place)
+        reads = kind is None or (kind == "train" and self.pipeline.experiment(place).given(place.weights))
+        return estimates.START if reads else None
+
     def estimated(self, rule: str, place: Place) -> float | None:
         """Seconds from a job's operations (bsnn.pipeline.estimates)."""
         kind, count = estimates.kind(rule, place), estimates.operations(self.pipeline, rule, place)

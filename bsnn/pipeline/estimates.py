@@ -19,6 +19,7 @@ RATES = {
 """Multiply-accumulates per second by kind of work."""
 
 IMAGES = {"digits": (1437, 360, 10), "cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}
+START = 5.0  # seconds of any job: a process, and what it imports
 LONG = 300.0  # seconds of a measured job from which on its speed says something about other networks
 BACKWARD = 3  # a training step's passes: forward, and gradients of activations and of weights
 

@@ -15,7 +15,7 @@ def jobs_ahead():
     """Jobs that run, with the seconds that each will take."""
     found = [job for job in workflow.dag.needrun_jobs() if job.rule.name in STAGES]
     expected = costs.Expected(PIPELINE)
-    return {one: expected.seconds(*one) for one in (job_of(job.rule.name, job.wildcards_dict) for job in found)}
+    return {one: expected.whole(*one) for one in (job_of(job.rule.name, job.wildcards_dict) for job in found)}
 
 
 def targets_asked():
