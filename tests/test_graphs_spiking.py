@@ -9,108 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine_checks import assert_equal, run
-from modules_for_tests import Depthwise, RandomNet, ResNet, Strided, binarised, random_images, randomised
-from torch import Tensor, nn
+from graphs_for_tests import MODULES, described, images, near, reference, spiking, thetas
+from modules_for_tests import RandomNet, ResNet, binarised, random_images, randomised
+from torch import nn
 
 from bsnn import config, engines
 from bsnn.conversion import activations, from_graph, method
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
-from bsnn.engines.base import Block
 from bsnn.errors import BsnnError, ConversionError, EngineError
-from bsnn.graphs.description import IMAGE, Graph, Path
 from bsnn.graphs.forward import forward
 from bsnn.graphs.reading import from_module
 from bsnn.simulation.readout import Readout, propagation_delays
-
-MODULES = {
-    "resnet": lambda: ResNet(blocks=1, width=4),
-    "depthwise": Depthwise,
-    "strided": Strided,
-    "strided, averages": lambda: Strided(nn.AvgPool2d(3, 2, 1)),
-}
-
-
-def images(count: int = 3, size: int = 16, seed: int = 0) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def described(name: str, seed: int = 0, *, binary: bool = True) -> Graph:
-    torch.manual_seed(seed)
-    module = randomised(MODULES[name](), seed)
-    return from_module(binarised(module) if binary else module, images(2))
-
-
-def thetas(graph: Graph, batch: Tensor, percentile: float = 99.0) -> dict[str, float]:
-    """Percentiles of the positive activations; 1 for a layer that never has any, and sends nothing."""
-    table = activations.collect(graph, lambda: [batch])
-    rows = table[(table["population"] == "positive") & (table["percentile"] == percentile)]
-    return dict(zip(rows["layer"], rows["value"].fillna(1.0), strict=True))
-
-
-def spiking(graph: Graph, batch: Tensor, **switches: object) -> SpikingNetwork:
-    return method.convert(graph, thetas(graph, batch), config.Method(**switches), 16)  # type: ignore[arg-type]
-
-
-def reference(network: SpikingNetwork, batch: Tensor, steps: int, order: tuple[int, ...] | None = None) -> Block:
-    """The definition, neuron by neuron in NumPy's float32; sums over spikes in float64, where they are exact.
-
-    `order`: another order of the terms of sums of so many (the offset is the last term), for the counter-test.
-    """
-    potential: dict[str, np.ndarray] = {}
-    sent: dict[str, np.ndarray] = {}
-    counts, last = [], []
-    for _ in range(steps):
-        outputs: dict[str, Tensor] = {}
-        row = []
-        for layer in network.layers:
-            terms = [_term(path, batch if path.source == IMAGE else outputs[path.source]) for path in layer.paths]
-            if layer.offset is not None:
-                terms.append(np.broadcast_to(_spread(layer.offset, layer), terms[0].shape))
-            if order is not None and len(terms) == len(order):
-                terms = [terms[place] for place in order]
-            x = terms[0]
-            for term in terms[1:]:
-                x = (x + term).astype(np.float32)
-            if layer.bias is not None:
-                x = x + _spread(layer.bias, layer)
-            if layer.threshold is None:
-                outputs[layer.name] = torch.from_numpy(x)
-                continue
-            threshold = _spread(layer.threshold, layer)
-            v = potential.get(layer.name)
-            if v is None:
-                initial = torch.zeros(1) if layer.initial is None else layer.initial
-                v = np.broadcast_to(_spread(initial, layer), x.shape).astype(np.float32)
-            v = v + x
-            s = (v >= threshold).astype(np.float32)
-            total = sent.get(layer.name, np.zeros_like(s))
-            if layer.signed:
-                s -= (v <= -threshold) & (total > 0)
-            sent[layer.name] = total + s
-            potential[layer.name] = v - s * threshold
-            outputs[layer.name] = torch.from_numpy(s)
-            row.append(np.abs(s).reshape(len(s), -1).sum(1).astype(np.int64))
-        counts.append(np.stack(row))
-        last.append(outputs[network.layers[-1].name].flatten(1).to(torch.int8))
-    return Block(torch.stack(last), torch.from_numpy(np.stack(counts)))
-
-
-def _spread(values: Tensor, layer: SpikingLayer) -> np.ndarray:
-    return values.numpy().reshape(-1, *[1] * (len(layer.shape) - 1))
-
-
-def _term(path: Path, source: Tensor) -> np.ndarray:
-    x = source.double()
-    if path.weight is not None and path.op == "linear":
-        x = x.flatten(1) @ path.weight.double().T
-    elif path.weight is not None:
-        x = F.conv2d(x, path.weight.double(), None, path.stride, path.padding, path.dilation, path.groups)
-    if path.pool is not None and path.pool.kind == "max":
-        x = F.max_pool2d(x, path.pool.kernel, path.pool.stride, path.pool.padding)
-    elif path.pool is not None:
-        x = F.avg_pool2d(x, path.pool.kernel, path.pool.stride, path.pool.padding, divisor_override=1)
-    found = x.numpy().astype(np.float32)
-    return found if path.scale is None else found * path.scale.numpy().reshape(-1, *[1] * (found.ndim - 2))
 
 
 @pytest.mark.parametrize("switches", [{}, {"initial": 0.5, "signed": True}, {"shift": True}])
@@ -121,36 +29,23 @@ def test_engines_send_equal_spikes_for_binary_graphs(name: str, switches: dict[s
     assert network.exact
     batch = images(4, seed=2)
     expected = reference(network, batch, 12)
-    found = run(engines.create("torch", network), batch, [5, 7])
-    assert_equal(found, expected)
-    assert_equal(run(engines.create("bindsnet", network), batch, [5, 7]), expected)
-    assert bool((found.counts.sum((0, 2)) > 0).all())
+    for engine in ("torch", "bindsnet", "packed"):
+        assert_equal(run(engines.create(engine, network), batch, [5, 7]), expected)
+    assert bool((expected.counts.sum((0, 2)) > 0).all())
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_engines_send_equal_spikes_for_random_graphs(count: int) -> None:
     for seed in range(count):
         graph = from_module(binarised(RandomNet(seed)), random_images(seed))
-        network = spiking(graph, random_images(seed, 6), initial=0.5 * (seed % 2))
+        network = spiking(graph, random_images(seed, 6), initial=0.5 * (seed % 2), signed=seed % 3 == 0)
         batch = random_images(seed, 2)
-        assert_equal(run(engines.create("torch", network), batch, [8]), reference(network, batch, 8))
-        assert_equal(run(engines.create("bindsnet", network), batch, [8]), reference(network, batch, 8))
+        expected = reference(network, batch, 8)
+        for engine in ("torch", "bindsnet", "packed"):
+            assert_equal(run(engines.create(engine, network), batch, [8]), expected)
 
 
-def near() -> SpikingNetwork:
-    """One neuron that sends at every step, and one that adds up 1 + 2^-24 + 2^-24 at each, with threshold 1 + 2^-23.
-
-    From the left both small terms are rounded away; added up first they reach the threshold.
-    """
-    scales = (1.0, 2.0**-24)
-    paths = tuple(Path("first", "identity", "first", scale=torch.tensor([scale])) for scale in scales)
-    first = SpikingLayer("first", "sum", (1,), threshold=torch.ones(1), paths=(Path(IMAGE, "identity", "image"),))
-    threshold, offset = torch.tensor([1 + 2.0**-23]), torch.tensor([2.0**-24])
-    second = SpikingLayer("second", "sum", (1,), threshold=threshold, paths=paths, offset=offset)
-    return SpikingNetwork((first, second), torch.ones(2, 1, dtype=torch.float64), (1,))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["torch", "bindsnet"])
+@pytest.mark.parametrize("name", ["torch", "bindsnet", "packed"])
 def test_a_wrong_order_of_the_sum_is_caught(name: str) -> None:
     image = torch.ones(1, 1)
     right, wrong = (reference(near(), image, 2, order) for order in (None, (1, 2, 0)))
@@ -159,10 +54,11 @@ def test_a_wrong_order_of_the_sum_is_caught(name: str) -> None:
     assert_equal(run(engines.create(name, near()), image, [2]), right)
 
 
-def test_spike_counts_do_not_depend_on_the_batch() -> None:
+@pytest.mark.parametrize("name", ["torch", "packed"])
+def test_spike_counts_do_not_depend_on_the_batch(name: str) -> None:
     network = spiking(described("resnet"), images(8, seed=1))
     batch = images(5, seed=4)
-    engine = engines.create("torch", network)
+    engine = engines.create(name, network)
     together = run(engine, batch, [10])
     for index in range(5):
         alone = run(engine, batch[index : index + 1], [10])
@@ -173,7 +69,7 @@ def test_images_may_leave_between_blocks() -> None:
     network = spiking(described("resnet"), images(8, seed=1), signed=True)
     batch = images(4, seed=5)
     whole = run(engines.create("torch", network), batch, [12])
-    for name in ("torch", "bindsnet"):
+    for name in ("torch", "bindsnet", "packed"):
         engine = engines.create(name, network)
         state, _ = engine.advance(engine.start(batch), 5)
         state, block = engine.advance(engine.keep(state, torch.tensor([1, 3])), 7)
@@ -256,10 +152,8 @@ def test_what_is_not_for_graphs_yet_is_refused() -> None:
     graph = described("resnet")
     batch = images(4)
     network = spiking(graph, batch)
-    for name in ("packed", "triton"):
-        with pytest.raises(EngineError, match="a graph of layers"):
-            engines.create(name, network)
-    assert engines.choose(network, "cpu")[0] == "torch"
+    with pytest.raises(EngineError, match="a graph of layers"):
+        engines.create("triton", network)
     with pytest.raises(ConversionError, match="VGG family so far"):
         propagation_delays(network)
     with pytest.raises(BsnnError, match="has no dropout"):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_checks import biased, member, signed
+from engine_checks import biased, member, run, signed
 from networks_for_tests import images
+from random_graphs import random_graph
 
 from bsnn.engines import compiled, packed, packed_first, packed_kernels, packed_pools, packed_trial
 from bsnn.engines.base import Block
@@ -24,7 +25,8 @@ CPU = torch.device("cpu")
 
 
 def test_trial_notices_wrong_spikes_and_failing_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "trial", lambda: (*packed_trial.trial()[:2], _nothing(packed_trial.trial()[2])))
+    wrong = [(network, batch, _nothing(block)) for network, batch, block in packed_trial.trials()]
+    monkeypatch.setattr(packed, "trials", lambda: wrong)
     packed.missing.cache_clear()
     assert "wrong spikes" in str(packed.missing())
 
@@ -114,13 +116,20 @@ def test_vectors_of_other_cpus(variables: dict[str, str], width: int, tmp_path: 
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from engine_checks import assert_equal, reference, run\n"
+        "import torch\n"
+        "from random_graphs import random_graph\n"
         "from random_networks import random_images, random_network\n"
+        "from bsnn.engines.torch_engine import TorchEngine\n"
         "from bsnn.engines import packed, packed_vectors\n"
         f"assert packed_vectors.width() == {width}, packed_vectors.width()\n"
         "assert packed.missing() is None, packed.missing()\n"
         "for seed in range(1000, 1050):\n"
         "    network, batch = random_network(seed), random_images(seed)\n"
         "    assert_equal(run(packed.PackedEngine(network), batch, (3, 4)), reference(network, batch, 7))\n"
+        "for seed in range(50):\n"
+        "    network = random_graph(seed)\n"
+        "    batch = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(seed))\n"
+        "    assert_equal(run(packed.PackedEngine(network), batch, (3, 4)), run(TorchEngine(network), batch, (7,)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), **variables}
     if platform.machine() != "x86_64":
@@ -136,8 +145,8 @@ def test_everything_is_compiled_by_the_trial() -> None:
         engine = PackedEngine(network)
         state, _ = engine.advance(engine.start(images(17, 3, network.input_shape[1])), 2)
         engine.advance(engine.keep(state, torch.tensor([0, 2])), 3)
-    for function in (packed_kernels.weighted,
-        packed_pools.pooled,
-        packed_pools.passed,
-                     packed_first.constant, packed_first.first_current):  # fmt: skip
+    for seed in range(20):
+        graph = random_graph(seed)
+        run(PackedEngine(graph), torch.ones(2, *graph.input_shape), [3])
+    for function in (packed_kernels.advance, packed_pools.passed, packed_first.constant, packed_first.first_current):
         assert len(function.signatures) == 1, function.py_func.__name__

@@ -216,11 +216,12 @@ def test_no_image_is_left() -> None:
 def test_a_block_uses_the_budget_and_never_exceeds_it() -> None:
     network = spiking(1, size=32, features=[64, 64, "P"], hidden=[32])
     largest, state = 64 * 32 * 32 // 8, 4 * (2 * 64 * 32 * 32 + 64 * 16 * 16 + 32)
+    both = largest + 64 * 16 * 16 // 8  # spikes of the first layer, and of the one that reads them
     engine = PackedEngine(network, memory_mib=32)
     assert engine._state == state
     work = engine._threads * sum(array.nbytes for array in engine._work(1))
     for count in (1, 7, 20):
-        step = 2 * engine._threads * largest + count * (32 + 3 * 8)
+        step = engine._threads * both + count * (32 + 3 * 8)
         expected = (32 * 2**20 - count * state - work) // step
         assert engine.block(count) == max(1, min(2**23 // largest, expected))
     assert engine.block(10**6) == 1

@@ -1,9 +1,9 @@
 """Engine `packed`: binary networks on a CPU, with one bit per spike and per weight.
 
 Each image goes through a block of time steps layer by layer, in one thread; only bits, one per neuron and step, go on
-to the next layer. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of Python, so
-images are spread over threads that sleep while they wait. Where fewer images than threads are left, the threads share
-the rows or channels of each layer.
+to the layers that read them. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of
+Python, so images are spread over threads that sleep while they wait. Where fewer images than threads are left, the
+threads share the rows or channels of each layer.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.currents import on_grid, weight_parts
-from bsnn.conversion.spiking import SpikingNetwork, first_weight
+from bsnn.conversion.from_graph import image_terms
+from bsnn.conversion.spiking import SpikingNetwork, first_weight, per_output
 from bsnn.engines import packed_first
 from bsnn.engines.base import Block, Engine, State, within_schedules
+from bsnn.engines.branches import total
 from bsnn.engines.compiled import cache_folder
-from bsnn.engines.packed_kernels import Work
-from bsnn.engines.packed_layers import stages
+from bsnn.engines.packed_layers import channels_last, memory, stages
 from bsnn.engines.packed_lists import COPIED, ones_of_bytes
 from bsnn.engines.packed_run import Run
+from bsnn.engines.packed_shapes import Work
 from bsnn.engines.packed_sums import PLANE, PLANES
-from bsnn.engines.packed_trial import STEPS, trial
+from bsnn.engines.packed_terms import unfit
+from bsnn.engines.packed_trial import STEPS, trials
 from bsnn.engines.packed_vectors import aligned
+from bsnn.graphs.description import IMAGE
 
 logger = logging.getLogger(__name__)
 
 TOGETHER = 2**24  # bytes of state that are worth holding at once
 RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
-MOST_INPUTS = 2**15 - 1  # spikes that may reach a neuron at once: currents have 16 bits
 
 
 class PackedEngine(Engine):
@@ -49,20 +52,19 @@ class PackedEngine(Engine):
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
         self._stages = stages(self.network)
+        self._spikes = memory(self.network)[1]  # bytes of one image and step, of all layers that are kept at once
         self._threads = torch.get_num_threads()
         self._ones = ones_of_bytes()
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
-        """Takes networks of binary weights after the first layer whose layers all send spikes."""
+        """Takes networks whose sums are integers, but for those of the image, and whose layers all send spikes."""
         if device.type != "cpu":
             return "it runs on a CPU only"
         if not network.exact:
             return "a layer after the first has real weights, or bursts (engine 'torch' takes it)"
-        if network.branched:
-            return "a graph of layers, with branches, strides or biases of its own (engine 'torch' takes it)"
-        return _unfit(network) or missing()
+        return unfit(network) or missing()
 
     def together(self, images: int) -> int:
         """As many images as keep the threads busy, and the state small."""
@@ -70,33 +72,56 @@ class PackedEngine(Engine):
 
     def block(self, images: int) -> int:
         """Steps whose spikes fit beside the state and the threads' memory; more than `RECYCLED` does not pay."""
-        largest = max(stage.bits for stage in self._stages)
+        largest = max(stage.map.bits for stage in self._stages)
         work = sum(array.nbytes for array in self._work(1))
-        step = 2 * self._threads * largest
+        step = self._threads * self._spikes
         step += images * (self.network.layers[-1].neurons + 8 * len(self.network.firing))
         return max(1, min(RECYCLED // largest, (self.memory - self._state * images - self._threads * work) // step))
 
     @torch.no_grad()
     def start(self, images: Tensor) -> State:
-        """Constant current, initial potentials, and for signed layers the spikes sent so far, all channels last."""
-        first, firing = self._stages[0], [stage for stage in self._stages if stage.layer.fires]
+        """Currents of the image, initial potentials, and for signed layers the spikes sent so far, all channels last.
+
+        `current` is float32 [N, values]: for each layer that reads the image alone its whole current, with its offset
+        and its bias; for one that reads spikes too, its terms of the image one after the other.
+        """
+        firing = [stage for stage in self._stages if stage.layer.fires]
+        currents = self._terms(images) if self.network.branched else self._first(images)
+        return State(
+            current=currents,
+            potential=[stage.initial.repeat(len(images), 1) for stage in firing],
+            sent=[torch.zeros(len(images), stage.places if stage.layer.signed else 0) for stage in firing],
+        )
+
+    def _first(self, images: Tensor) -> Tensor:
+        """Current of the first layer of the family."""
+        first = self._stages[0]
         parts = weight_parts(first_weight(self.network, images), first.layer.pool)
         stored = (0, first.channels - first.layer.shape[0])
         weights = torch.cat([F.pad(part.permute(1, 2, 3, 0), stored) for part in parts], 3).numpy()
         grid = on_grid(images).contiguous().numpy()
         current = np.empty((len(images), first.places), np.float32)
-        bias = cast(np.ndarray, first.bias).reshape(-1, first.channels)
+        bias = first.bias.reshape(-1, first.channels)
         pool = (None, "average", "max").index(first.layer.pool)
 
         def fill(image: int) -> None:
             packed_first.first_current(grid[image], weights, bias, pool, current[image].reshape(-1, first.channels))
 
         self._each(fill, range(len(images)))
-        return State(
-            current=torch.from_numpy(current),
-            potential=[cast(Tensor, stage.initial).repeat(len(images), 1) for stage in firing],
-            sent=[torch.zeros(len(images), stage.places if stage.layer.signed else 0) for stage in firing],
-        )
+        return torch.from_numpy(current)
+
+    def _terms(self, images: Tensor) -> Tensor:
+        """Currents of all paths that read the image."""
+        terms = iter(image_terms(self.network, images))
+        found = []
+        for stage in self._stages:
+            layer = stage.layer
+            some = [next(terms) for path in layer.paths if path.source == IMAGE]
+            if stage.constant is not None:
+                current = total(layer, some)
+                some = [current if layer.bias is None else current + per_output(layer.bias, layer.shape)]
+            found += [channels_last(term, stage.channels) for term in some]
+        return torch.cat(found, 1)
 
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
@@ -139,22 +164,22 @@ class PackedEngine(Engine):
     @property
     def _state(self) -> int:
         """Bytes of the state of one image."""
-        return 4 * (
-            self._stages[0].places
-            + sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires)
-        )
+        neurons = sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires)
+        return 4 * (neurons + sum(stage.places * stage.images for stage in self._stages))
 
     def _work(self, steps: int) -> Work:
         """Memory of one thread for blocks of `steps` steps."""
-        sizes = [stage.work(stage.planned(steps)) for stage in self._stages]
-        entries, starts, joined, carries, currents = (max(each) for each in zip(*sizes, strict=True))
+        sizes = [stage.work(stage.planned(steps)[0]) for stage in self._stages]
+        entries, starts, joined, carries, currents, totals = (max(each) for each in zip(*sizes, strict=True))
         return Work(
+            spikes=aligned(self._spikes * steps),
             entries=np.empty(entries + COPIED, np.uint32),
             starts=np.empty(starts, np.int32),
             joined=np.empty(joined + COPIED, np.uint32),
             carries=aligned(carries),
             planes=aligned(PLANES * PLANE),
             currents=np.empty(currents, np.int16),
+            totals=np.empty(totals, np.float32),
         )
 
 
@@ -169,30 +194,16 @@ class _Trial(PackedEngine):
 
 @lru_cache(maxsize=1)
 def missing() -> str | None:
-    """What keeps the compiled code from running here; None when a small network sent the right spikes."""
-    network, images, expected = trial()
+    """What keeps the compiled code from running here; None when small networks sent the right spikes."""
     try:
-        engine = _Trial(network)
-        found = engine.advance(engine.start(images), STEPS)[1]
+        for network, images, expected in trials():
+            engine = _Trial(network)
+            found = engine.advance(engine.start(images), STEPS)[1]
+            if not (torch.equal(found.spikes, expected.spikes) and torch.equal(found.counts, expected.counts)):
+                return "its compiled code gives wrong spikes on this CPU"
     except Exception as error:  # compilers and damaged files of compiled code fail in every way
         reason = (str(error).splitlines() or [""])[0]
         told = f"its code cannot be compiled, or loaded from {cache_folder()} ({type(error).__name__}: {reason})"
         logger.warning("engine 'packed' cannot be used: %s", told)
         return told
-    if torch.equal(found.spikes, expected.spikes) and torch.equal(found.counts, expected.counts):
-        return None
-    return "its compiled code gives wrong spikes on this CPU"
-
-
-def _unfit(network: SpikingNetwork) -> str | None:
-    """What in a network the kernels have no form for; None when they have."""
-    for index, layer in enumerate(network.layers):
-        if not layer.fires and (index == 0 or layer.pool != "max" or layer.weight is not None):
-            return f"layer '{layer.name}' has no neurons and passes on more than spikes (engine 'torch' takes it)"
-        if index and layer.weight is not None:
-            if not bool((layer.weight.abs() == 1).all()):
-                return f"layer '{layer.name}' has weights other than +-1"
-            inputs = layer.weight[0].numel() * (4 if layer.pool == "average" else 1)
-            if inputs > MOST_INPUTS:
-                return f"{inputs} spikes may reach a neuron of layer '{layer.name}' at once, and currents have 16 bits"
     return None

@@ -1,4 +1,4 @@
-"""Compiled loops of the engine `packed` for the first layer: its current, constant over time, and its neurons."""
+"""Compiled loops of the engine `packed` for layers that read the image alone: their current never changes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from bsnn.engines.packed_vectors import NEURONS
 
 
 @compiled
-def constant(shape, y0, y1, current, schedule, v, sent, threshold, out, counts):  # type: ignore[no-untyped-def]
-    """Neurons of the first layer, whose current never changes: rows `y0` to `y1`."""
+def constant(shape, y0, y1, current, neurons, work):  # type: ignore[no-untyped-def]
+    """Neurons whose current, float32 [positions, channels], never changes: rows `y0` to `y1`."""
     channels = 8 * shape.out_bytes
     plane = shape.out_height * shape.out_width * shape.steps * shape.out_bytes
     for position in range(y0 * shape.out_width, y1 * shape.out_width):
         for channel in range(0, channels, NEURONS):
             at = position * channels + channel
-            to = position * shape.steps * shape.out_bytes + channel // 8
+            to = shape.out + position * shape.steps * shape.out_bytes + channel // 8
             if shape.out_planes == 1:
                 scan_constant(
-                    current, schedule, channel, shape.schedule_stride, v, sent, at, threshold, channel, shape.steps,
-                    out, to, shape.out_bytes, plane, counts,
+                    current, neurons.schedule, channel, shape.schedule_stride, neurons.v, neurons.sent, at,
+                    neurons.threshold, channel, shape.steps, work.spikes, to, shape.out_bytes, plane, neurons.counts,
                 )  # fmt: skip
             else:
                 scan_constant_signed(
-                    current, schedule, channel, shape.schedule_stride, v, sent, at, threshold, channel, shape.steps,
-                    out, to, shape.out_bytes, plane, counts,
+                    current, neurons.schedule, channel, shape.schedule_stride, neurons.v, neurons.sent, at,
+                    neurons.threshold, channel, shape.steps, work.spikes, to, shape.out_bytes, plane, neurons.counts,
                 )  # fmt: skip
 
 

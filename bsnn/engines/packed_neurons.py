@@ -119,7 +119,7 @@ def _current_scan(signed: bool) -> Callable[..., None]:
 
     @intrinsic
     def scan_currents(
-        typing: Any, currents: Any, first: Any, lanes: Any, steps: Any, bias: Any, offset: Any,
+        typing: Any, currents: Any, first: Any, lanes: Any, steps: Any, offsets: Any, bias: Any, more: Any,
         schedule: Any, row: Any, across: Any,
         v: Any, sent: Any, at: Any, threshold: Any, channel: Any,
         bits: Any, place: Any, stride: Any, plane: Any, counts: Any,
@@ -127,9 +127,10 @@ def _current_scan(signed: bool) -> Callable[..., None]:
         """Advance NEURONS neurons by `steps`.
 
         Args:
-            currents: int16; those of the first step begin at `first`, the next step's `lanes` further.
-            bias: float32, from `offset` on; added to the currents.
-            schedule: float32, added then; from `row` on for the first step, each next step's `across` further.
+            currents: int16 or float32; those of the first step begin at `first`, the next step's `lanes` further.
+            offsets: float32, from `channel` on; added to the currents.
+            bias: float32, from `more` on; added then.
+            schedule: float32, added last; from `row` on for the first step, each next step's `across` further.
             v: float32 potentials, from `at` on; so is `sent`, the spikes sent so far with their sign.
             threshold: float32, from `channel` on.
             bits: uint8, receives the spikes from `place` on, `stride` bytes per step, `plane` bytes to negative ones.
@@ -137,19 +138,23 @@ def _current_scan(signed: bool) -> Callable[..., None]:
         """
         i = types.intp
         signature = types.void(
-            currents, i, i, i, bias, i, schedule, i, i, v, sent, i, threshold, i, bits, i, i, i, counts
+            currents, i, i, i, offsets, bias, i, schedule, i, i, v, sent, i, threshold, i, bits, i, i, i, counts
         )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             values = arrays(context, builder, signature, arguments)
-            currents, first, lanes, steps, bias, offset, schedule, row, across, *rest = values
+            currents, first, lanes, steps, offsets, bias, more, schedule, row, across, *rest = values
             v, sent, at, threshold, channel, *out = rest
             neurons = _neurons(builder, v, sent if signed else None, at, threshold, channel)
-            more = builder.load(pointer(builder, bias, offset, _FLOATS), align=4)
+            places = ((offsets, channel), (bias, more))
+            added = [builder.load(pointer(builder, *place, _FLOATS), align=4) for place in places]
+            whole = signature.args[0].dtype == types.int16
             with cgutils.for_range(builder, steps) as loop:
                 source = builder.add(first, builder.mul(loop.index, lanes))
-                whole = builder.load(pointer(builder, currents, source, _SHORTS), align=2)
-                x = builder.fadd(builder.sitofp(builder.sext(whole, vector(I32, NEURONS)), _FLOATS), more)
+                x = builder.load(pointer(builder, currents, source, _SHORTS if whole else _FLOATS), align=2)
+                x = builder.sitofp(builder.sext(x, vector(I32, NEURONS)), _FLOATS) if whole else x
+                for some in added:
+                    x = builder.fadd(x, some)
                 x = _scheduled(builder, x, schedule, row, across, loop.index)
                 _send(builder, neurons.step(x), loop.index, Sent(*out))
             neurons.save()

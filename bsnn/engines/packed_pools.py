@@ -1,67 +1,37 @@
-"""Compiled loops of the engine `packed` for pools of spikes: with neurons of their own, and passed on."""
+"""Compiled loop of the engine `packed` for maximum pools that pass spikes on."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from bsnn.engines.compiled import compiled
-from bsnn.engines.packed_kernels import fire
-from bsnn.engines.packed_sums import spread
-from bsnn.engines.packed_vectors import NEURONS
-
-POOLED = 128  # channels whose spikes are summed at once
+from bsnn.engines.packed_shapes import term_of
 
 
 @compiled
-def pooled(shape, y0, y1, bits, bias, schedule, v, sent, threshold, out, counts, work):  # type: ignore[no-untyped-def]
-    """Neurons fed by the sum, or the largest, of 2x2 places of spikes: rows `y0` to `y1`."""
-    channels = 8 * shape.out_bytes
-    words = bits.view(np.uint32)
-    size = shape.bytes // 4
-    plane = shape.height * shape.width * shape.steps * size
-    for y in range(y0, y1):
-        for step0 in range(0, shape.steps, shape.chunk):
-            steps = min(shape.chunk, shape.steps - step0)
-            for channel in range(0, channels, POOLED):
-                lanes = min(POOLED, channels - channel)
-                work.currents[: shape.out_width * steps * lanes] = 0
-                for x in range(shape.out_width):
-                    one = (2 * y * shape.width + 2 * x) * shape.steps * size
-                    down = shape.width * shape.steps * size
-                    for step in range(steps):
-                        for lane in range(0, lanes, NEURONS):
-                            place = one + (step0 + step) * size + (channel + lane) // 32
-                            at = (x * steps + step) * lanes + lane
-                            for sign in range(shape.planes):
-                                a = words[place]
-                                b = words[place + shape.steps * size]
-                                c = words[place + down]
-                                d = words[place + down + shape.steps * size]
-                                amount = -1 if sign else 1
-                                if shape.largest:
-                                    spread(a & b & c & d if sign else a | b | c | d, amount, work.currents, at)
-                                else:
-                                    for word in (a, b, c, d):
-                                        spread(word, amount, work.currents, at)
-                                place += plane
-                fire(
-                    shape, y, y + 1, step0, steps, lanes, channel, bias, schedule, v, sent, threshold, out, counts, work
-                )
+def passed(shape, terms, y0, y1, work):  # type: ignore[no-untyped-def]
+    """Maximum over windows of spikes, passed on without neurons: rows `y0` to `y1`.
 
-
-@compiled
-def passed(shape, y0, y1, bits, out):  # type: ignore[no-untyped-def]
-    """Maximum of 2x2 places of spikes, passed on without neurons: rows `y0` to `y1`."""
-    across = shape.steps * shape.bytes
-    down = shape.width * across
-    to = y0 * shape.out_width * across
-    for sign in range(shape.planes):
-        at = sign * shape.out_height * shape.out_width * across + to
+    It is 1 where any spike is, and -1 where all are.
+    """
+    term = term_of(terms, 0)
+    size = shape.steps * term.bytes
+    for sign in range(term.planes):
         for y in range(y0, y1):
             for x in range(shape.out_width):
-                one = ((sign * shape.height + 2 * y) * shape.width + 2 * x) * across
-                for place in range(one, one + across):
-                    a, b = bits[place], bits[place + across]
-                    c, d = bits[place + down], bits[place + down + across]
-                    out[at] = a & b & c & d if sign else a | b | c | d
-                    at += 1
+                to = shape.out + ((sign * shape.out_height + y) * shape.out_width + x) * size
+                out = work.spikes[to : to + size]
+                written = False
+                for turn in range(term.pool_rows):
+                    for fold in range(term.pool_columns):
+                        row = y * term.pool_down - term.pool_top + turn
+                        column = x * term.pool_across - term.pool_left + fold
+                        if 0 <= row < term.height and 0 <= column < term.width:
+                            place = term.source + ((sign * term.height + row) * term.width + column) * size
+                            some = work.spikes[place : place + size]
+                            for byte in range(size):
+                                if not written:
+                                    out[byte] = some[byte]
+                                elif sign:
+                                    out[byte] &= some[byte]
+                                else:
+                                    out[byte] |= some[byte]
+                            written = True

@@ -12,26 +12,19 @@ from torch import Tensor
 from bsnn.engines import packed_first, packed_pools
 from bsnn.engines import packed_kernels as kernels
 from bsnn.engines.base import State
-from bsnn.engines.packed_kernels import Shape, Work
 from bsnn.engines.packed_layers import Stage, channels_first
+from bsnn.engines.packed_shapes import Neurons, Shape, Work
 
 Each = Callable[[Callable[[Any], None], Iterable[Any]], None]  # calls a function for each item, in several threads
 
 
 class Part(NamedTuple):
-    """Rows of tiles and blocks of channels of a layer's output."""
+    """Rows and blocks of channels of a layer's output."""
 
     top: int
     bottom: int
     left: int
     right: int
-
-
-class Neurons(NamedTuple):
-    """State of one layer's neurons for one image, flat; `sent` is not used for unsigned ones."""
-
-    v: np.ndarray
-    sent: np.ndarray
 
 
 class Run:
@@ -56,7 +49,7 @@ class Run:
         counts: np.ndarray,
     ) -> None:
         self.stages, self.steps, self.ones = stages, steps, ones
-        self.shapes = [stage.planned(steps) for stage in stages]
+        self.plans = [stage.planned(steps) for stage in stages]
         self.begin = state.steps
         self.current = cast(Tensor, state.tensors["current"]).numpy()
         self.potential, self.sent = (
@@ -65,61 +58,60 @@ class Run:
         self.spikes, self.counts = spikes, counts
 
     def image(self, image: int, works: list[Work], each: Each) -> None:
-        """Take an image through all layers, with one thread for each memory."""
-        steps = self.steps
-        size = max(stage.bits * steps for stage in self.stages)
-        bits, out = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        """Take an image through all layers, with one thread for each memory; spikes go into the first one."""
+        works = [work._replace(spikes=works[0].spikes) for work in works]
         firing = 0
-        for stage, shape in zip(self.stages, self.shapes, strict=True):
+        for stage, (shape, terms) in zip(self.stages, self.plans, strict=True):
             parts = _parts(stage, len(works))
-            if stage.layer.fires:
-                v, sent = self.potential[firing][image], self.sent[firing][image]
-                neurons = Neurons(v, sent if stage.layer.signed else v)
-                counts = np.zeros((len(parts), steps), np.int64)
-
-                def layer(item: tuple[Part, np.ndarray, Work]) -> None:
-                    self._fire(stage, shape, item[0], self.current[image], bits, neurons, out, *item[1:])  # noqa: B023
-
-                each(layer, zip(parts, counts, works, strict=False))
-                self.counts[:, firing, image] = counts.sum(0)
-                firing += 1
-            else:
+            if not stage.layer.fires:
                 for part in parts:
-                    packed_pools.passed(shape, part.top, part.bottom, bits, out)
-            bits, out = out, bits
-        self.spikes[:, image] = channels_first(bits, self.stages[-1], steps)
+                    packed_pools.passed(shape, terms, part.top, part.bottom, works[0])
+                continue
+            neurons = self._neurons(stage, firing, image)
+            counts = np.zeros((len(parts), self.steps), np.int64)
+
+            def layer(item: tuple[Part, np.ndarray, Work]) -> None:
+                part, count, work = item
+                self._fire(stage, shape, terms, part, self.current[image], neurons._replace(counts=count), work)  # noqa: B023
+
+            each(layer, zip(parts, counts, works, strict=False))
+            self.counts[:, firing, image] = counts.sum(0)
+            firing += 1
+        last, begin = self.stages[-1], self.plans[-1][0].out
+        self.spikes[:, image] = channels_first(works[0].spikes[begin:], last.map, self.steps)
+
+    def _neurons(self, stage: Stage, firing: int, image: int) -> Neurons:
+        """Neurons of a layer, the `firing`-th that has any; their counts are none yet."""
+        v, sent = self.potential[firing][image], self.sent[firing][image]
+        schedule = stage.schedule[self.begin * stage.shape.schedule_stride :]
+        sent = sent if stage.layer.signed else v
+        return Neurons(stage.offsets, stage.bias, schedule, stage.threshold, v, sent, np.empty(0, np.int64))
 
     def _fire(
         self,
         stage: Stage,
         shape: Shape,
+        terms: np.ndarray,
         part: Part,
         current: np.ndarray,
-        bits: np.ndarray,
         neurons: Neurons,
-        out: np.ndarray,
-        counts: np.ndarray,
         work: Work,
     ) -> None:
-        """Part of a layer with neurons, from the bits of the layer before."""
-        threshold, bias, rows = stage.threshold, stage.bias, (part.top, part.bottom)
-        schedule = cast(np.ndarray, stage.schedule)[self.begin * shape.schedule_stride :]
-        if stage is self.stages[0]:
-            packed_first.constant(shape, *rows, current, schedule, *neurons, threshold, out, counts)
-        elif stage.weights is None:
-            end = shape.height * shape.width * self.steps * shape.bytes * shape.planes
-            packed_pools.pooled(shape, *rows, bits[:end], bias, schedule, *neurons, threshold, out, counts, work)
+        """Part of a layer with neurons, from the spikes of layers before."""
+        if stage.constant is not None:
+            packed_first.constant(shape, part.top, part.bottom, current[stage.constant :], neurons, work)
         else:
-            given = (bits, stage.weights, self.ones, bias, schedule)
-            kernels.weighted(shape, *part, *given, *neurons, threshold, out, counts, work)
+            weights = (stage.weights, self.ones, stage.scales)
+            kernels.advance(shape, terms, *part, *weights, current, neurons, work)
 
 
 def _parts(stage: Stage, threads: int) -> list[Part]:
-    """A layer in at most so many parts: by rows of tiles, or by blocks of channels where there are more of them."""
-    rows, blocks = stage.tiles, stage.blocks
-    if stage.weights is not None and blocks > rows:
-        return [Part(0, rows, *span) for span in _cut(blocks, threads)]
-    return [Part(*span, 0, blocks) for span in _cut(rows, threads)]
+    """A layer in at most so many parts: by rows that may be apart, or by blocks of channels where there are more."""
+    height, side, blocks = stage.shape.out_height, stage.shape.side, stage.blocks
+    rows = -(-height // side)
+    if stage.terms and stage.layer.fires and blocks > rows:
+        return [Part(0, height, *span) for span in _cut(blocks, threads)]
+    return [Part(low * side, min(top * side, height), 0, blocks) for low, top in _cut(rows, threads)]
 
 
 def _cut(size: int, parts: int) -> list[tuple[int, int]]:

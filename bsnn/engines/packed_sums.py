@@ -5,8 +5,9 @@ to hundreds of counters at once. A carry-save adder takes three vectors of one w
 one of twice as much; seven of them take eight rows to one vector of carries (Harley and Seal's way to count ones). The
 carries of all rows are added in the same manner, eight by eight, until none are left.
 
-With P, the sum of a channel's bits over all spikes, and S, the number of spikes, the current is 2 P - S. A negative
-spike has rows of its own, with all signs turned.
+With P, the sum of a channel's bits over all rows, and S, the number of rows, the current is 2 P - S. A negative spike
+has rows of its own, with all signs turned. Where weights are 0 as well (those between groups of channels), each spike
+has two rows: of ones for +1, of zeros for -1, and one of each for 0; the current is half of 2 P - S.
 """
 
 from __future__ import annotations
@@ -159,19 +160,22 @@ def _writer(kept: str | None) -> Any:
     """The function `write_currents`, which keeps nothing, the sum or the largest of what was there."""
 
     @intrinsic
-    def write_currents(typing: Any, planes: Any, first: Any, levels: Any, total: Any, currents: Any, place: Any) -> Any:
+    def write_currents(
+        typing: Any, planes: Any, first: Any, levels: Any, total: Any, half: Any, currents: Any, place: Any
+    ) -> Any:  # fmt: skip
         """Currents 2 P - S of NEURONS channels, int16, to `currents` from `place` on.
 
         Args:
             planes: uint8, bits of the counters P: bit 0 of the channels begins at `first`, bit k `k * PLANE` further.
             levels: the counters have LEVEL bits for each.
             total: S.
+            half: 1 where half of that is the current, else 0.
         """
         i = types.intp
-        signature = types.void(planes, i, i, i, currents, i)
+        signature = types.void(planes, i, i, i, i, currents, i)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-            planes, first, levels, total, currents, place = arrays(context, builder, signature, arguments)
+            planes, first, levels, total, half, currents, place = arrays(context, builder, signature, arguments)
             kind = vector(I16, NEURONS)
             start = builder.neg(splat(builder, builder.trunc(total, I16), NEURONS))
             found = cgutils.alloca_once_value(builder, start)
@@ -186,7 +190,7 @@ def _writer(kept: str | None) -> Any:
                     value = builder.select(mask(builder, word), builder.add(value, amount), value)
                     plane = builder.add(plane, constant(1))
                 builder.store(value, found)
-            value = builder.load(found)
+            value = builder.ashr(builder.load(found), splat(builder, builder.trunc(half, I16), NEURONS))
             target = pointer(builder, currents, place, kind)
             if kept is not None:
                 old = builder.load(target, align=2)
@@ -204,16 +208,22 @@ write_currents, add_currents, raise_currents = _writer(None), _writer("sum"), _w
 
 
 @intrinsic
-def spread(typing: Any, word: Any, amount: Any, sums: Any, place: Any) -> Any:
-    """Add `amount` (1 or -1) to those of NEURONS int16 `sums` from `place` on whose bit is set in the word."""
-    signature = types.void(types.uint32, types.intp, sums, types.intp)
+def spread(typing: Any, spikes: Any, signs: Any, sums: Any, place: Any) -> Any:
+    """Add +1, or -1 where the bit of `signs` is 0, to those of NEURONS int16 `sums` from `place` on that spike.
+
+    Args:
+        spikes: uint32, a bit for each sum; so is `signs`.
+    """
+    signature = types.void(types.uint32, types.uint32, sums, types.intp)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        word, amount, sums, place = arrays(context, builder, signature, arguments)
-        more = splat(builder, builder.trunc(amount, I16), NEURONS)
-        target = pointer(builder, sums, place, vector(I16, NEURONS))
-        old = builder.load(target, align=2)
-        builder.store(builder.select(mask(builder, word), builder.add(old, more), old), target, align=2)
+        spikes, signs, sums, place = arrays(context, builder, signature, arguments)
+        kind = vector(I16, NEURONS)
+        one, less, zero = (ir.Constant(kind, [value] * NEURONS) for value in (1, -1, 0))
+        amount = builder.select(mask(builder, signs), one, less)
+        target = pointer(builder, sums, place, kind)
+        more = builder.select(mask(builder, spikes), amount, zero)
+        builder.store(builder.add(builder.load(target, align=2), more), target, align=2)
         return context.get_dummy_value()
 
     return signature, generate

@@ -20,7 +20,7 @@ I1, I8, I16, I32, I64, F32 = (
     ir.IntType(64),
     ir.FloatType(),
 )
-_LINE = 64  # bytes of a line of the cache
+LINE = 64  # bytes of a line of the cache
 
 
 def features() -> frozenset[str]:
@@ -44,8 +44,8 @@ def width() -> int:
 
 def aligned(size: int) -> np.ndarray:
     """Memory of `size` bytes, uint8, that begins with a line of the cache."""
-    room = np.empty(size + _LINE, np.uint8)
-    begin = -room.ctypes.data % _LINE
+    room = np.empty(size + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
     return room[begin : begin + size]
 
 

@@ -1,0 +1,222 @@
+"""Paths of a network as the kernels of the engine `packed` want them: their geometry, and weights as rows of bits.
+
+A linear layer is a convolution as large as the map that it reads. A 2x2 sum after a 3x3 convolution of few channels is
+taken by one row of weights; every other average pool before the neurons is one longer list of spikes. Convolutions in
+groups have weights of 0 between their groups, except depthwise ones, which are channelwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.engines.packed_shapes import CHANNELWISE, LISTED, Term
+from bsnn.engines.packed_vectors import NEURONS, aligned, width
+from bsnn.graphs.description import IMAGE, Path, Pool
+
+PARTS = 4  # 2x2 places
+ROWS = (128, 256, 512)  # bits of a row of weights
+MOST_INPUTS = 2**15 - 1  # rows that may be added up for a neuron at once: currents have 16 bits
+
+_SQUARE = Pool("average", (2, 2), (2, 2))
+
+
+class Map(NamedTuple):
+    """Output of a layer for one image, as its spikes lie in memory; sizes of one step."""
+
+    height: int
+    width: int
+    channels: int
+    planes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one place: whole words, so with silent channels."""
+        return -(-self.channels // NEURONS) * NEURONS // 8
+
+    @property
+    def bits(self) -> int:
+        """Bytes of all places and signs."""
+        return self.height * self.width * self.bytes * self.planes
+
+
+def paths_of(network: SpikingNetwork) -> list[tuple[Path, ...]]:
+    """Paths of each layer; the family's layers each have one, from the layer before."""
+    found, source = [], IMAGE
+    for layer in network.layers:
+        found.append(layer.paths or (_path(layer, source),))
+        source = layer.name
+    return found
+
+
+def _path(layer: SpikingLayer, source: str) -> Path:
+    pool = None if layer.pool is None else Pool(layer.pool, (2, 2), (2, 2))
+    if layer.op == "conv":
+        return Path(source, "conv", layer.name, layer.weight, padding=(1, 1), pool=pool)
+    return Path(source, "linear" if layer.op == "linear" else "identity", layer.name, layer.weight, pool=pool)
+
+
+def maps(network: SpikingNetwork) -> dict[str, Map]:
+    """Outputs of all layers, by name."""
+    found: dict[str, Map] = {}
+    for layer, paths in zip(network.layers, paths_of(network), strict=True):
+        planes = (2 if layer.signed else 1) if layer.fires else found[paths[0].source].planes
+        height, columns = (*layer.shape[1:], 1, 1)[:2]
+        found[layer.name] = Map(height, columns, layer.shape[0], planes)
+    return found
+
+
+def _rows_added(path: Path, source: Map) -> int:
+    """Rows of weights, or spikes, that may reach a neuron through a path at once."""
+    pool = path.pool
+    windows = pool.kernel[0] * pool.kernel[1] if pool is not None and pool.kind == "average" else 1
+    if path.weight is None:
+        return windows
+    if path.op == "linear":
+        return len(path.weight[0])
+    places = min(path.weight.shape[2], source.height) * min(path.weight.shape[3], source.width)
+    return windows * places * (1 if _depthwise(path, source) else source.channels * _halves(path))
+
+
+def unfit(network: SpikingNetwork) -> str | None:
+    """What in a network the kernels have no form for; None when they have."""
+    outputs = maps(network)
+    for layer, paths in zip(network.layers, paths_of(network), strict=True):
+        if not layer.fires and not _passes(layer, paths):
+            return f"layer '{layer.name}' has no neurons and passes on more than spikes (engine 'torch' takes it)"
+        for path in paths:
+            if path.source == IMAGE:
+                continue
+            if path.weight is not None and not bool((path.weight.abs() == 1).all()):
+                return f"layer '{layer.name}' has weights other than +-1"
+            rows = _rows_added(path, outputs[path.source])
+            if rows > MOST_INPUTS:
+                several = " (each counts twice because of groups)" if path.groups > 1 else ""
+                return (
+                    f"{rows} spikes{several} may reach a neuron of layer '{layer.name}' at once, and currents have "
+                    "16 bits"
+                )
+    return None
+
+
+def _passes(layer: SpikingLayer, paths: tuple[Path, ...]) -> bool:
+    """Whether a layer is a maximum pool of spikes, and nothing else."""
+    first = paths[0]
+    plain = len(paths) == 1 and first.source != IMAGE and first.weight is None and first.scale is None
+    return plain and first.pool is not None and first.pool.kind == "max" and layer.offset is None
+
+
+def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[Term, np.ndarray]:
+    """Term of a path that reads spikes which begin at byte `begin`, and its weights, uint8."""
+    term = _geometry(path, source, target)._replace(source=begin)
+    if path.weight is None or (path.op == "conv" and _depthwise(path, source)):
+        weight = torch.ones(source.channels, 1, 1, 1) if path.weight is None else path.weight
+        bits = np.zeros((term.rows, term.columns, 8 * source.bytes), np.bool_)
+        bits[..., : source.channels] = (weight[:, 0] > 0).permute(1, 2, 0).numpy()
+        return term._replace(kind=CHANNELWISE), np.packbits(bits, bitorder="little")
+    weight = path.weight
+    if path.op == "linear":
+        weight = weight.unflatten(1, (-1, source.height, source.width))
+    channels, widest = 8 * target.bytes, width()
+    if _squares(path, channels, widest):
+        term = term._replace(rows=4, columns=4, parts=PARTS)
+        if path.pool is None:
+            size = {"sums_height": -(-target.height // 2), "sums_width": -(-target.width // 2)}
+            term = term._replace(down=2, across=2, side=2, **size)
+        else:
+            size = {"sums_height": target.height, "sums_width": target.width}
+            term = term._replace(down=2, across=2, **size, **_NO_POOL)
+    lanes = next(lanes for lanes in ROWS if lanes >= min(term.parts * channels, widest))
+    term = term._replace(kind=LISTED, shift=(lanes // 8).bit_length() - 1, halves=_halves(path))
+    return term, _rows(_dense(weight, path.groups), term, channels, lanes)
+
+
+def block_of(channels: int) -> int:
+    """Output channels of one row of weights."""
+    return min(channels, width())
+
+
+_NO_POOL = {"pool_rows": 1, "pool_columns": 1, "pool_top": 0, "pool_left": 0, "pool_down": 1, "pool_across": 1}
+
+
+def _geometry(path: Path, source: Map, target: Map) -> Term:
+    """The window and the pool."""
+    term = Term(LISTED, 0, source.height, source.width, source.bytes, source.planes)
+    if path.op == "linear":
+        return term._replace(rows=source.height, columns=source.width)
+    kernel = (1, 1) if path.weight is None else cast(tuple[int, int], tuple(path.weight.shape[2:]))
+    sizes = zip((source.height, source.width), kernel, path.stride, path.padding, path.dilation, strict=True)
+    sums = [(size + 2 * padding - gap * (side - 1) - 1) // stride + 1 for size, side, stride, padding, gap in sizes]
+    pool = path.pool or Pool("average", (1, 1), (1, 1))
+    return term._replace(
+        rows=kernel[0], columns=kernel[1], top=path.padding[0], left=path.padding[1],
+        down=path.stride[0], across=path.stride[1], row_gap=path.dilation[0], column_gap=path.dilation[1],
+        sums_height=sums[0], sums_width=sums[1],
+        pool_rows=pool.kernel[0], pool_columns=pool.kernel[1], pool_top=pool.padding[0], pool_left=pool.padding[1],
+        pool_down=pool.stride[0], pool_across=pool.stride[1], largest=int(pool.kind == "max"),
+    )  # fmt: skip
+
+
+def _squares(path: Path, channels: int, widest: int) -> bool:
+    """Whether a row of weights holds 2x2 places: of few channels, and of the plain 3x3 convolution."""
+    if path.op != "conv" or PARTS * channels > widest or path.groups > 1:
+        return False
+    pool = path.pool
+    taken = pool is None or (pool.kernel, pool.stride, pool.padding) == (_SQUARE.kernel, _SQUARE.stride, (0, 0))
+    return taken and _kernel(path) == (3, 3) and path.stride == (1, 1) == path.dilation
+
+
+def _kernel(path: Path) -> tuple[int, ...]:
+    return tuple(cast(Tensor, path.weight).shape[2:])
+
+
+def _depthwise(path: Path, source: Map) -> bool:
+    return path.groups == source.channels == len(cast(Tensor, path.weight)) and path.groups > 1
+
+
+def _halves(path: Path) -> int:
+    """Rows of weights for each spike: weights of -1, 0 and 1 need two."""
+    return 2 if path.groups > 1 else 1
+
+
+def _dense(weight: Tensor, groups: int) -> Tensor:
+    """Weights [out, in / groups, ...] as [out, in, ...], 0 between groups."""
+    if groups == 1:
+        return weight
+    outputs, inputs = len(weight) // groups, weight.shape[1]
+    found = weight.new_zeros(len(weight), inputs * groups, *weight.shape[2:])
+    for group in range(groups):
+        rows = slice(group * outputs, (group + 1) * outputs)
+        found[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+    return found
+
+
+def _rows(weight: Tensor, term: Term, channels: int, lanes: int) -> np.ndarray:
+    """Weights [out, in, rows, columns] as rows of `lanes` bits, silent channels added.
+
+    They are uint8 [block, half, window's row, window's column, input, lane / 8], with a row of zeros after each block;
+    inputs of signed layers come twice, the second time with all signs turned.
+    """
+    blocks = []
+    for some in weight.split(block_of(channels)):
+        tap = some.permute(2, 3, 1, 0).numpy()
+        for half in range(term.halves):
+            signed = [value >= 0 if term.halves == 2 and not half else value > 0 for value in (tap, -tap)]
+            taps = np.concatenate([_wide(sign, 8 * term.bytes) for sign in signed[: term.planes]], 2)
+            bits = np.zeros((term.rows, term.columns, taps.shape[2], lanes), np.bool_)
+            for part in range(term.parts):
+                down, right, lane = part // 2, part % 2, part * block_of(channels)
+                bits[down : down + taps.shape[0], right : right + taps.shape[1], :, lane : lane + len(some)] = taps
+            blocks.append(np.packbits(bits, bitorder="little"))
+        blocks.append(np.zeros(lanes // 8, np.uint8))
+    found = aligned(sum(block.size for block in blocks))
+    return np.concatenate(blocks, out=found)
+
+
+def _wide(taps: np.ndarray, inputs: int) -> np.ndarray:
+    """Taps [rows, columns, in, out] with the inputs that never spike."""
+    return np.pad(taps, ((0, 0), (0, 0), (0, inputs - taps.shape[2]), (0, 0)))
