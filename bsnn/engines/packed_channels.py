@@ -8,19 +8,21 @@ from __future__ import annotations
 import numpy as np
 
 from bsnn.engines.compiled import inlined
-from bsnn.engines.packed_sums import spread
+from bsnn.engines.packed_sums import clear, raise_sums, spread
 from bsnn.engines.packed_vectors import NEURONS
 
 
 @inlined
 def channelwise(shape, term, y0, y1, step0, steps, lanes, channel0, weights, work):  # type: ignore[no-untyped-def]
     """Currents of `lanes` channels in rows `y0` to `y1` of the output: [place, step, lane]."""
+    words, signs = work.spikes.view(np.uint32), weights.view(np.uint32)
     size = steps * lanes
     spare = (y1 - y0) * shape.out_width * size  # for the windows of a maximum pool, one after the other
     for y in range(y0, y1):
         for x in range(shape.out_width):
             place = ((y - y0) * shape.out_width + x) * size
-            work.currents[place : place + size] = 0
+            for lane in range(0, size, NEURONS):
+                clear(work.currents, place + lane)
             written = False
             for turn in range(term.pool_rows):
                 for fold in range(term.pool_columns):
@@ -29,21 +31,19 @@ def channelwise(shape, term, y0, y1, step0, steps, lanes, channel0, weights, wor
                     if 0 <= row < term.sums_height and 0 <= column < term.sums_width:
                         target = spare if written and term.largest else place
                         if target == spare:
-                            work.currents[spare : spare + size] = 0
+                            for lane in range(0, size, NEURONS):
+                                clear(work.currents, spare + lane)
                         top, left = row * term.down - term.top, column * term.across - term.left
-                        _window(term, top, left, step0, steps, shape.steps, lanes, channel0, weights, target, work)
+                        _window(term, top, left, step0, steps, shape.steps, lanes, channel0, words, signs, target, work)
                         if target == spare:
-                            for lane in range(size):
-                                work.currents[place + lane] = max(
-                                    work.currents[place + lane], work.currents[spare + lane]
-                                )
+                            for lane in range(0, size, NEURONS):
+                                raise_sums(work.currents, place + lane, spare + lane)
                         written = True
 
 
 @inlined
-def _window(term, y, x, step0, steps, all_steps, lanes, channel0, weights, target, work):  # type: ignore[no-untyped-def]
+def _window(term, y, x, step0, steps, all_steps, lanes, channel0, words, signs, target, work):  # type: ignore[no-untyped-def]
     """Add the spikes in the window at row `y` and column `x`, each times its weight, to the currents at `target`."""
-    words, signs = work.spikes.view(np.uint32), weights.view(np.uint32)
     size = term.bytes // 4
     plane = term.height * term.width * all_steps * size
     for tap in range(term.rows):

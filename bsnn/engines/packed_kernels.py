@@ -6,12 +6,10 @@ are each multiplied by their scale, rounded to float32, and added up in their or
 
 from __future__ import annotations
 
-import numpy as np
-
 from bsnn.engines.compiled import compiled, inlined
 from bsnn.engines.packed_channels import channelwise
 from bsnn.engines.packed_lists import join, list_spikes
-from bsnn.engines.packed_neurons import scan_currents, scan_currents_signed
+from bsnn.engines.packed_neurons import add_scaled, scan_currents, scan_currents_signed
 from bsnn.engines.packed_shapes import CONSTANT, LISTED, term_of
 from bsnn.engines.packed_sums import (
     add_currents,
@@ -175,15 +173,12 @@ def _tiles(shape, term, y0, y1, row0, steps, lanes, weights, offset, work):  # t
 
 
 @inlined
-def _add_scaled(places, lanes, scales, first, fresh, work):  # type: ignore[no-untyped-def]
-    """Add a term's currents [place, lane] to the totals, each times the scale of its channel."""
-    scale = scales[first : first + lanes]
+def _add_scaled(places, steps, lanes, scales, first, fresh, work):  # type: ignore[no-untyped-def]
+    """Add a term's currents [place, step, lane] to the totals, each times the scale of its channel."""
     for place in range(places):
-        currents = work.currents[place * lanes : place * lanes + lanes]
-        totals = work.totals[place * lanes : place * lanes + lanes]
-        for lane in range(lanes):
-            term = np.float32(currents[lane]) * scale[lane]
-            totals[lane] = term if fresh else totals[lane] + term
+        for lane in range(0, lanes, NEURONS):
+            at = place * steps * lanes + lane
+            add_scaled(work.currents, work.totals, at, lanes, steps, scales, first + lane, fresh)
 
 
 @inlined
@@ -271,7 +266,7 @@ def advance(  # type: ignore[no-untyped-def]
                         channelwise(shape, term, top, low, step0, steps, lanes, channel, weights, work)
                     if not shape.single:
                         first = number * channels + channel
-                        _add_scaled(places * steps, lanes, scales, first, number == 0, work)
+                        _add_scaled(places, steps, lanes, scales, first, number == 0, work)
                 if shape.single:
                     _fire(shape, work.currents, top, low, step0, steps, lanes, channel, neurons, work)
                 else:

@@ -79,6 +79,12 @@ def _neurons(builder: ir.IRBuilder, v: Any, sent: Any, place: Any, threshold: An
     return _Neurons(builder, potentials, net, pointer(builder, threshold, channel, _FLOATS))
 
 
+def _floats(builder: ir.IRBuilder, shorts: Any, place: Any) -> ir.Value:
+    """NEURONS numbers of 16 bits as floats."""
+    whole = builder.load(pointer(builder, shorts, place, _SHORTS), align=2)
+    return builder.sitofp(builder.sext(whole, vector(I32, NEURONS)), _FLOATS)
+
+
 def _scheduled(builder: ir.IRBuilder, x: Any, schedule: Any, row: Any, across: Any, step: Any) -> ir.Value:
     """Currents with those that the schedule adds at a step."""
     place = pointer(builder, schedule, builder.add(row, builder.mul(step, across)), _FLOATS)
@@ -151,8 +157,10 @@ def _current_scan(signed: bool) -> Callable[..., None]:
             whole = signature.args[0].dtype == types.int16
             with cgutils.for_range(builder, steps) as loop:
                 source = builder.add(first, builder.mul(loop.index, lanes))
-                x = builder.load(pointer(builder, currents, source, _SHORTS if whole else _FLOATS), align=2)
-                x = builder.sitofp(builder.sext(x, vector(I32, NEURONS)), _FLOATS) if whole else x
+                if whole:
+                    x = _floats(builder, currents, source)
+                else:
+                    x = builder.load(pointer(builder, currents, source, _FLOATS), align=4)
                 for some in added:
                     x = builder.fadd(x, some)
                 x = _scheduled(builder, x, schedule, row, across, loop.index)
@@ -167,3 +175,32 @@ def _current_scan(signed: bool) -> Callable[..., None]:
 
 scan_constant, scan_constant_signed = _constant_scan(False), _constant_scan(True)
 scan_currents, scan_currents_signed = _current_scan(False), _current_scan(True)
+
+
+@intrinsic
+def add_scaled(
+    typing: Any, currents: Any, totals: Any, at: Any, lanes: Any, steps: Any, scales: Any, channel: Any, fresh: Any
+) -> Any:  # fmt: skip
+    """Multiply NEURONS currents of each step by their scales, and add them to the totals; each result is rounded.
+
+    Args:
+        currents: int16; those of the first step begin at `at`, the next step's `lanes` further.
+        totals: float32, likewise.
+        scales: float32, from `channel` on.
+        fresh: whether the totals begin here: what they hold is not added.
+    """
+    i = types.intp
+    signature = types.void(currents, totals, i, i, i, scales, i, types.boolean)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        currents, totals, at, lanes, steps, scales, channel, fresh = arrays(context, builder, signature, arguments)
+        scale = builder.load(pointer(builder, scales, channel, _FLOATS), align=4)
+        with cgutils.for_range(builder, steps) as loop:
+            place = builder.add(at, builder.mul(loop.index, lanes))
+            term = builder.fmul(_floats(builder, currents, place), scale)
+            target = pointer(builder, totals, place, _FLOATS)
+            total = builder.fadd(builder.load(target, align=4), term)
+            builder.store(builder.select(fresh, term, total), target, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -227,3 +227,33 @@ def spread(typing: Any, spikes: Any, signs: Any, sums: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def clear(typing: Any, sums: Any, place: Any) -> Any:
+    """Set NEURONS int16 `sums` from `place` on to 0."""
+    signature = types.void(sums, types.intp)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        sums, place = arrays(context, builder, signature, arguments)
+        kind = vector(I16, NEURONS)
+        builder.store(ir.Constant(kind, [0] * NEURONS), pointer(builder, sums, place, kind), align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def raise_sums(typing: Any, sums: Any, place: Any, other: Any) -> Any:
+    """Set NEURONS int16 `sums` from `place` on to those from `other` on where these are larger."""
+    signature = types.void(sums, types.intp, types.intp)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        sums, place, other = arrays(context, builder, signature, arguments)
+        target = pointer(builder, sums, place, vector(I16, NEURONS))
+        old = builder.load(target, align=2)
+        new = builder.load(pointer(builder, sums, other, vector(I16, NEURONS)), align=2)
+        builder.store(builder.select(builder.icmp_signed(">", new, old), new, old), target, align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
