@@ -17,7 +17,7 @@ from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines import packed_layers
 from bsnn.engines.packed import PackedEngine
 from bsnn.engines.packed_layers import memory
-from bsnn.engines.packed_terms import maps, paths_of
+from bsnn.engines.packed_terms import maps
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.graphs.description import IMAGE, Path, Pool
 from bsnn.graphs.reading import from_module
@@ -104,7 +104,7 @@ def test_spikes_that_are_still_read_are_not_overwritten() -> None:
         network = random_graph(seed)
         sizes = [some.bits for some in maps(network).values()]
         names = [layer.name for layer in network.layers]
-        readers = [[path.source for path in paths] for paths in paths_of(network)]
+        readers = [[path.source for path in paths] for paths in network.sums]
         last = [max([number for number, some in enumerate(readers) if name in some], default=-1) for name in names]
         begins, size = memory(network)
         assert size <= sum(sizes)

@@ -26,7 +26,6 @@ from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.spiking import SpikingNetwork, first_weight, per_output
 from bsnn.engines import packed_first
 from bsnn.engines.base import Block, Engine, State, within_schedules
-from bsnn.engines.branches import total
 from bsnn.engines.compiled import cache_folder
 from bsnn.engines.packed_layers import channels_last, memory, stages
 from bsnn.engines.packed_lists import COPIED, ones_of_bytes
@@ -118,8 +117,12 @@ class PackedEngine(Engine):
             layer = stage.layer
             some = [next(terms) for path in layer.paths if path.source == IMAGE]
             if stage.constant is not None:
-                current = total(layer, some)
-                some = [current if layer.bias is None else current + per_output(layer.bias, layer.shape)]
+                current, *others = some
+                for term in others:
+                    current = current + term
+                for added in (layer.offset, layer.bias):
+                    current = current if added is None else current + per_output(added, layer.shape)
+                some = [current]
             found += [channels_last(term, stage.channels) for term in some]
         return torch.cat(found, 1)
 

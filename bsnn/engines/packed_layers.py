@@ -17,7 +17,7 @@ from torch import Tensor
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.packed_shapes import CONSTANT, LISTED, Shape, Term
 from bsnn.engines.packed_sums import GROUP
-from bsnn.engines.packed_terms import Map, block_of, maps, paths_of, term_and_weights
+from bsnn.engines.packed_terms import Map, block_of, maps, term_and_weights
 from bsnn.engines.packed_vectors import LINE, aligned
 from bsnn.graphs.description import IMAGE, Path
 
@@ -141,7 +141,7 @@ def _rows_joined(term: Term) -> int:
 
 def stages(network: SpikingNetwork) -> list[Stage]:
     """Layers of a network in order."""
-    outputs, paths = maps(network), paths_of(network)
+    outputs, paths = maps(network), network.sums
     begins = dict(zip(outputs, memory(network)[0], strict=True))
     found: list[Stage] = []
     constants = 0  # elements of the image's currents so far
@@ -154,7 +154,7 @@ def stages(network: SpikingNetwork) -> list[Stage]:
 
 def memory(network: SpikingNetwork) -> tuple[list[int], int]:
     """Byte of one step at which each layer's spikes begin, and how many bytes there are: the first gap that fits."""
-    outputs, paths = maps(network), paths_of(network)
+    outputs, paths = maps(network), network.sums
     readers = {path.source: number for number, some in enumerate(paths) for path in some}  # the last one stays
     held: list[tuple[int, int, str]] = []
     begins, size = [], 0

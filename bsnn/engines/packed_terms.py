@@ -44,26 +44,10 @@ class Map(NamedTuple):
         return self.height * self.width * self.bytes * self.planes
 
 
-def paths_of(network: SpikingNetwork) -> list[tuple[Path, ...]]:
-    """Paths of each layer; the family's layers each have one, from the layer before."""
-    found, source = [], IMAGE
-    for layer in network.layers:
-        found.append(layer.paths or (_path(layer, source),))
-        source = layer.name
-    return found
-
-
-def _path(layer: SpikingLayer, source: str) -> Path:
-    pool = None if layer.pool is None else Pool(layer.pool, (2, 2), (2, 2))
-    if layer.op == "conv":
-        return Path(source, "conv", layer.name, layer.weight, padding=(1, 1), pool=pool)
-    return Path(source, "linear" if layer.op == "linear" else "identity", layer.name, layer.weight, pool=pool)
-
-
 def maps(network: SpikingNetwork) -> dict[str, Map]:
     """Outputs of all layers, by name."""
     found: dict[str, Map] = {}
-    for layer, paths in zip(network.layers, paths_of(network), strict=True):
+    for layer, paths in zip(network.layers, network.sums, strict=True):
         planes = (2 if layer.signed else 1) if layer.fires else found[paths[0].source].planes
         height, columns = (*layer.shape[1:], 1, 1)[:2]
         found[layer.name] = Map(height, columns, layer.shape[0], planes)
@@ -85,7 +69,7 @@ def _rows_added(path: Path, source: Map) -> int:
 def unfit(network: SpikingNetwork) -> str | None:
     """What in a network the kernels have no form for; None when they have."""
     outputs = maps(network)
-    for layer, paths in zip(network.layers, paths_of(network), strict=True):
+    for layer, paths in zip(network.layers, network.sums, strict=True):
         if not layer.fires and not _passes(layer, paths):
             return f"layer '{layer.name}' has no neurons and passes on more than spikes (engine 'torch' takes it)"
         for path in paths:
