@@ -25,7 +25,7 @@ def weights(*shape: int) -> torch.Tensor:
 def test_convolution_is_that_of_float64(size: tuple[int, int], bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "COLUMNS", 4096)  # several parts, the last one smaller
     x, weight = spikes(7, 6, *size), weights(5, 6, 3, 3).bfloat16().float()
-    with full_float32(CPU), products.in_bfloat16(bfloat16):
+    with full_float32(CPU):
         found = products.convolution(x, weight, bfloat16=bfloat16)
     torch.testing.assert_close(found.double(), F.conv2d(x.double(), weight.double(), padding=1), rtol=1e-6, atol=1e-5)
 
@@ -34,9 +34,12 @@ def test_convolution_is_that_of_float64(size: tuple[int, int], bfloat16: bool, m
 def test_sums_of_integers_are_exact(size: tuple[int, int]) -> None:
     """As many as the widest layer of VGG-15 adds up."""
     x, weight = spikes(4, 512, *size), weights(8, 512, 3, 3).sign()
-    with full_float32(CPU), products.in_bfloat16(products.native_bfloat16([weight], CPU)):
-        found = products.convolution(x, weight, bfloat16=True)
+    bfloat16 = products.native_bfloat16([weight], CPU)
+    with full_float32(CPU):
+        found = products.convolution(x, weight, bfloat16=bfloat16)
+        flat = products.linear(few := x.flatten(1)[:, :512], rows := weight.flatten(1)[:, :512], bfloat16=bfloat16)
     assert torch.equal(found.double(), F.conv2d(x.double(), weight.double(), padding=1))
+    assert torch.equal(flat.double(), few.double() @ rows.double().T)
 
 
 def test_weights_must_be_bfloat16_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,12 @@ def path_sum(path: Path, spikes: Tensor, *, binary: bool, direct: bool, bfloat16
         spikes: float32, or float64 for longer sums.
         binary: whether the weights are integers.
         direct: whether sums of integers come out exact here (bsnn.engines.base.direct_sums).
-        bfloat16: whether it is done within `products.in_bfloat16`.
+        bfloat16: whether products are native ones of bfloat16 numbers, where these are right (bsnn.engines.products).
     """
     if path.weight is not None and spikes.dtype == torch.float32 and _usual(path):
         sums = products.convolution(spikes, path.weight, bfloat16=bfloat16)
+    elif path.weight is not None and path.op == "linear" and spikes.dtype == torch.float32:
+        sums = products.linear(spikes.flatten(1), path.weight, bfloat16=bfloat16)
     else:
         sums = unpooled(path, spikes)
     if binary and not direct:

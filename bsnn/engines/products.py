@@ -3,7 +3,8 @@
 - **Native bfloat16.** A CPU that multiplies bfloat16 natively (AMX, AVX-512 bf16) forms products of bfloat16 numbers
   exactly and adds them up in float32. Spikes are small whole numbers, and weights of +-1, or rounded to bfloat16 when
   they were trained (`train.rounding`, as in the networks that come with the repository), lose nothing by being read as
-  bfloat16. So there float32 products of spikes are given to these instructions; for other weights they are not.
+  bfloat16. So there float32 products of spikes are given to these instructions; for other weights they are not. Nor are
+  strided convolutions: oneDNN 3.x adds up wrong sums for some of them then (horizontal stride 2 on narrow maps).
 - **Few places.** Convolutions of maps of few places are one product of matrices, of which one has the values under the
   kernel at each place as rows (im2col; Chellapilla et al. 2006): oneDNN leaves most of a CPU unused there.
 
@@ -54,13 +55,24 @@ def convolution(x: Tensor, weight: Tensor, *, bfloat16: bool) -> Tensor:
     Args:
         x: float32 [N, inputs, height, width].
         weight: float32 [outputs, inputs, 3, 3].
-        bfloat16: whether it is done within `in_bfloat16`.
+        bfloat16: whether the products are native ones of bfloat16 numbers (`native_bfloat16`).
 
     Returns:
         float32 [N, outputs, height, width], channels last.
     """
+    with in_bfloat16(bfloat16):
+        return _convolution(x, weight, PLACES[bfloat16])
+
+
+def linear(x: Tensor, weight: Tensor, *, bfloat16: bool) -> Tensor:
+    """Product of float32 [N, inputs] and float32 [outputs, inputs]: [N, outputs]; `bfloat16` as of `convolution`."""
+    with in_bfloat16(bfloat16):
+        return F.linear(x, weight)
+
+
+def _convolution(x: Tensor, weight: Tensor, places: int) -> Tensor:
     height, width = x.shape[2:]
-    if x.device.type != "cpu" or height * width > PLACES[bfloat16]:
+    if x.device.type != "cpu" or height * width > places:
         return F.conv2d(x, weight, padding=1)
     rows = weight.permute(2, 3, 1, 0).flatten(0, 2)
     images = max(1, COLUMNS // (4 * height * width * len(rows)))

@@ -66,7 +66,7 @@ class TorchEngine(Engine):
         neurons = iter(zip(potential, sent, strict=True))
         outputs: dict[str, Tensor] = {}
         counts = []
-        with full_float32(self.device), products.in_bfloat16(self._bfloat16):
+        with full_float32(self.device):
             for index, layer in enumerate(self.network.layers):
                 x = self._branches.current(index, outputs, image, steps, bfloat16=self._bfloat16)
                 if layer.fires:
