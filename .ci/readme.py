@@ -1,4 +1,4 @@
-"""Make the README's tables from the reference results: `python .ci/readme.py`, from the repository's folder."""
+"""Make the tables of the pages from the reference results: `python .ci/readme.py`, from the repository's folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pandas as pd
 from bsnn.tables.columns import escaped
 
 FOLDER = Path("results/reference")
+PAGES = (Path("README.md"), Path("docs/low-latency.md"), Path("docs/literature.md"))
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:
@@ -56,6 +57,29 @@ def _accuracy(name: str, folder: Path) -> str:
     return f"{_markdown(wide)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
 
 
+def _methods(name: str, folder: Path) -> str:
+    """Accuracy of the binary network by each method at each time, the best method at 16 steps first."""
+    frame = pd.read_csv(folder / name / "latency.csv")
+    frame = frame[frame["weights"] == "binary"]
+    [ann] = frame["ann"].unique()
+    wide = frame.pivot(index="method", columns="T", values="accuracy")
+    wide = wide.sort_values(16, ascending=False, kind="stable")
+    shown = wide.map("{:.2f}".format).rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    origin = json.loads((folder / name / "origin.json").read_text())
+    images = int(pd.read_csv(folder / name / "accuracy.csv")["images"].iloc[0])
+    note = f"ANN {ann:.2f} %; `{origin['command']}`, {images:,} test images"
+    return f"{_markdown(shown, disable_numparse=True)}\n\n{note}: [{name}](../{folder}/{name})."
+
+
+def _ours(name: str, folder: Path) -> str:
+    """The binary network on the whole test set, as the tables of the literature have it."""
+    frame = pd.read_csv(folder / name / "latency.csv")
+    frame = frame[frame["weights"] == "binary"].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
+    wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
+    shown = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    return f"{_markdown(shown, disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
+
+
 def _simulation(folder: Path) -> str:
     """Speed of the engines and their peers, with columns of its own for each machine."""
     path, setting = folder / "simulation.csv", ["network", "batch", "steps"]
@@ -81,9 +105,11 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
     "vgg": partial(_accuracy, "cifar100-cpu"),
     "simulation": _simulation,
+    "half_methods": partial(_methods, "cifar100-half-pretrained"),
+    "half_all": partial(_ours, "cifar100-half-all"),
 }
 
 
 if __name__ == "__main__":
-    page = Path("README.md")
-    page.write_text(fill(page.read_text()))
+    for page in PAGES:
+        page.write_text(fill(page.read_text()))
