@@ -72,7 +72,7 @@ def test_zeros_among_binary_weights_are_converted_as_by_the_original(
     assert np.abs(difference).max() <= 1, "float32 sums may move a spike, and with it one image"
 
 
-@pytest.mark.parametrize("percentile", [99.98765, 85.55, 99.9999999])
+@pytest.mark.parametrize("percentile", [99.98765, pytest.param(85.55, marks=pytest.mark.slow), 99.9999999])
 def test_percentiles_of_any_decimals(percentile: float) -> None:
     run(f"--job-dir out --model bin_cifar100.pth.tar --data . --time 60 --norm 3500 --percentile {percentile}")
     found = np.load(ACCURACY.format(percentile))

@@ -92,7 +92,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-@pytest.mark.parametrize("room", [0, BLOCK])
+@pytest.mark.parametrize("room", [0, pytest.param(BLOCK, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STAGES)
 def test_full_file_system(finished: Path, small: Path, name: str, room: int) -> None:
     """No room at all, and some: a file is begun and cannot be ended."""

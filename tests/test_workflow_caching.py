@@ -152,7 +152,9 @@ def test_fresh_clone_with_all_results(finished: Path, tmp_path: Path, way: str) 
     assert planned(clone) == {"binarize": 1, "activations": 1, **ONE_KIND, **RESULTS}
 
 
-@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize(
+    "way", [name if name == "cp -r" else pytest.param(name, marks=pytest.mark.slow) for name in COPIES]
+)
 def test_fresh_clone_with_some_results(finished: Path, tmp_path: Path, way: str) -> None:
     clone = checkout(tmp_path / "clone", TINY)
     COPIES[way](finished, clone)
