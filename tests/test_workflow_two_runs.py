@@ -20,6 +20,7 @@ from workflow_for_tests import TINY, checkout, planned, run, start
 from bsnn import artifacts
 from bsnn.artifacts import claim
 from bsnn.cli import app
+from bsnn.config import merge
 from bsnn.errors import BsnnError
 from bsnn.training import checkpoint
 
@@ -88,10 +89,11 @@ def test_pairs_of_runs_killed_at_random(tmp_path: Path) -> None:
 
     Each pair finds something to do: a third of what is there is lost before it.
     """
-    whole, began = checkout(tmp_path / "whole", TINY), time.monotonic()
+    chain = merge(TINY, {"weights": ["full"], "percentile": [99.0]})
+    whole, began = checkout(tmp_path / "whole", chain), time.monotonic()
     run(whole)
     lasting, silent = time.monotonic() - began, {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    folder, draw = checkout(tmp_path / "pairs", TINY), random.Random(0)
+    folder, draw = checkout(tmp_path / "pairs", chain), random.Random(0)
     refused, killed = 0, 0
     for _ in range(PAIRS):
         for path in made(folder):
