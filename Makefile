@@ -18,7 +18,7 @@ help:
 	@echo "make lint       formatters, linters and type checker"
 	@echo "make format     format the source"
 	@echo "make schema     write workflow/schemas/config.schema.json from bsnn/config"
-	@echo "make readme     write the README's tables again from results/reference/"
+	@echo "make readme     write the pages' tables again from results/reference/"
 	@echo "make picture    make docs/report.png, the README's picture, of the report of cifar100-half"
 	@echo "make notebook   make examples/own-networks.ipynb of docs/own-networks.md, with its outputs"
 	@echo "make site       build the documentation's site into build/site; broken links are errors"

@@ -59,7 +59,7 @@ def to_spiking(
     Args:
         graph: of `from_module`.
         calibration: batches of normalised images, float32 [N, ...], or tuples that begin with them, as a DataLoader
-            gives; read twice, in the same order.
+            gives; read twice, in the same order, and its first images once more where the method is measured on them.
         percentile: three decimals from 90 to 100, one below; NumPy's linear definition, exact over all images.
         population: of all activations, zeros included, or of the `positive` ones.
         method: switches of the conversion (docs/low-latency.md); none by default.
@@ -68,12 +68,15 @@ def to_spiking(
             are measured on; they are held in memory, with their activations or spikes.
 
     Raises:
-        ConfigError: a loader that cannot be read twice in the same order, or a method that needs `steps`.
+        ConfigError: a loader that cannot be read twice in the same order, a method that needs `steps`, or no measured
+            image.
         BsnnError: no images, or activations without a positive value.
         ConversionError: a switch that this network cannot have; logits of calibration images (the first of each batch)
             that are not those of the module that the graph was read from, beyond rounding.
     """
     chosen = config.Method() if method is None else method
+    if measured < 1:
+        raise ConfigError(f"measured is {measured}: methods are measured on at least one image")
     if steps is None and chosen.per_time:
         raise ConfigError("the method fits one number of time steps: give steps")
     _require_repeatable(calibration)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import networks_for_tests as networks
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion import activations
-from bsnn.conversion.currents import IMAGE_LIMIT, first_current, pool_currents, weight_parts
+from bsnn.conversion.currents import IMAGE_LIMIT, image_term, pool_currents, weight_parts
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
 from bsnn.engines.packed import PackedEngine
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import IMAGE, Path, Pool
 from bsnn.networks.vgg import Trained, scale_to_unit_variance_
 from bsnn.simulation.run import run
 
@@ -48,6 +50,12 @@ def rational(weight: Tensor, image: Tensor) -> dict[tuple[int, int, int], Fracti
                 total += Fraction(weight[o, c, i, j].item()) * Fraction(image[c, y + i - 1, x + j - 1].item())
         found[o, y, x] = total
     return found
+
+
+def first_current(weight: Tensor, images: Tensor, pool: Any) -> Tensor:
+    """Sums of a first 3x3 convolution, padded by one place; 2x2 pools."""
+    window = None if pool is None else Pool(pool, (2, 2), (2, 2))
+    return image_term(Path(IMAGE, "conv", "first", weight, padding=(1, 1), pool=window), images)
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 4), (3, 6), (12, 2)])
@@ -83,9 +91,9 @@ def test_every_sum_fits_53_bits(pool: str | None, channels: int) -> None:
 @pytest.mark.parametrize(("channels", "size"), [(1, 4), (3, 8), (5, 6), (64, 4)])
 def test_neither_batch_nor_order_of_summation_counts(pool: str | None, channels: int, size: int) -> None:
     weight, images = drawn(1, 7, channels, 3, 3), drawn(2, 19, channels, size, size)
-    found = first_current(weight, images, pool)  # type: ignore[arg-type]
-    alone = torch.cat([first_current(weight, image[None], pool) for image in images])  # type: ignore[arg-type]
-    mirrored = first_current(weight.flip(1, 2, 3), images.flip(1, 2, 3), pool)  # type: ignore[arg-type]
+    found = first_current(weight, images, pool)
+    alone = torch.cat([first_current(weight, image[None], pool) for image in images])
+    mirrored = first_current(weight.flip(1, 2, 3), images.flip(1, 2, 3), pool)
     assert torch.equal(found, alone)
     assert torch.equal(found, mirrored.flip(2, 3))
 
@@ -98,7 +106,7 @@ def test_engine_packed_computes_the_same_bits(pool: str | None, channels: int) -
     first = SpikingLayer("conv1", "conv", (8, size, size), weight, pool, torch.ones(8), torch.zeros(8))  # type: ignore[arg-type]
     network = SpikingNetwork((first,), torch.ones(2, 8 * size * size).double(), (channels, 8, 8))
     stored = PackedEngine(network).start(images).tensors["current"]
-    expected = first_current(weight, images, pool).permute(0, 2, 3, 1)  # type: ignore[arg-type]
+    expected = first_current(weight, images, pool).permute(0, 2, 3, 1)
     assert torch.equal(stored.reshape(3, size, size, -1)[..., :8], expected)  # type: ignore[union-attr]
 
 

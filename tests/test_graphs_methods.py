@@ -59,6 +59,7 @@ def test_engines_send_equal_spikes_by_every_method(name: str) -> None:
     assert network.exact
     assert bool((found.counts.sum((0, 2)) > 0).all())
     assert_equal(run(engines.create("bindsnet", network), batch, [STEPS]), found)
+    assert_equal(run(engines.create("packed", network), batch, [2, 6]), found)
 
 
 def test_a_corrected_network_sends_what_the_definition_says() -> None:

@@ -136,7 +136,13 @@ def _all_fire(op: str, inputs: int, outputs: int, size: int, pool: str | None = 
 
 @pytest.mark.parametrize(
     ("op", "inputs", "size", "pool"),
-    [("conv", 512, 4, "average"), ("conv", 900, 4, "average"), ("conv", 512, 4, "max"), ("linear", 1999, 4, None)],
+    [
+        ("conv", 512, 4, "average"),
+        ("conv", 900, 4, "average"),
+        ("conv", 512, 4, "max"),
+        ("linear", 1999, 4, None),
+        ("conv", 2050, 4, None),
+    ],
 )
 def test_largest_sums(op: str, inputs: int, size: int, pool: str | None) -> None:
     """All spikes and all weights one: sums far beyond a byte, near the end of 16 bits."""

@@ -111,7 +111,7 @@ def test_spikes_are_those_of_python(models: Path, tmp_path: Path) -> None:
     made(job, "data", "binarize", "activations", "thresholds", "simulate")
     table, _ = job.pipeline.read("simulate", job.place, "spikes")
     predictions, document = job.pipeline.read("simulate", job.place)
-    assert document["extra"]["engine"] == "torch"
+    assert document["extra"]["engine"] == "packed"
 
     source, images = job.source(), job.data_set()
     assert isinstance(source, own.OwnNetwork)
@@ -252,7 +252,8 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
     [
         ({"weights": ["full", "binary"]}, "is a module, of one kind of weights"),
         ({"seeds": [0, 1]}, "without a seed"),
-        ({"compute": {"engine": "packed"}}, "takes the VGG family only"),
+        ({"compute": {"engine": "triton", "accelerator": "auto"}}, "takes the VGG family only"),
+        ({"weights": ["full"], "compute": {"engine": "packed"}}, "takes binary networks only"),
         ({"experiments": {"mine": {"ablation": True}}}, "ablation varies the pools"),
         ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
         ({"experiments": {"mine": {"network": {"module": "models.py"}}}}, r"mine\.network\.module: .*pattern"),

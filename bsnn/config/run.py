@@ -126,10 +126,10 @@ class Config(Section):
                 "set weights to full, or to binary where all its weights after the first layer are +-alpha per output "
                 "channel, and give one seed"
             )
-        if self.compute.engine in ("packed", "triton"):
+        if self.compute.engine == "triton":
             raise ValueError(
-                f"compute.engine: '{self.compute.engine}' takes the VGG family only, and the network of experiment "
-                f"'{name}' is a module: set the engine to auto, torch or bindsnet"
+                f"compute.engine: 'triton' takes the VGG family only, and the network of experiment '{name}' is a "
+                "module: set the engine to auto, packed (binary weights), torch or bindsnet"
             )
 
     def _leaves_early(self, name: str) -> None:

@@ -85,8 +85,8 @@ def observe(trained: Trained | Graph, images: Tensor, observer: Observer) -> Non
     if isinstance(trained, Graph):
         forward(trained, images, observer, image_term)
         return
-    [path] = trained.graph.layers[0].paths
-    trained.module.from_first_current(scaled(path, image_term(path.to(images.device), images)), observer)
+    path = trained.first
+    trained.module.from_first_current(scaled(path, image_term(path, images)), observer)
 
 
 def _feed(

@@ -44,24 +44,6 @@ _WEIGHT_BITS = 28  # the parts of a weight reach down to 2^-28 of the largest we
 _TOGETHER = 8  # images whose float64 columns and sums are held at once: 0.7 GiB at 224 x 224
 
 
-def first_current(weight: Tensor, images: Tensor, pool: Pool | None) -> Tensor:
-    """Current of a first 3x3 convolution (stride 1, padding 1), the same bits in any batch, on any device.
-
-    Args:
-        weight: float32 or int8 [out, channels, 3, 3], on the images' device.
-        images: float32 [N, channels, height, width], normalised.
-        pool: of the currents, 2x2; "average" gives their sum, since thresholds carry the factor.
-
-    Returns:
-        float32 [N, out, height, width], or with half the height and width.
-
-    Raises:
-        ConversionError: image values beyond `IMAGE_LIMIT`, or NaN.
-    """
-    window = None if pool is None else graph.Pool(pool, (2, 2), (2, 2))
-    return image_term(graph.Path(graph.IMAGE, "conv", "first", weight, padding=(1, 1), pool=window), images)
-
-
 @torch.no_grad()
 def image_term(path: graph.Path, images: Tensor) -> Tensor:
     """Weighted and pooled sum of a path that reads the image, without its scale: the same bits in any batch.

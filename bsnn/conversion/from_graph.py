@@ -22,11 +22,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bsnn.conversion.graph_currents import image_term, times_scale
+from bsnn.conversion.currents import image_term
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Theta, Thresholds, threshold_of
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path
-from bsnn.graphs.forward import per_channel, weighted
+from bsnn.graphs.forward import per_channel, times_scale, weighted
 
 
 def convert(graph: Graph, thresholds: Thresholds, *, initial: float = 0.0) -> SpikingNetwork:
@@ -134,7 +134,7 @@ def image_terms(network: SpikingNetwork, images: Tensor) -> list[Tensor]:
     """Terms of all paths that read the image, float32 [N, *shape of their layer], layer by layer, path by path.
 
     Raises:
-        ConversionError: images of another shape, or values that currents cannot have (bsnn.conversion.graph_currents).
+        ConversionError: images of another shape, or values that currents cannot have (bsnn.conversion.currents).
     """
     if tuple(images.shape[1:]) != tuple(network.input_shape):
         raise ConversionError(f"images are {list(images.shape[1:])}, the network takes {list(network.input_shape)}")

@@ -18,12 +18,11 @@ from bindsnet.network.nodes import Input, Nodes
 from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
 from torch import Tensor
 
-from bsnn.conversion.graph_currents import times_scale
 from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import direct_sums
 from bsnn.engines.bindsnet_nodes import IdentityConnection, IFNodes, WithoutWeights
 from bsnn.graphs.description import IMAGE, Path
-from bsnn.graphs.forward import pooled, unpooled
+from bsnn.graphs.forward import pooled, times_scale, unpooled
 
 
 class TermConnection(WithoutWeights):

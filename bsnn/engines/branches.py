@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.conversion.graph_currents import times_scale
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import products
 from bsnn.graphs.description import IMAGE, Path
-from bsnn.graphs.forward import per_channel, pooled, unpooled
+from bsnn.graphs.forward import per_channel, pooled, times_scale, unpooled
 
 
 def path_sum(path: Path, spikes: Tensor, *, binary: bool, direct: bool, bfloat16: bool = False) -> Tensor:
@@ -119,7 +118,9 @@ class Branches:
             held = sum(before.neurons for before in self.layers[:index] if before.name in read)
             pools = [path.pool for path in paths if path.pool is not None and path.weight is not None]
             unpooled = max([0, *(pool.stride[0] * pool.stride[1] for pool in pools)])
-            terms = len(paths) + 1 if len(paths) > 1 else 0  # beside the sum: all terms, and one before its factor
+            # Beside the sum: all terms, and one before its factor; of a single one, it before its factor or the offset.
+            single = layer.offset is not None or paths[0].scale is not None
+            terms = len(paths) + 1 if len(paths) > 1 else int(single)
             needed.append(held + layer.neurons * (1 + unpooled + terms))
         return max(needed)
 

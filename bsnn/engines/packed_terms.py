@@ -106,7 +106,7 @@ def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[
     if path.op == "linear":
         weight = weight.unflatten(1, (-1, source.height, source.width))
     channels, widest = 8 * target.bytes, width()
-    if _squares(path, channels, widest):
+    if _squares(path, source, channels, widest):
         term = term._replace(rows=4, columns=4, parts=PARTS)
         if path.pool is None:
             size = {"sums_height": -(-target.height // 2), "sums_width": -(-target.width // 2)}
@@ -145,9 +145,12 @@ def _geometry(path: Path, source: Map, target: Map) -> Term:
     )  # fmt: skip
 
 
-def _squares(path: Path, channels: int, widest: int) -> bool:
-    """Whether a row of weights holds 2x2 places: of few channels, and of the plain 3x3 convolution."""
-    if path.op != "conv" or PARTS * channels > widest or path.groups > 1:
+def _squares(path: Path, source: Map, channels: int, widest: int) -> bool:
+    """Whether a row of weights holds 2x2 places: of few channels, and of the plain 3x3 convolution.
+
+    The spikes of a window of 4x4 places are added up for them at once, which counters of a sum must hold.
+    """
+    if path.op != "conv" or PARTS * channels > widest or path.groups > 1 or 16 * source.channels > MOST_INPUTS:
         return False
     pool = path.pool
     taken = pool is None or (pool.kernel, pool.stride, pool.padding) == (_SQUARE.kernel, _SQUARE.stride, (0, 0))

@@ -20,7 +20,7 @@ def trials() -> Iterator[tuple[SpikingNetwork, Tensor, Block]]:
     generator = torch.Generator().manual_seed(0)
     for network in (_chain(generator), _graph(generator)):
         images = torch.randn(2, *network.input_shape, generator=generator)
-        engine = TorchEngine(network)
+        engine = TorchEngine(network, native_bfloat16=False)
         yield network, images, engine.advance(engine.start(images), STEPS)[1]
 
 

@@ -15,21 +15,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsnn.engines.base import direct_sums
 from bsnn.training import precision
+from bsnn.training.columns import columns
 
 PLACES = {True: 16, False: 4}  # of a map, at most, that becomes columns: with native bfloat16 products, and without
 COLUMNS = 2**25  # bytes of columns at a time
+_ALONE = RLock()
 
 
 def native_bfloat16(weights: Iterable[Tensor], device: torch.device) -> bool:
-    """Whether a device has native products of bfloat16 numbers that are exact for all of these weights."""
-    fits = device.type == "cpu" and torch.backends.mkldnn.is_available() and precision.native(device)
-    return fits and all(torch.equal(weight.float(), weight.bfloat16().float()) for weight in weights)
+    """Whether a device has native products of bfloat16 numbers that are exact for all of these weights.
+
+    Only where sums are known to be direct ones: what Winograd adds up of bfloat16 numbers is far from exact.
+    """
+    return (
+        direct_sums(device)
+        and precision.native(device)
+        and all(torch.equal(weight.float(), weight.bfloat16().float()) for weight in weights)
+    )
 
 
 @contextmanager
@@ -39,14 +49,15 @@ def in_bfloat16(wanted: bool) -> Iterator[None]:
         yield
         return
     places = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+    with _ALONE:  # it is a setting of the whole process
+        before = [place.fp32_precision for place in places]
+        try:
+            for place in places:
+                place.fp32_precision = "bf16"
+            yield
+        finally:
+            for place, former in zip(places, before, strict=True):
+                place.fp32_precision = former
 
 
 def convolution(x: Tensor, weight: Tensor, *, bfloat16: bool) -> Tensor:
@@ -74,16 +85,11 @@ def _convolution(x: Tensor, weight: Tensor, places: int) -> Tensor:
     height, width = x.shape[2:]
     if x.device.type != "cpu" or height * width > places:
         return F.conv2d(x, weight, padding=1)
+    if height * width == 1:  # all but the middle of a kernel lies outside
+        return F.linear(x.flatten(1), weight[:, :, 1, 1])[:, :, None, None]
     rows = weight.permute(2, 3, 1, 0).flatten(0, 2)
     images = max(1, COLUMNS // (4 * height * width * len(rows)))
     result = torch.empty(len(x), height, width, len(weight))
     for part, sums in zip(x.split(images), result.split(images), strict=True):
         torch.mm(columns(part), rows, out=sums.flatten(0, 2))
     return result.permute(0, 3, 1, 2)
-
-
-def columns(x: Tensor) -> Tensor:
-    """Matrix [N * height * width, 9 * channels]: what lies under a 3 x 3 kernel at each place of [N, channels, ...]."""
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    windows = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [N, height, width, channels, 3, 3]
-    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)

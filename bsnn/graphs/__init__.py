@@ -1,1 +1,1 @@
-"""Networks that are not of the VGG family: read from a torch module into one plain description, and run from it."""
+"""One plain description of networks of every kind, what reads torch modules into it, and what runs it."""

@@ -63,6 +63,11 @@ def scaled(path: Path, sums: Tensor) -> Tensor:
     return sums if path.scale is None else sums * per_channel(path.scale.to(sums), sums.dim() - 1)
 
 
+def times_scale(path: Path, sums: Tensor) -> Tensor:
+    """Sums [N, channels, ...] times the path's scale, each product rounded once; averages stay sums."""
+    return sums if path.scale is None else sums * per_channel(path.scale, sums.dim() - 1)
+
+
 def per_channel(values: Tensor, dimensions: int) -> Tensor:
     """Values [channels] that broadcast over `dimensions` dimensions, the channels' first."""
     return values.reshape(-1, *[1] * (dimensions - 1))

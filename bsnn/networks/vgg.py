@@ -227,6 +227,19 @@ class Trained:
         return weight.detach().float(), None
 
     @property
+    def first(self) -> Path:
+        """The path that reads the image, of its description; on the module's device."""
+        plan = self.plan[0]
+        pool = _pool(plan.pool) if plan.pool is not None and plan.place == "before" else None
+        return self._path(plan, IMAGE, pool).to(next(self.module.parameters()).device)
+
+    def _path(self, plan: LayerPlan, source: str, pool: Pool | None) -> Path:
+        weight, alpha = self.weight(plan.name)
+        scale = None if alpha is None else alpha.double()
+        padding = (1, 1) if plan.op == "conv" else (0, 0)
+        return Path(source, plan.op, plan.name, weight, scale, padding=padding, pool=pool)
+
+    @property
     def graph(self) -> Graph:
         """Its description: a chain of layers of one path each, weights and scales as stored, on the module's device."""
         layers: list[Layer] = []
@@ -235,10 +248,7 @@ class Trained:
             kind: Literal["relu", "logits"] = "logits" if plan == self.plan[-1] else "relu"
             pool = None if plan.pool is None else _pool(plan.pool)
             before = pool if plan.place == "before" else None
-            weight, alpha = self.weight(plan.name)
-            scale = None if alpha is None else alpha.double()
-            padding = (1, 1) if plan.op == "conv" else (0, 0)
-            path = Path(source, plan.op, plan.name, weight, scale, padding=padding, pool=before)
+            path = self._path(plan, source, before)
             layers.append(Layer(plan.name, kind, (path,), None, plan.unpooled if before is None else plan.shape))
             source = plan.name
             if pool is not None and before is None:

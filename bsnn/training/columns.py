@@ -54,18 +54,18 @@ class _ByColumns(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         rows = gradients[0].permute(0, 2, 3, 1).flatten(0, 2)
-        of_weight = (rows.t() @ _columns(x)).unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+        of_weight = (rows.t() @ columns(x)).unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
         # What an input gave to its neighbours comes back from them: the kernels turned by 180 degrees.
         return _multiplied(gradients[0], weight.flip(2, 3).transpose(0, 1)), of_weight
 
 
 def _multiplied(x: Tensor, weight: Tensor) -> Tensor:
-    product = _columns(x) @ weight.permute(2, 3, 1, 0).flatten(0, 2)
+    product = columns(x) @ weight.permute(2, 3, 1, 0).flatten(0, 2)
     images: Tensor = product.unflatten(0, (len(x), *x.shape[2:]))
     return images.permute(0, 3, 1, 2)
 
 
-def _columns(x: Tensor) -> Tensor:
+def columns(x: Tensor) -> Tensor:
     """Matrix [N * height * width, 9 * channels]: what lies under the kernel at each place."""
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     windows = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [N, height, width, channels, 3, 3]
