@@ -47,6 +47,9 @@ def job(path: str | Path | None = None, *, alone: bool = False) -> Iterator[None
         except KeyboardInterrupt:
             logger.error("stopped by SIGINT (Ctrl-C); the same command makes it again")
             sys.exit(130)
+        except BrokenPipeError:  # who read the output has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(141)  # as a process that SIGPIPE ends
         except Exception:
             logger.exception("unexpected error; please report it with this log")
             sys.exit(1)

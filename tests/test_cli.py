@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,17 @@ def test_measured_jobs_come_before_estimates(tmp_path: Path) -> None:
     assert Expected(pipeline, tmp_path).seconds("train", two) == pytest.approx(800)
     file.write_text("s\tmax_rss\n4\t100\n")  # too short to say anything about another
     assert Expected(pipeline, tmp_path).seconds("train", two) == pytest.approx(2 * expected / estimates.RATES["train"])
+
+
+def test_a_closed_pipe_ends_quietly(folder: Path) -> None:
+    """As in `bsnn check --all | head -1`."""
+    command = [sys.executable, "-c", "from bsnn.cli import main; main()", "check", "--all"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 141)
 
 
 def test_every_process_takes_some_seconds(tmp_path: Path) -> None:
