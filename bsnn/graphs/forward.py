@@ -60,12 +60,12 @@ def scaled(path: Path, sums: Tensor) -> Tensor:
     """Term of a path from its weighted and pooled sum [N, ...]: divided for an average, times the scale."""
     if path.pool is not None and path.pool.kind == "average":
         sums = sums / path.pool.divisor
-    return sums if path.scale is None else sums * per_channel(path.scale.to(sums), sums.dim() - 1)
+    return times_scale(path, sums)
 
 
 def times_scale(path: Path, sums: Tensor) -> Tensor:
     """Sums [N, channels, ...] times the path's scale, each product rounded once; averages stay sums."""
-    return sums if path.scale is None else sums * per_channel(path.scale, sums.dim() - 1)
+    return sums if path.scale is None else sums * per_channel(path.scale.to(sums), sums.dim() - 1)
 
 
 def per_channel(values: Tensor, dimensions: int) -> Tensor:
