@@ -175,7 +175,9 @@ def run(args: argparse.Namespace, side: str) -> list[dict[str, object]]:
     done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--side", side], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{side}: failed with {done.returncode}; its messages stand above")
-    return json.loads(done.stdout.splitlines()[-1])
+    rows = json.loads(done.stdout.splitlines()[-1])
+    print(f"{side}: {rows[-1]['accuracy']:.2f} % in {rows[-1]['simulation_seconds']:.0f} s", file=sys.stderr)
+    return rows
 
 
 def table(frame: pd.DataFrame) -> str:

@@ -160,6 +160,7 @@ def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object
         found: dict[str, float] = {}
     else:
         found = json.loads(done.stdout.splitlines()[-1])
+        print(f"{side}, {setting}: {found['seconds']:.3g} s", file=sys.stderr)
     return {"engine": side, "device": args.device, "network": f"vgg15-{setting['size']}", **setting, **found}
 
 
