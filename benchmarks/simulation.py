@@ -144,7 +144,9 @@ def added(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not path.exists():
         return frame
     both = pd.concat([pd.read_csv(path), frame])
-    return both[~both[SAME].fillna("").duplicated(keep="last")]
+    text = both.columns[both.dtypes.map(pd.api.types.is_string_dtype)]
+    both[text] = both[text].fillna("")  # a cell without text is read as a number
+    return both[~both[SAME].duplicated(keep="last")]
 
 
 def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object]:
