@@ -14,10 +14,8 @@ def test_rows_are_added_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     simulation = importlib.import_module("simulation")
     kept = pd.read_csv(ROOT / "results/reference/simulation.csv")
-    rows = [
-        {"engine": name, "device": "cpu", "network": "vgg15-32", "batch": 3, "steps": 32, "size": 32, "seconds": seconds}
-        for name, seconds in (("bindsnet", 4.0), ("packed", 0.5))
-    ]
+    setting = {"device": "cpu", "network": "vgg15-32", "batch": 3, "steps": 32, "size": 32}
+    rows = [{"engine": "bindsnet", **setting, "seconds": 4.0}, {"engine": "packed", **setting, "seconds": 0.5}]
     path = tmp_path / "simulation.csv"
     path.write_text(kept.to_csv(index=False))
     for factor in (1, 2):

@@ -45,6 +45,11 @@ class Compute(Section):
     batch_size: PositiveInt = Field(256, description="Most images simulated at once; less where memory asks for it.")
     memory_mib: PositiveInt = Field(2048, description="Memory budget of the simulation, in MiB.")
     threads: PositiveInt = Field(2, description="CPU threads a job uses.")
+    dynamic_threads: bool = Field(
+        True,
+        description="Training on a CPU uses fewer threads while other processes take its cores; false keeps the "
+        "number, with which a seed gives the same weights to the last bit.",
+    )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
 
     @property

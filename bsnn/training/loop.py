@@ -27,7 +27,7 @@ from bsnn.networks import binary
 from bsnn.networks.files import assemble
 from bsnn.networks.vgg import VGG, Trained
 from bsnn.seeds import derived_seed
-from bsnn.training import folding, recipe
+from bsnn.training import folding, recipe, threads
 from bsnn.training.position import Position, Running
 from bsnn.training.stopping import Pauses
 
@@ -102,6 +102,8 @@ class Loop:
     def __init__(self, fabric: Fabric, job: Job, state: State, pauses: Pauses) -> None:
         self.fabric, self.job, self.state = fabric, job, state
         self.pauses = pauses
+        alone = fabric.world_size == 1 and fabric.device.type == "cpu"
+        self.threads = threads.Dynamic() if alone and job.compute.dynamic_threads else None
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.normalise = Normalise(*job.normalisation)
         teacher = job.recipe.teacher if isinstance(job.recipe, config.Binarize) else None
@@ -141,6 +143,8 @@ class Loop:
             if running.steps % CHECK_STEPS == 0:
                 self._require_finite(running.total[0], epoch)
             self.pauses.look(running)
+            if self.threads is not None:
+                self.threads.look()
         total = self._sum(running.total.clone())
         self._require_finite(total[0] + sum(p.detach().sum() for p in module.parameters()), epoch)
         count = len(order) * self.world
