@@ -110,7 +110,10 @@ class Branches:
 
     @property
     def values(self) -> int:
-        """Most values that one image and step needs at once: outputs that are still read, sums, and currents."""
+        """Most values that one image and step needs at once: outputs that are still read, sums, and currents.
+
+        Sums of unusual convolutions count twice: oneDNN has them in a layout of its own first.
+        """
         needed = []
         for index, layer in enumerate(self.layers):
             paths = self.paths[index]
@@ -121,7 +124,8 @@ class Branches:
             # Beside the sum: all terms, and one before its factor; of a single one, it before its factor or the offset.
             single = layer.offset is not None or paths[0].scale is not None
             terms = len(paths) + 1 if len(paths) > 1 else int(single)
-            needed.append(held + layer.neurons * (1 + unpooled + terms))
+            copied = any(path.weight is not None and path.op == "conv" and not _usual(path) for path in paths)
+            needed.append(held + layer.neurons * (1 + unpooled + terms + copied * max(1, unpooled)))
         return max(needed)
 
 
