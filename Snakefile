@@ -14,11 +14,14 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+# Before the configuration, since Snakemake speaks of that too.
+include: "workflow/rules/console.smk"
+
+
 configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/console.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/convert.smk"
 include: "workflow/rules/results.smk"

@@ -109,7 +109,7 @@ class Workflow:
         self.logger = logging.Logger("test")
         self.logger.addHandler(before)
         self.answers = 0
-        run = handler.Run(self.ahead, self.reused, self.one, self.answer, lambda: 2, threads=2)
+        run = handler.Run(self.ahead, self.reused, self.one, self.answer, lambda: 2, threads=lambda: 2)
         found = handler.attach(self.logger, run)
         assert found is not None
         self.console = found
@@ -210,7 +210,7 @@ def test_nothing_to_run_still_answers(workflow: Workflow) -> None:
 def test_a_plugin_of_the_user_keeps_its_place() -> None:
     logger = logging.Logger("test")
     logger.addHandler(logging.NullHandler())
-    run = handler.Run(dict, lambda ahead: [], lambda rule, wildcards: ("", FULL), str, lambda: None)
+    run = handler.Run(dict, lambda ahead: [], lambda rule, wildcards: ("", FULL), str, lambda: None, lambda: 1)
     assert handler.attach(logger, run) is None
     assert [type(one) for one in logger.handlers] == [logging.NullHandler]
 

@@ -41,7 +41,7 @@ class Run:
     one: Callable[[str, Mapping[str, str]], One]  # job of a rule and wildcards
     answer: Callable[[], str]  # what the run was for, once its files are there
     cores: Callable[[], int | None]  # that jobs share; None where they run elsewhere
-    threads: int = 1  # of a job that has not begun
+    threads: Callable[[], int]  # of a job that has not begun
     dry: bool = False
 
 
@@ -103,7 +103,7 @@ class Console(logging.Handler):
         if self.state.timing is not None:  # a dry run says it again at its end
             return
         ahead = self.run.ahead()
-        self.state.timing = Timing(ahead, self.run.cores(), self.run.threads)
+        self.state.timing = Timing(ahead, self.run.cores(), self.run.threads())
         left, known = self.state.timing.left(time.monotonic())
         about = f" (about {duration(left)}{'' if known else ', and what was never measured'})" if left else ""
         self._line(f"{'would run' if self.run.dry else 'runs'}: {jobs.counted(ahead)}{about}")

@@ -2,11 +2,7 @@
 # (bsnn/pipeline/declarations.py). A path's key stands for all settings that its content depends on. Inputs are
 # `ancient`: whether a job runs is decided by missing paths alone, never by file times.
 
-import sys
-
 from snakemake.exceptions import WorkflowError
-
-sys.path.insert(0, str(workflow.basedir))
 
 from bsnn import config as settings
 from bsnn.artifacts import claim

@@ -1,5 +1,10 @@
 # The console of a run: brief, unless Snakemake's own flags ask for its messages: --verbose for all of them, --quiet for
-# some. Those of every run are in .snakemake/log/ as well.
+# some. Those of every run are in .snakemake/log/ as well. This file is read before the configuration; what common.smk
+# declares, it asks for once a run begins.
+
+import sys
+
+sys.path.insert(0, str(workflow.basedir))
 
 from bsnn.console import answer, handler
 from bsnn.pipeline import costs
@@ -34,7 +39,7 @@ def console():
         one=job_of,
         answer=lambda: answer.text(PIPELINE, targets_asked()),
         cores=lambda: workflow.resource_settings.cores if workflow.local_exec else None,
-        threads=THREADS,
+        threads=lambda: THREADS,
         dry=settings.dryrun,
     )
     return handler.attach(workflow.logger_manager.logger, run)
