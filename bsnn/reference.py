@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from bsnn.networks.original_checkpoint import sha256
 from bsnn.paper import write
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline import identity
+from bsnn.pipeline.costs import closure
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import RESULTS, Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
+from bsnn.tables.origins import origin
 
 KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_summary", "training")
 FOLDER = Path("results/reference")
+DESCRIBED = (".parquet", ".safetensors")  # files that say how they were made
 
 
 def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RESULTS) -> Path:
@@ -43,7 +47,7 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
     config, name, place = results.config, results.name, folder / results.name
     kept = provenance.collect()  # before the checkout is changed
     frames = {table: results[table] for table in KEPT if table in results.frames}
-    pipeline = Pipeline(config, root)
+    pipeline = Pipeline(config.model_copy(update={"run": [name]}), root)
     frames |= _methods(pipeline, name)
     of_paper = _of_paper(pipeline, name)
     for former in (*place.glob("*.csv"), *place.glob("paper/*.csv")):  # of another origin
@@ -52,15 +56,15 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
         artifacts.write_csv(place / f"{table}.csv", frame)
     for file in of_paper:
         artifacts.copy(file, place / "paper" / file.name)
-    origin = {
+    about = {
         "command": command,
         "seeds": list(config.seeds),
         "definition": _definition(config, name),
         "settings": results.identity,
-        "made": results["origins"].to_dict(orient="records"),
+        "made": _made(results, pipeline, [*frames, *(("paper",) if of_paper else ())]),
         "kept": kept,
     }
-    artifacts.write_text(place / "origin.json", json.dumps(origin, indent=2, default=str) + "\n")
+    artifacts.write_text(place / "origin.json", json.dumps(about, indent=2, default=str) + "\n")
     return place
 
 
@@ -116,6 +120,23 @@ def _data(experiment: Experiment) -> dict[str, Any]:
 def _definition(config: Config, name: str) -> dict[str, Any]:
     """The experiment's settings, except where its data lie."""
     return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
+
+
+def _made(results: Results, pipeline: Pipeline, tables: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of the artifacts behind the tables: those of `origins`, and in their manner those of other targets."""
+    rows: list[Any] = results["origins"].to_dict(orient="records")
+    seen = {row["key"] for row in rows}
+    for target in (target for target in ("latency", "search", "early_exit", "paper") if target in tables):
+        for rule, place in closure(pipeline, target):
+            path = next((path for path in pipeline.files(rule, place) if path.suffix in DESCRIBED), None)
+            key = pipeline.key(rule, place)
+            if key in seen or path is None or not path.exists():
+                continue
+            seen.add(key)
+            document = artifacts.describe(path)
+            over = {name: getattr(place, name) for name in pipeline.stage(rule, place).over}
+            rows.append(origin(document["identity"], document, over))
+    return rows
 
 
 def _of_paper(pipeline: Pipeline, name: str) -> list[Path]:

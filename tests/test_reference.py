@@ -64,6 +64,9 @@ def test_choices_are_kept_if_they_are_of_these_settings(tmp_path: Path, table: s
     place = reference.keep(results, "make", tmp_path / "reference", tmp_path)
     expected = pd.DataFrame({"T": [10, 11], "weights": "full", "seed": [0, 1]})
     pd.testing.assert_frame_equal(pd.read_csv(place / f"{table}.csv"), expected)
+    made = json.loads((place / "origin.json").read_text())["made"]
+    keys = [pipeline.key(stage, Place(NAME, "full", seed)) for seed in (0, 1)]
+    assert [(row["seed"], row["key"]) for row in made] == list(enumerate(keys))
     write(1, 0)
     with pytest.raises(ArtifactError, match="was made with other settings"):
         reference.keep(results, "make", tmp_path / "other", tmp_path)

@@ -45,22 +45,22 @@ def origins(source: Source) -> pd.DataFrame:
 
 
 def _rows(source: Source) -> Iterator[dict[str, Any]]:
-    yield _row(source.pipeline.identity("data", Place(source.name)), {}, {})
+    yield origin(source.pipeline.identity("data", Place(source.name)), {}, {})
     for weights, seed in source.pipeline.networks:
         network = {"weights": weights, "seed": seed}
         history, document = source.history(weights, seed)
-        yield {**_row(document["identity"], document, network), "seconds": history["seconds"].sum()}
+        yield {**origin(document["identity"], document, network), "seconds": history["seconds"].sum()}
         _, document = source.activations(weights, seed)
-        yield _row(document["identity"], document, network)
+        yield origin(document["identity"], document, network)
         for percentile in source.percentiles:
             converted = {**network, "percentile": percentile}
             _, document = source.thresholds(weights, seed, percentile)
-            yield _row(document["identity"], document, converted)
+            yield origin(document["identity"], document, converted)
             for shard in source.simulation(weights, seed, percentile).documents:
-                yield {**_row(shard["identity"], shard, converted), "shards": 1}
+                yield {**origin(shard["identity"], shard, converted), "shards": 1}
 
 
-def _row(stands_for: Mapping[str, Any], document: Document, which: Mapping[str, Any]) -> dict[str, Any]:
+def origin(stands_for: Mapping[str, Any], document: Document, which: Mapping[str, Any]) -> dict[str, Any]:
     """Columns from an artifact's document; what it does not say stays empty."""
     provenance = document.get("provenance", {})
     hardware = provenance.get("hardware", {})
