@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -31,10 +32,14 @@ class Work:
     @classmethod
     def now(cls) -> Work:
         """Since the process and the machine began."""
-        usable, times = cores(), psutil.cpu_times(percpu=True)
-        busy = sum(sum(times[core]) - times[core].idle - getattr(times[core], "iowait", 0.0) for core in usable)
-        own = psutil.Process().cpu_times()
-        return cls(time.monotonic(), own.user + own.system, busy)
+        times, own = psutil.cpu_times(percpu=True), psutil.Process().cpu_times()
+        return cls(time.monotonic(), own.user + own.system, sum(_busy(times[core]) for core in cores()))
+
+
+def _busy(times: Any) -> float:
+    """Seconds in which a core was not free; what a hypervisor took of it counts, too."""
+    free = ("idle", "iowait", "guest", "guest_nice")  # guests' seconds stand among the users' as well
+    return float(sum(seconds for name, seconds in times._asdict().items() if name not in free))
 
 
 def cores() -> list[int]:
