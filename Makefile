@@ -37,10 +37,10 @@ run: $(READY)
 	snakemake
 
 test: $(READY)
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --durations 20 -m "not slow and not slurm and not gpu"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 -m "not slow and not slurm and not gpu"
 
 test-all: $(READY)
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slurm"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slurm"
 
 test-slurm: $(READY)
 	OMP_NUM_THREADS=1 pytest -v -rs -m slurm

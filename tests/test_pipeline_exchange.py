@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from test_workflow_faults import contents
-from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, run
+from workflow_for_tests import RESULTS, TINY, checkout, environment, planned
 
 from bsnn import artifacts, config
 from bsnn.config import merge
@@ -27,9 +27,10 @@ ARTIFACTS = 14  # data, summary; of each kind of network: weights, history, acti
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the artifacts of these settings, out of those of a finished run."""
     folder = checkout(tmp_path_factory.mktemp("finished"), CONFIG)
-    run(folder, "simulations")
+    exchange.fetch(SETTINGS, finished_tiny / "results", folder / "results")
     return folder
 
 

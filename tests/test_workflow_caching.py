@@ -26,18 +26,10 @@ ONE_KIND = {"thresholds": 2, "simulate": 2}
 EVERYTHING = {"train": 1, "binarize": 1, "activations": 2, **BOTH, **RESULTS}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout whose pipeline ran to its end."""
-    folder = checkout(tmp_path_factory.mktemp("finished"), TINY)
-    run(folder)
-    return folder
-
-
 @pytest.fixture
-def scratch(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
-    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+def scratch(finished_tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    shutil.copytree(finished_tiny, tmp_path / "copy", symlinks=True)
     return tmp_path / "copy"
 
 
@@ -74,10 +66,10 @@ def test_changed_settings(scratch: Path, changes: dict[str, Any], expected: dict
     assert planned(scratch) == expected
 
 
-def test_changes_on_the_command_line(finished: Path) -> None:
-    assert planned(finished, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS}
-    assert planned(finished, "--config", "time=5") == RESULTS
-    assert planned(finished) == {}
+def test_changes_on_the_command_line(finished_tiny: Path) -> None:
+    assert planned(finished_tiny, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS}
+    assert planned(finished_tiny, "--config", "time=5") == RESULTS
+    assert planned(finished_tiny) == {}
 
 
 def test_reordered_and_respelled_settings(scratch: Path) -> None:
@@ -143,9 +135,9 @@ COPIES = {
 
 
 @pytest.mark.parametrize("way", COPIES)
-def test_fresh_clone_with_all_results(finished: Path, tmp_path: Path, way: str) -> None:
+def test_fresh_clone_with_all_results(finished_tiny: Path, tmp_path: Path, way: str) -> None:
     clone = checkout(tmp_path / "clone", TINY)
-    COPIES[way](finished, clone)
+    COPIES[way](finished_tiny, clone)
     assert planned(clone) == {}
     assert planned(clone, "--config", "percentile=99.5") == {**ONE_KIND, **RESULTS}
     configure(clone, merge(TINY, tiny(binarize={"epochs": 4})))
@@ -155,9 +147,9 @@ def test_fresh_clone_with_all_results(finished: Path, tmp_path: Path, way: str) 
 @pytest.mark.parametrize(
     "way", [name if name == "cp -r" else pytest.param(name, marks=pytest.mark.slow) for name in COPIES]
 )
-def test_fresh_clone_with_some_results(finished: Path, tmp_path: Path, way: str) -> None:
+def test_fresh_clone_with_some_results(finished_tiny: Path, tmp_path: Path, way: str) -> None:
     clone = checkout(tmp_path / "clone", TINY)
-    COPIES[way](finished, clone)
+    COPIES[way](finished_tiny, clone)
     results = clone / "results"
     for path in [*results.rglob("predictions-*"), *results.rglob("spikes-*"), *results.rglob("thresholds-*")]:
         path.unlink()
@@ -206,19 +198,19 @@ def test_results_whose_job_was_not_seen_to_end_are_whole(scratch: Path) -> None:
     assert planned(scratch) == {**ONE_KIND, **RESULTS}
 
 
-def test_two_experiments_at_once(finished: Path, tmp_path: Path) -> None:
+def test_two_experiments_at_once(finished_tiny: Path, tmp_path: Path) -> None:
     """Each sees its own staleness, however Snakemake looks through the folders."""
     clone = checkout(tmp_path / "clone", TINY)
-    COPIES["cp -a"](finished, clone)
+    COPIES["cp -a"](finished_tiny, clone)
     shutil.copytree(clone / "results/tiny", clone / "results/other")
     configure(clone, merge(TINY, {"run": ["tiny", "other"], "experiments": {"other": {"extends": "tiny"}}}))
     twice = {rule: 2 * count for rule, count in {**ONE_KIND, **RESULTS}.items()}
     assert planned(clone, "--config", "percentile=99.5") == twice
 
 
-def test_foreign_key_is_refused(finished: Path) -> None:
+def test_foreign_key_is_refused(finished_tiny: Path) -> None:
     path = "results/tiny/full/seed0/activations-000000000000.parquet"
-    done = snakemake(finished, "-n", path)
+    done = snakemake(finished_tiny, "-n", path)
     assert done.returncode != 0
     assert "does not belong to the current settings" in done.stdout + done.stderr
 
@@ -260,9 +252,9 @@ def test_questions_write_nothing(scratch: Path) -> None:
     assert contents() == before
 
 
-def test_every_file_at_a_plain_name_is_declared(finished: Path) -> None:
+def test_every_file_at_a_plain_name_is_declared(finished_tiny: Path) -> None:
     """One that is not could be lost without being missed, and could not be asked for."""
-    folder = finished / "results/tiny"
+    folder = finished_tiny / "results/tiny"
     plain = [path for name in (".", "tables", "figures") for path in (folder / name).iterdir() if path.is_file()]
     names = {str(path.relative_to(folder)) for path in plain if not re.search(MADE + r"\.json$", path.name)}
     own = {name for name, (stage, _) in SHOWN.items() if stage in RESULTS}
@@ -299,11 +291,11 @@ def test_files_are_asked_for_by_their_names(scratch: Path) -> None:
         assert message in done.stdout + done.stderr
 
 
-def test_report_of_snakemake(finished: Path, tmp_path: Path) -> None:
+def test_report_of_snakemake(finished_tiny: Path, tmp_path: Path) -> None:
     """Tables, figures and report of the current settings; none of others."""
     for settings, there in (((), True), (("--config", "time=5"), False)):
         path = tmp_path / f"{there}.zip"
-        done = snakemake(finished, "--report", str(path), *settings)
+        done = snakemake(finished_tiny, "--report", str(path), *settings)
         assert done.returncode == 0, done.stdout + done.stderr
         with zipfile.ZipFile(path) as archive:
             text = "".join(archive.read(name).decode() for name in archive.namelist() if name.endswith("report.html"))

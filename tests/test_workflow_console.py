@@ -62,7 +62,8 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
     assert "would run: 2 threshold tables, 2 simulations" in dry
     assert "report:" not in dry
 
-    loud = snakemake(folder, "--cores", "2", "--verbose", "--config", "percentile=98.5").stderr
+    one = ("simulations", "--config", "percentile=98.5", "weights=binary")
+    loud = snakemake(folder, "--cores", "2", "--verbose", *one).stderr
     assert "localrule simulate:" in loud
     assert "engine packed" in loud  # a job's own messages
 

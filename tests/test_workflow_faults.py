@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
-from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake, start
+from workflow_for_tests import TINY, checkout, configure, going_on, planned, run, snakemake, start
 
 from bsnn.config import merge, validate
 from bsnn.pipeline.model import Pipeline
@@ -66,16 +66,15 @@ def test_killed_runs_go_on_to_the_same_artifacts(tmp_path: Path) -> None:
     assert not list((killed / "results/tiny").rglob("*.tmp"))
 
 
-def test_damaged_artifact_is_named_with_its_remedy(tmp_path: Path) -> None:
-    folder = checkout(tmp_path / "damaged", CONFIG)
-    run(folder, "activation_tables")
+def test_damaged_artifact_is_named_with_its_remedy(finished_tiny: Path, tmp_path: Path) -> None:
+    folder = going_on(tmp_path / "damaged", merge(TINY, {"percentile": [99.5]}), finished_tiny)
     [table] = folder.glob("results/tiny/full/*/activations-*")
     table.write_bytes(table.read_bytes()[:1000])
     done = snakemake(folder, "--cores", "2", "threshold_tables")
     assert done.returncode != 0
     assert "damaged Parquet file" in done.stdout + done.stderr
     assert f"snakemake {table.relative_to(folder)}" in done.stdout + done.stderr
-    assert not list(folder.glob("results/tiny/full/*/*/thresholds-*"))
+    assert not list(folder.glob("results/tiny/full/*/*99.5/thresholds-*"))
     table.unlink()
     run(folder, "threshold_tables")
 

@@ -1,4 +1,4 @@
-"""`snakemake latency` from nothing, and what reruns after a change of a switch; its tables against the artifacts."""
+"""`snakemake latency` after `snakemake`; what reruns after a change of a switch; its tables against the artifacts."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from workflow_for_tests import RESULTS, TINY, checkout, configure, planned, run
+from workflow_for_tests import RESULTS, TINY, configure, going_on, planned, run
 
 from bsnn import artifacts, reference
 from bsnn.config import merge, validate
@@ -33,8 +33,8 @@ def settings(**latency: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = checkout(tmp_path_factory.mktemp("methods"), settings())
+def finished(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = going_on(tmp_path_factory.mktemp("methods"), settings(), finished_tiny)
     run(folder, "latency")
     return folder
 
@@ -130,7 +130,7 @@ def test_errors_and_operations_have_every_layer(finished: Path) -> None:
     first = operations[(operations["layer"] == "conv1") & (operations["quantity"] == "effective_macs")]
     assert set(first.loc[first["step"] == 1, "value"]) == {4 * 3 * 22 * 22}
     assert first.loc[first["step"] > 1, "value"].eq(0).all()
-    assert sorted(path.name for path in (finished / "results/tiny/figures").glob("*.svg")) == [
+    assert sorted(path.name for path in (finished / "results/tiny/figures").glob("latency*.svg")) == [
         "latency.svg", "latency_energy.svg", "latency_errors.svg", "latency_operations.svg",
     ]  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_fewer_simulated_images_train_nothing(finished: Path, tmp_path: Path) ->
     shutil.copytree(finished, folder, symlinks=True)
     configure(folder, merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}}))
     assert jobs(folder) == {"method": 4, "ideal": 2, **TABLES}
-    assert planned(folder, "--cores", "1") == {"thresholds": 2, "simulate": 2, **RESULTS}
+    assert planned(folder, "--cores", "1") == {"simulate": 2, **RESULTS}
     run(folder, "latency")
     pipeline = Pipeline(validate(merge(settings(), {"experiments": {"tiny": {"simulation": {"images": 20}}}})))
     found = pq.read_table(
@@ -171,7 +171,7 @@ def test_bursts_are_for_full_precision_alone(finished: Path, tmp_path: Path) -> 
     shutil.copytree(finished, folder, symlinks=True)
     methods = {"bursts": {"burst": 3}, "channels": {"channels": True}}
     configure(folder, merge(settings(methods={**METHODS, **methods}), {"weights": ["full", "binary"]}))
-    assert jobs(folder) == {"activations": 1, "method": 6, "ideal": 4, **TABLES}
+    assert jobs(folder) == {"method": 6, "ideal": 4, **TABLES}
     run(folder, "latency")
     table = pd.read_csv(folder / "results/tiny/tables/latency.csv").groupby("weights")["method"].unique()
     assert list(table["binary"]) == ["baseline", *METHODS]
@@ -200,10 +200,10 @@ def test_early_exit_reruns_what_changed(finished: Path, tmp_path: Path) -> None:
     assert planned(folder, "early_exit") == {"exit_results": 1}
 
 
-def test_a_simulated_percentile_is_not_simulated_again_as_the_baseline(tmp_path: Path) -> None:
+def test_a_simulated_percentile_is_not_simulated_again_as_the_baseline(finished_tiny: Path, tmp_path: Path) -> None:
     """`snakemake latency` after `snakemake`: the first steps of the same spikes and predictions, and no engine runs."""
     chosen = merge(settings(methods={}, percentile=99.0), {"percentile": 99.0})
-    folder = checkout(tmp_path / "checkout", chosen)
+    folder = going_on(tmp_path / "checkout", chosen, finished_tiny)
     run(folder)
     assert jobs(folder) == {"method": 1, "ideal": 1, **TABLES}
     run(folder, "latency")

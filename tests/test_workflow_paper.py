@@ -1,4 +1,4 @@
-"""`snakemake paper` from nothing, and what a change makes again."""
+"""`snakemake paper`, and what a change makes again."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake
+from workflow_for_tests import TINY, checkout, configure, going_on, planned, run, snakemake
 
 from bsnn.config import merge
 
@@ -19,8 +19,8 @@ NEW_PERCENTILE = {"thresholds": 1, "simulate": 1, **SWEPT, "paper_report": 1}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = checkout(tmp_path_factory.mktemp("paper"), BASE)
+def finished(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = going_on(tmp_path_factory.mktemp("paper"), BASE, finished_tiny)
     run(folder, "paper")
     return folder
 

@@ -47,6 +47,12 @@ def checkout(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
+def going_on(folder: Path, config: dict[str, Any], finished: Path) -> Path:
+    """A checkout that has all results of a finished run."""
+    shutil.copytree(finished / "results", checkout(folder, config) / "results", symlinks=True, dirs_exist_ok=True)
+    return folder
+
+
 def configure(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
