@@ -1,5 +1,8 @@
 """Errors that a user can cause and mend. Each message says what is wrong, where, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class BsnnError(Exception):
     """Base of all errors that name something the user can mend; the CLI and the scripts print the message alone."""
@@ -27,6 +30,11 @@ class EngineError(BsnnError):
 
 class Interrupted(BsnnError):
     """A signal asked for the end; what was done so far is kept."""
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question after a name that a misspelled one may be: "; is 'latency' meant?", or nothing."""
+    return "".join(f"; is '{one}' meant?" for one in get_close_matches(name, list(known), n=1))
 
 
 def of_name(name: str, message: str) -> BsnnError:

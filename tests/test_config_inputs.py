@@ -125,7 +125,8 @@ def test_experiments_may_bear_the_names_of_settings(name: str) -> None:
     fault = copy.deepcopy(settings["experiments"]["digits"])
     fault["data"]["nmae"] = 1
     settings["experiments"][name] = fault
-    with pytest.raises(ConfigError, match=rf"experiments\.{name}\.data\.nmae: unknown key; known here: name, path"):
+    words = rf"experiments\.{name}\.data\.nmae: unknown key; is 'name' meant\?; known here: name, path"
+    with pytest.raises(ConfigError, match=words):
         config.validate(settings)
 
 

@@ -219,7 +219,7 @@ def test_invalid_settings_stop_before_any_job(scratch: Path) -> None:
     for changes, words in [
         ({"percentile": "99,9"}, "percentile.0"),
         ({"time": 11}, "simulates 10"),
-        ({"tiem": 5}, "unknown key"),
+        ({"tiem": 5}, "tiem: unknown key; is 'time' meant?"),
     ]:
         configure(scratch, merge(copy.deepcopy(TINY), changes))
         done = snakemake(scratch, "--cores", "1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -20,7 +19,7 @@ from bsnn.config.reading import shortened, shown
 from bsnn.config.run import Config
 from bsnn.config.training import Network
 from bsnn.config.values import Section
-from bsnn.errors import ConfigError
+from bsnn.errors import ConfigError, meant
 
 FAULTS = 20  # that are reported at once
 
@@ -40,7 +39,7 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
         raise ConfigError(f"experiments.{name}: extends itself through {' -> '.join((*seen, name))}")
     if name not in experiments:
         raise ConfigError(
-            f"experiments.{seen[-1]}.extends: there is no experiment '{shortened(name)}'; "
+            f"experiments.{seen[-1]}.extends: there is no experiment '{shortened(name)}'{meant(name, experiments)}; "
             f"have {shortened(str(sorted(experiments)))}"
         )
     definition = experiments[name]
@@ -99,7 +98,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
     return [section for part in get_args(annotation) for section in _sections(part)]
 
 
-def _known(location: tuple[int | str, ...]) -> str:
+def _known(location: tuple[int | str, ...]) -> Iterable[str]:
     """Keys that are allowed beside an unknown one; names of experiments and methods are no keys, whatever they are."""
     section: type[Section] = Config
     named = False
@@ -113,7 +112,7 @@ def _known(location: tuple[int | str, ...]) -> str:
         annotation = section.model_fields[str(part)].annotation
         named = get_origin(annotation) is dict
         section = next(iter(_sections(annotation)), section)
-    return ", ".join(section.model_fields)
+    return section.model_fields
 
 
 def _truths(value: object, annotation: Any, place: tuple[str, ...] = ()) -> Iterator[ErrorDetails]:
@@ -159,13 +158,13 @@ def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> 
         ending = "" if isinstance(found, Mapping | BaseModel) else f" (found {shown(found)})"
         what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            what = f"unknown key; known here: {_known(fault['loc'])}"
+            known = _known(fault["loc"])
+            what = f"unknown key{meant(str(fault['loc'][-1]), known)}; known here: {', '.join(known)}"
         if isinstance(found, str) and "," in found:
             ending += "; several are written [a,b]"
         place = tuple(str(part) for part in _plain(fault["loc"]))
         if fault["type"] == "missing" and place[0] == "experiments":
-            known = [name for name in experiments if name != place[1]]
-            what += "".join(f"; is '{one}' meant?" for one in get_close_matches(place[1], known, n=1))
+            what += meant(place[1], [name for name in experiments if name != place[1]])
         experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 1 else ""
         key = ".".join(place[2:] if experiment else place)
         places.setdefault((key, shortened(what) + ending), []).append(experiment)

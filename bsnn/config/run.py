@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from bsnn.config.experiment import Experiment
 from bsnn.config.values import AnyPercentile, Engine, Name, Percentile, Section, Several, Weights, off_grid, on_grid
+from bsnn.errors import meant
 
 RESERVED = ("data", "reference", "checkpoints", "benchmarks")  # folders of results/ that no experiment may take
 
@@ -76,7 +77,8 @@ class Config(Section):
     def _consistent(self) -> Config:
         for name in self.run:
             if name not in self.experiments:
-                raise ValueError(f"run: there is no experiment '{name}'; experiments: {sorted(self.experiments)}")
+                known = sorted(self.experiments)
+                raise ValueError(f"run: there is no experiment '{name}'{meant(name, known)}; experiments: {known}")
             simulated = self.experiments[name].simulation.time
             if max(self.time) > simulated:
                 raise ValueError(

@@ -21,8 +21,9 @@ from typing import Any
 from bsnn import log
 from bsnn.console import jobs
 from bsnn.console.timing import Running, Timing, duration
+from bsnn.errors import meant
 from bsnn.pipeline.costs import One
-from bsnn.pipeline.declarations import STAGES, meant
+from bsnn.pipeline.declarations import STAGES, TARGETS
 
 EVERY = 60.0  # seconds between two lines of progress in a file
 REDRAWN = 1.0  # seconds between two looks of a line on a terminal
@@ -93,7 +94,9 @@ class Console(logging.Handler):
                 self._clear()
                 self.before.handle(record)
                 if found := re.search(r"No rule to produce (\S+)", message):
-                    self._line(f"{found[1]}: neither a target nor a file of the current settings{meant(found[1])}")
+                    self._line(
+                        f"{found[1]}: neither a target nor a file of the current settings{meant(found[1], TARGETS)}"
+                    )
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
 

@@ -8,7 +8,6 @@ or resources are part of no identity. Raise a stage's version when its outputs c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from bsnn.config import Data, Method, Weights, format_percentile
@@ -260,8 +259,3 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "paper": ("paper_report",),
     **{f"paper_{result}": ("paper_result",) for result in plan.RESULTS},
 }
-
-
-def meant(target: str) -> str:
-    """A question after the target that a misspelled one may be: "; is 'latency' meant?", or nothing."""
-    return "".join(f"; is '{one}' meant?" for one in get_close_matches(target, TARGETS, n=1))

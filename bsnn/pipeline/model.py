@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from bsnn import artifacts
 from bsnn.config import Config, Experiment, Section, Weights, check_percentile, format_percentile
-from bsnn.errors import ArtifactError, ConfigError
+from bsnn.errors import ArtifactError, ConfigError, meant
 from bsnn.paper import plan
 from bsnn.pipeline import identity, notes, possible
 from bsnn.pipeline.columns import schema
-from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, data_settings, meant
+from bsnn.pipeline.declarations import STAGES, TARGETS, VERIFIED, data_settings
 from bsnn.pipeline.stage import Need, Place, Stage
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Pipeline:
                 have it (`possible.check`).
         """
         if name not in TARGETS:
-            raise ConfigError(f"there is no target '{name}'{meant(name)}; targets: {', '.join(TARGETS)}")
+            raise ConfigError(f"there is no target '{name}'{meant(name, TARGETS)}; targets: {', '.join(TARGETS)}")
         result = name.removeprefix("paper_") if name.startswith("paper_") else ""
         found = [
             (stage, place) for one in self.config.run for stage in TARGETS[name] for place in self.places(stage, one)
@@ -210,8 +210,9 @@ class Pipeline:
     def check(self, name: str, place: Place) -> None:
         """Raise ConfigError where the configuration has no such place."""
         if place.experiment not in self.config.experiments:
-            known = ", ".join(sorted(self.config.experiments))
-            raise ConfigError(f"there is no experiment '{place.experiment}'; experiments: {known}")
+            known = sorted(self.config.experiments)
+            hint = meant(place.experiment, known)
+            raise ConfigError(f"there is no experiment '{place.experiment}'{hint}; experiments: {', '.join(known)}")
         stage, settings = self.stage(name, place), self.experiment(place).latency
         check_percentile(place.percentile, self.experiment(place).activations.percentiles)
         if place.shard not in self.shards(place.experiment):
