@@ -20,7 +20,8 @@ from bsnn.errors import BsnnError
 logger = logging.getLogger("bsnn")
 
 ALONE = "BSNN_JOBS_WRITE_LOGS_ALONE"  # environment variable, set while a console shows the progress of all jobs
-WARNING = "warning: "  # before such a message, after its time
+NOTICE = logging.INFO + 5  # level of what a user should hear while the job runs
+MARKS = {logging.WARNING: "warning: ", NOTICE: "notice: "}  # before such a message, after its time
 SECONDS = 2.0  # between two notes of progress
 _noted = 0.0  # when progress was last noted
 
@@ -106,21 +107,28 @@ def progress_of(path: Path) -> float | None:
 
 
 class _Format(logging.Formatter):
-    """Time and message; warnings are marked, so that they are found again."""
+    """Time and message; warnings and notices are marked, so that they are found again."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        if record.levelno == logging.WARNING:
-            record.message = f"{WARNING}{record.message}"
+        record.message = MARKS.get(record.levelno, "") + record.message
         return super().formatMessage(record)
 
 
-def warnings(path: Path) -> list[str]:
-    """Warnings in a job's log, without their times; none where there is no such file."""
+def marked(path: Path, level: int) -> list[str]:
+    """Warnings or notices in a job's log, without their times; none where there is no such file."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [line.partition(" ")[2].removeprefix(WARNING) for line in lines if line[9:].startswith(WARNING)]
+    return [line.partition(" ")[2].removeprefix(MARKS[level]) for line in lines if line[9:].startswith(MARKS[level])]
+
+
+def changed(path: Path) -> int | None:
+    """When a log was last written to, in nanoseconds; None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def test_signal_to_nodes_and_stage_stops_all_at_the_same_step(job: Path) -> None
     assert len(list(job.glob("stopped/results/checkpoints/tiny/full/*/*/epoch-*.step-*"))) == 1
     with log.job(job / "again.log"):
         again, losses = trained(job_of(job / "stopped", LONG, devices=2))
-    assert "steps of the next, from" in (job / "again.log").read_text()
+    assert "steps of the next" in (job / "again.log").read_text()
     whole, expected = trained(job_of(job / "whole", LONG, devices=2))
     assert same(again, whole)
     assert losses == expected

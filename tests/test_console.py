@@ -31,6 +31,8 @@ def test_jobs_are_counted_by_what_they_make() -> None:
 
 def test_a_job_is_named_by_its_coordinates() -> None:
     assert jobs.label(("simulate", BINARY)) == "simulate digits, binary, seed 0, percentile 99.9, shard 1"
+    assert jobs.label(("train", FULL)) == "train digits, full precision, seed 0"
+    assert jobs.label(("binarize", BINARY)) == "binarize digits, binary, seed 0"
     assert jobs.label(("latency_tables", Place("digits"))) == "latency tables digits"
 
 
@@ -157,7 +159,7 @@ def test_events_are_told_briefly(workflow: Workflow, monkeypatch: pytest.MonkeyP
     first, second, third, *_ = workflow.text.splitlines()
     assert first == "runs: 2 simulations (about 60 s)"
     assert second == "reused: 1 network"
-    assert third.endswith("0 of 2 jobs; 60 s left; simulate digits, full, seed 0, percentile 99, shard 1")
+    assert third.endswith("0 of 2 jobs; 60 s left; simulate digits, full precision, seed 0, percentile 99, shard 1")
     assert workflow.answers == 1
     assert workflow.console.state.timing is not None
     assert workflow.console.state.timing.done == 1
@@ -170,19 +172,45 @@ def test_warnings_of_a_job_are_told_at_its_end(workflow: Workflow, tmp_path: Pat
         logger.info("no warning: nothing")
         for number in range(3):
             logger.warning("file %d was left out", number)
-    assert log.warnings(path) == [f"file {number} was left out" for number in range(3)]
-    assert log.warnings(tmp_path / "none") == []
+    assert log.marked(path, logging.WARNING) == [f"file {number} was left out" for number in range(3)]
+    assert log.marked(tmp_path / "none", logging.WARNING) == []
     workflow.say("Job stats:", event="run_info")
     event = {"rule_name": "simulate", "wildcards": {}, "jobid": 3, "threads": 2, "log": [str(path)], "output": ["x"]}
     workflow.say("", event="job_info", **event)
     workflow.say("", event="job_finished", job_id=3)
     workflow.console.ended(well=True, complete="none")
-    where = "simulate digits, full, seed 0, percentile 99, shard 1"
+    where = "simulate digits, full precision, seed 0, percentile 99, shard 1"
     assert workflow.text.splitlines()[2:] == [
         f"warning of {where}: file 0 was left out",
         f"warning of {where}: file 1 was left out",
         f"and 1 more warnings, in {path}",
     ]
+
+
+def test_notices_of_a_job_are_told_while_it_runs(
+    workflow: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, and none of a former try, whose log lies there until the job begins its own."""
+    monkeypatch.setattr(handler, "REDRAWN", 0.01)
+    path, logger = tmp_path / "job.log", logging.getLogger("bsnn.test")
+    with log.job(path):
+        logger.log(log.NOTICE, "going on after epoch 2 of 40")
+    event = {"rule_name": "train", "wildcards": {}, "jobid": 3, "threads": 2, "log": [str(path)], "output": ["x"]}
+    workflow.say("Job stats:", event="run_info")
+    workflow.say("", event="job_info", **event)
+    time.sleep(0.1)
+    with log.job(path):
+        logger.log(log.NOTICE, "going on after epoch 3 of 40")
+        for _ in range(200):
+            if "epoch 3" in workflow.text:
+                break
+            time.sleep(0.02)
+        assert "epoch 3" in workflow.text
+        logger.info("epoch 4/40")
+        time.sleep(0.1)
+    workflow.say("", event="job_finished", job_id=3)
+    workflow.console.ended(well=True, complete="none")
+    assert workflow.text.splitlines()[2:] == ["train digits, full precision, seed 0: going on after epoch 3 of 40"]
 
 
 def test_errors_pass_as_they_are(workflow: Workflow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,7 +169,8 @@ def test_terminated_process_says_so_and_goes_on(
     [newest] = within(tmp_path)[-1:]
     with caplog.at_level(logging.INFO):
         trained, _ = fit(tmp_path)
-    assert f"steps of the next, from {tmp_path / newest}" in caplog.text
+    assert f"going on from {tmp_path / newest}" in caplog.text
+    assert re.search(r"going on after epoch \d of 6 and \d+ steps of the next", caplog.text)
     assert same(trained, undisturbed)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
     assert "report:" not in failed.stdout
 
 
-def test_ctrl_c_keeps_a_training_in_one_line(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_a_training_and_the_next_run_goes_on_in_one_line_each(tmp_path: Path) -> None:
     longer = {"experiments": {"tiny": {"train": {"epochs": 5000}}}}
     folder = checkout(tmp_path / "checkout", merge(TINY, longer))
     process = start(folder, "networks", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -92,3 +94,17 @@ def test_ctrl_c_keeps_a_training_in_one_line(tmp_path: Path) -> None:
     assert text.splitlines()[-1].startswith("stopping: finished files and checkpoints of trainings are kept")
     assert list(folder.glob("results/checkpoints/tiny/full/*/*/*.step-*.safetensors"))
     assert "Error" not in text
+    assert "going on" not in text
+
+    again = start(folder, "networks", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    limit = threading.Timer(120, os.killpg, (again.pid, signal.SIGKILL))
+    limit.start()
+    assert again.stdout is not None
+    told = next((line for line in again.stdout if "going on" in line), "")
+    os.killpg(again.pid, signal.SIGINT)
+    rest = again.stdout.read()
+    assert again.wait() == 1
+    limit.cancel()
+    epoch = r"going on after epoch \d+ of 5000 and \d+ steps of the next"
+    assert re.fullmatch(rf"train tiny, full precision, seed 0: {epoch}\n", told)
+    assert "going on" not in rest

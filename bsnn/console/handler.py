@@ -135,13 +135,18 @@ class Console(logging.Handler):
     def _finished(self, event: Mapping[str, Any]) -> None:
         ended = self.state.timing and self.state.timing.finish(event["job_id"], time.monotonic())
         if ended:
-            found = [warning for path in ended.logs for warning in log.warnings(path)]
+            self._notices(ended)
+            found = [warning for path in ended.logs for warning in log.marked(path, logging.WARNING)]
             for warning in found[:WARNINGS]:
                 self._line(f"warning of {jobs.label(ended.job)}: {warning}")
             if len(found) > WARNINGS:
                 self._line(f"and {len(found) - WARNINGS} more warnings, in {', '.join(map(str, ended.logs))}")
 
     # What is told meanwhile, and at the end.
+
+    def _notices(self, running: Running) -> None:
+        for text in running.notices():
+            self._line(f"{jobs.label(running.job)}: {text}")
 
     def _watch(self) -> None:
         """Tell the progress, until the process ends."""
@@ -151,6 +156,8 @@ class Console(logging.Handler):
             with self.lock or threading.RLock():
                 if self.state.stopping or self.state.over:
                     return
+                for one in [] if self.state.timing is None else self.state.timing.running.values():
+                    self._notices(one)
                 if self.terminal:
                     width = os.get_terminal_size(self.before.stream.fileno()).columns
                     self.before.stream.write(f"\r\033[K{self._progress(now)[: width - 1]}")

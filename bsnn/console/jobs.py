@@ -32,6 +32,8 @@ NOUNS = {
 }
 """What a rule makes, for one and for several; by default the rule's name."""
 
+WEIGHTS = {"full": "full precision", "binary": "binary"}
+
 
 def _nouns(rule: str) -> tuple[str, str]:
     name = rule.replace("_", " ")
@@ -50,10 +52,12 @@ def counted(jobs: Iterable[One]) -> str:
 
 
 def label(job: One) -> str:
-    """For example "simulate digits, binary, seed 0, percentile 99.9"."""
+    """For example "train digits, full precision, seed 0" and "simulate digits, binary, seed 0, percentile 99.9"."""
     rule, place = job
+    stage = STAGES[rule]
+    axes = stage.over if stage.weights is None else ("weights", *stage.over)
     texts = {
-        "weights": place.weights,
+        "weights": WEIGHTS[stage.weights or place.weights],
         "seed": f"seed {place.seed}",
         "percentile": f"percentile {format_percentile(place.percentile)}",
         "method": place.method,
@@ -61,5 +65,5 @@ def label(job: One) -> str:
         "shard": f"shard {place.shard}",
         "result": place.result,
     }
-    about = [place.experiment, *(texts[axis] for axis in STAGES[rule].over)]
+    about = [place.experiment, *(texts[axis] for axis in axes)]
     return f"{rule.replace('_', ' ')} {', '.join(about)}"

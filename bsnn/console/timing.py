@@ -25,6 +25,11 @@ class Running:
     logs: tuple[Path, ...]
     begun: float  # seconds, as all times here
     first: tuple[float, float] | None = None  # when progress was first seen, and how far it was: not 0 where it resumes
+    seen: list[int | None] = field(init=False)  # when its logs were last written to, as of the last look
+    told: int = 0  # notices
+
+    def __post_init__(self) -> None:
+        self.seen = [log.changed(path) for path in self.logs]  # those of a former try, until it begins its own
 
     def part(self, now: float) -> float | None:
         """How far it is, from 0 to 1; None where it does not say."""
@@ -34,6 +39,15 @@ class Running:
         if found is not None and self.first is None:
             self.first = (now, found)
         return found
+
+    def notices(self) -> list[str]:
+        """Notices in its logs that were not given before."""
+        changed = [log.changed(path) for path in self.logs]
+        if changed == self.seen:
+            return []
+        found = [text for path in self.logs for text in log.marked(path, log.NOTICE)]
+        new, self.seen, self.told = found[self.told :], changed, len(found)
+        return new
 
     def left(self, now: float, expected: float | None) -> float | None:
         """Seconds until it ends, given how long such a job takes."""

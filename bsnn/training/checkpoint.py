@@ -127,8 +127,7 @@ def restore(
             module.load_state_dict(_under(f"{which}/", tensors))
         _restore_optimiser(optimiser, _under("optimiser/", tensors))
         history: list[dict[str, float]] = found["extra"]["history"]
-        steps = "" if position is None else f" and {position.steps} steps of the next"
-        logger.info("going on after epoch %d%s, from %s", len(history), steps, path)
+        logger.info("going on from %s", path)
         return history, position
     return [], None
 

@@ -118,6 +118,9 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
         networks = {"model": state.module} | ({} if state.averaged is None else {"averaged": state.averaged})
         history, position = checkpoint.restore(job.checkpoints, job.stands_for, networks, state.optimiser, fabric)
         checkpoint.require_same(job.checkpoints, fabric, len(history), position)
+        if history or position is not None:
+            steps = "" if position is None else f" and {position.steps} steps of the next"
+            logger.log(log.NOTICE, "going on after epoch %d of %d%s", len(history), job.recipe.epochs, steps)
         save = partial(checkpoint.save, job.checkpoints, job.stands_for, networks, state.optimiser, history)
         pauses = stopping.Pauses(fabric, save)
         loop = Loop(fabric, job, state, pauses)
