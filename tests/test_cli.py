@@ -17,7 +17,7 @@ from bsnn import config
 from bsnn.cli import GROUPS, app
 from bsnn.errors import ConfigError
 from bsnn.pipeline import estimates
-from bsnn.pipeline.costs import Expected, costs, to_text
+from bsnn.pipeline.costs import Expected, closure, costs, to_text
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -168,12 +168,27 @@ def test_every_process_takes_some_seconds(tmp_path: Path) -> None:
         (experiment(**given), "binarize", estimates.START),
         (config.validate(own), "binarize", estimates.START),
         (config.validate(own), "simulate", None),
+        (experiment(), "data", estimates.START),
+        (experiment(data={"name": "cifar10", "image_size": 32}), "data", None),  # fetched
+        (experiment(), "find_switches", None),  # simulates as often as it takes
     ):
         assert Expected(Pipeline(chosen), tmp_path).whole(rule, place) == expected
 
 
 def test_plan_names_its_estimates(tmp_path: Path) -> None:
     text = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path))
-    assert "hours estimated from the recipe's operations, never measured: " in text
+    assert "hours estimated (the recipe's operations, and 5 s or more for each process), never measured: " in text
     assert f"simulate of {small.NAME}" in text
-    assert f"not measured yet, and in no sum: data of {small.NAME}" in text
+    assert "not measured yet" not in text
+    searched = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path, "search"))
+    assert f"not measured yet, and in no sum: find_switches of {small.NAME}" in searched
+
+
+def test_plan_and_console_estimate_the_same(tmp_path: Path) -> None:
+    """Seconds of all jobs, each of which takes a process's start at least."""
+    pipeline = Pipeline(experiment(), tmp_path / "results")
+    found = costs(pipeline, tmp_path)
+    expected = Expected(pipeline, tmp_path)
+    seconds = sum(expected.whole(*one) or 0.0 for one in closure(pipeline, "all"))
+    assert sum(cost.hours or 0.0 for cost in found) * 3600 == pytest.approx(seconds)
+    assert seconds >= estimates.START * sum(cost.to_do for cost in found)

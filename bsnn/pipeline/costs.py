@@ -24,7 +24,7 @@ class Cost:
     rule: str
     done: int
     to_do: int
-    hours_each: float | None  # mean of the measured jobs, or estimated; None where nothing is known
+    hours_each: float | None  # of whole processes: mean of the measured jobs, or estimated; None where nothing is known
     memory_mb: float | None  # of the largest measured job; None where none was, or all were too short to be looked at
     estimated: bool  # whether the hours are, of jobs that were never measured
     size_each: float | None  # bytes, mean of the main artifacts that are there; None where there is none
@@ -86,9 +86,7 @@ class Expected:
         found = self.seconds(rule, place)
         if found is not None:
             return max(found, estimates.START)
-        kind = estimates.kind(rule, place)
-        reads = kind is None or (kind == "train" and self.pipeline.experiment(place).given(place.weights))
-        return estimates.START if reads else None
+        return estimates.START if estimates.brief(self.pipeline, rule, place) else None
 
     def estimated(self, rule: str, place: Place) -> float | None:
         """Seconds from a job's operations (bsnn.pipeline.estimates)."""
@@ -150,7 +148,7 @@ def _cost(expected: Expected, name: str, rule: str, jobs: list[One], ahead: set[
     files = [pipeline.files(*job) for job in jobs]
     sizes = [sum(path.stat().st_size for path in own) for own in files if all(path.exists() for path in own)]
     measured = _measured(pipeline, rule, name, benchmarks)
-    known = [seconds for job in jobs if (seconds := expected.seconds(*job)) is not None]
+    known = [seconds for job in jobs if (seconds := expected.whole(*job)) is not None]
     return Cost(
         name,
         rule,
@@ -196,7 +194,8 @@ def to_text(found: list[Cost]) -> str:
     guessed = [f"{s.rule} of {s.experiment}" for s in ahead if s.estimated]
     lines = [text]
     if guessed:
-        lines.append(f"hours estimated from the recipe's operations, never measured: {', '.join(guessed)}")
+        by = f"the recipe's operations, and {estimates.START:.0f} s or more for each process"
+        lines.append(f"hours estimated ({by}), never measured: {', '.join(guessed)}")
     if unknown:
         lines.append(f"not measured yet, and in no sum: {', '.join(unknown)}")
     return "\n".join(lines)

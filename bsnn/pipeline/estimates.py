@@ -21,6 +21,7 @@ RATES = {
 IMAGES = {"digits": (1437, 360, 10), "cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}
 START = 5.0  # seconds of any job: a process, and what it imports
 LONG = 300.0  # seconds of a measured job from which on its speed says something about other networks
+SEARCHING = ("ideal", "find_switches", "find_exit")  # rules that evaluate and simulate as often as it takes
 BACKWARD = 3  # a training step's passes: forward, and gradients of activations and of weights
 
 
@@ -31,6 +32,16 @@ def kind(rule: str, place: Place) -> str | None:
     if rule in ("simulate", "method"):
         return place.weights
     return rule if rule == "activations" else None
+
+
+def brief(pipeline: Pipeline, rule: str, place: Place) -> bool:
+    """Whether a job computes so little that its process's start is what takes the time."""
+    experiment = pipeline.experiment(place)
+    if rule == "data":
+        return experiment.data.name == "digits"  # scikit-learn brings them; others are fetched, or decoded
+    if kind(rule, place) == "train":
+        return experiment.given(place.weights)  # read from a file, not trained
+    return kind(rule, place) is None and rule not in SEARCHING
 
 
 def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
