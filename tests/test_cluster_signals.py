@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-CHILD = "import signal, sys; signal.signal(15, lambda *_: sys.exit('told')); print('up', flush=True); signal.pause()"
+CHILD = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told"))
+print("up", flush=True)
+while True:  # a signal that comes just before a single long wait would be looked at after it
+    time.sleep(0.1)
+"""
 FIRST = f"""
 import signal, subprocess, sys
 from bsnn.cluster import signals
@@ -41,3 +47,30 @@ def test_step_hands_the_signal_on(how: str, within: bool) -> None:
         assert "told" in rest or "goes on" in rest
         assert rest.endswith("ended\n")
         assert ("shell lives with 1\n" in rest) == (how == "shell")
+
+
+LATE = "import time; time.sleep(1)" + CHILD
+UNAWARE = "import time; print('up', flush=True); time.sleep(3); print('finished', flush=True)"
+LOCAL = f"""
+import signal, subprocess, sys
+from bsnn.cluster import signals
+signals.to_trainings()
+signal.signal(signal.SIGTERM, lambda *_: None)
+children = [subprocess.Popen([sys.executable, "-c", code]) for code in {(CHILD, LATE, UNAWARE)!r}]
+print(*[child.wait() for child in children], flush=True)
+"""
+
+
+def test_local_run_stops_those_that_catch_the_signal_and_waits_for_others() -> None:
+    """Also one that has not come so far when the signal does; SLURM's steps are told as a whole, see above."""
+    variables = {name: value for name, value in os.environ.items() if name != "SLURM_STEP_ID"}
+    command = [sys.executable, "-c", LOCAL]
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stderr is not None
+        assert first.stdout.readline() == "up\n"
+        first.send_signal(signal.SIGTERM)
+        assert first.stdout.read().splitlines() == ["up", "up", "finished", "1 1 0"]
+        assert first.stderr.read().splitlines() == ["told", "told"]

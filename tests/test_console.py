@@ -6,6 +6,7 @@ import io
 import logging
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,27 @@ def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:
     workflow.console.ended(well=False, complete="a.log")
     [line] = workflow.text.splitlines()
     assert "are kept, and the same command goes on" in line
+
+
+def test_sigterm_is_told_once_and_errors_of_stopped_jobs_are_not(workflow: Workflow) -> None:
+    for _ in range(2):
+        workflow.say("Will exit after finishing currently running jobs (scheduler).")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    workflow.console.ended(well=False, complete="a.log")
+    assert workflow.text.splitlines() == [
+        "stopping: trainings keep a checkpoint, other jobs that run are finished, and the same command goes on",
+        "all of Snakemake's messages: a.log",
+    ]
+
+
+def test_sigterm_stops_no_job_that_runs_elsewhere(workflow: Workflow) -> None:
+    workflow.console.run = replace(workflow.console.run, cores=lambda: None)
+    workflow.say("Will exit after finishing currently running jobs (scheduler).")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    assert workflow.text.splitlines() == [
+        "stopping: jobs that run are finished, and the same command goes on",
+        "Error in rule train",
+    ]
 
 
 def test_nothing_to_run_still_answers(workflow: Workflow) -> None:

@@ -79,7 +79,7 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
     assert "report:" not in failed.stdout
 
 
-def test_ctrl_c_keeps_a_training_and_the_next_run_goes_on_in_one_line_each(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_a_training_the_next_run_goes_on_and_sigterm_keeps_it_too(tmp_path: Path) -> None:
     longer = {"experiments": {"tiny": {"train": {"epochs": 5000}}}}
     folder = checkout(tmp_path / "checkout", merge(TINY, longer))
     process = start(folder, "networks", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -101,10 +101,14 @@ def test_ctrl_c_keeps_a_training_and_the_next_run_goes_on_in_one_line_each(tmp_p
     limit.start()
     assert again.stdout is not None
     told = next((line for line in again.stdout if "going on" in line), "")
-    os.killpg(again.pid, signal.SIGINT)
+    again.send_signal(signal.SIGTERM)  # to Snakemake alone, which hands it on
     rest = again.stdout.read()
     assert again.wait() == 1
     limit.cancel()
     epoch = r"going on after epoch \d+ of 5000 and \d+ steps of the next"
     assert re.fullmatch(rf"train tiny, full precision, seed 0: {epoch}\n", told)
-    assert "going on" not in rest
+    stopping, complete = rest.splitlines()
+    assert stopping.startswith("stopping: trainings keep a checkpoint, other jobs that run are finished")
+    assert complete.startswith("all of Snakemake's messages: ")
+    [job] = folder.glob("logs/train/tiny/*.log")
+    assert "error: stopped by SIGTERM after" in job.read_text()

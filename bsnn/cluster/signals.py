@@ -1,7 +1,8 @@
-"""SLURM's warning before it kills, handed on to the process that computes.
+"""SIGTERM to Snakemake, handed on to the processes that compute.
 
-With proctrack/cgroup, SLURM sends SIGTERM to the first process of a step alone: Snakemake, which then waits for its
-job to end without passing the signal on. A training would be killed without having written its checkpoint.
+Snakemake then starts no more jobs, and waits for those that run without passing the signal on. With proctrack/cgroup,
+SLURM sends it to the first process of a step alone, which is Snakemake: a training would be killed without having
+written its checkpoint. On one machine, a Snakemake that was sent SIGTERM would wait for a training of days.
 """
 
 from __future__ import annotations
@@ -10,29 +11,76 @@ import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 PASSED_OVER = ("bash", "sh", "srun")  # shells would end at once, srun would kill its processes; both end with them
+AGAIN = 0.5  # seconds between two looks for processes that know what to do
 
 
 def within_step() -> None:
-    """In a step of a SLURM job: send SIGTERM on to the processes that this one starts; elsewhere nothing.
+    """In a step of a SLURM job: send SIGTERM on to all processes that this one starts; elsewhere nothing.
 
     Works beside any handler that is set later, as Snakemake sets its own. Only in the main thread.
     """
-    if "SLURM_STEP_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
+    if _in_step():
+        _on_sigterm(_tell_all)
+
+
+def to_trainings() -> None:
+    """Elsewhere: send SIGTERM on to those that catch it, as trainings do to write their checkpoint and end.
+
+    Others would lose what they have done, and run to their end. As `within_step`; on Linux alone.
+    """
+    if not _in_step():
+        _on_sigterm(_tell_who_catch)
+
+
+def _in_step() -> bool:
+    return "SLURM_STEP_ID" in os.environ
+
+
+def _on_sigterm(act: Callable[[], None]) -> None:
+    """Call `act` in a thread of its own on each SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
         return
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
     signal.set_wakeup_fd(pythons.detach(), warn_on_full_buffer=False)  # Python writes each signal's number there
-    threading.Thread(target=_hand_on, args=(ours,), daemon=True).start()
+    threading.Thread(target=_listen, args=(ours, act), daemon=True).start()
 
 
-def _hand_on(signals: socket.socket) -> None:
+def _listen(signals: socket.socket, act: Callable[[], None]) -> None:
     while number := signals.recv(1):
         if number[0] == signal.SIGTERM:
-            for process in _below(os.getpid()):
+            act()
+
+
+def _tell_all() -> None:
+    for process in _below(os.getpid()):
+        _tell(process)
+
+
+def _tell_who_catch() -> None:
+    """Each once, until this process ends: one that has just been started catches it some seconds later."""
+    told: set[int] = set()
+    while True:
+        for process in _below(os.getpid()):
+            if process not in told and _catches(process):
+                told.add(process)
                 _tell(process)
+        time.sleep(AGAIN)
+
+
+def _catches(process: int) -> bool:
+    """Whether a process has a handler for SIGTERM."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it ended meanwhile
+        return False
+    caught = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)  # a bit for each signal, from 1
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def _below(process: int) -> list[int]:

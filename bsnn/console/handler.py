@@ -28,6 +28,7 @@ from bsnn.pipeline.declarations import STAGES, TARGETS
 EVERY = 60.0  # seconds between two lines of progress in a file
 REDRAWN = 1.0  # seconds between two looks of a line on a terminal
 STOPPING = "Terminating processes on user request"  # as Snakemake says it on Ctrl-C
+ENDING = "Will exit after finishing currently running jobs"  # on SIGTERM, at each look at what runs
 NOTHING = "Nothing to be done"
 WARNINGS = 2  # of one job, that are shown
 SHOWN = 2  # running jobs that a line of progress names
@@ -52,6 +53,7 @@ class State:
 
     timing: Timing | None = None
     stopping: bool = False  # on Ctrl-C
+    ending: bool = False  # on SIGTERM: no job begins any more
     over: bool = False
     told: float = field(default_factory=time.monotonic)  # when a line of progress was last written
     open: bool = False  # a line on the terminal waits to be drawn over
@@ -87,10 +89,12 @@ class Console(logging.Handler):
         if message.startswith(STOPPING):
             self.state.stopping = True
             self._line("stopping: finished files and checkpoints of trainings are kept, and the same command goes on")
+        elif message.startswith(ENDING):
+            self._ending()
         elif message.startswith(NOTHING):
             self._nothing()
         elif record.levelno >= logging.WARNING:
-            if not self.state.stopping:  # jobs that were stopped failed for that reason
+            if not self._stopped:  # jobs that were stopped failed for that reason
                 self._clear()
                 self.before.handle(record)
                 if found := re.search(r"No rule to produce (\S+)", message):
@@ -99,6 +103,11 @@ class Console(logging.Handler):
                     )
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether jobs were told to stop: on Ctrl-C, and on this machine trainings on SIGTERM."""
+        return self.state.stopping or (self.state.ending and self.run.cores() is not None)
 
     # What Snakemake says.
 
@@ -114,6 +123,12 @@ class Console(logging.Handler):
         if not self.run.dry:
             os.environ[log.ALONE] = "1"
             threading.Thread(target=self._watch, daemon=True).start()
+
+    def _ending(self) -> None:
+        if not self.state.ending:
+            self.state.ending = True
+            trainings = "trainings keep a checkpoint, other jobs" if self._stopped else "jobs"
+            self._line(f"stopping: {trainings} that run are finished, and the same command goes on")
 
     def _reused(self, ahead: Collection[One]) -> None:
         found = self.run.reused(ahead)

@@ -26,6 +26,8 @@ CLAIMS = []
 
 onstart:
     if workflow.is_main_process:  # not within its jobs
+        if workflow.local_exec:  # SLURM's jobs are no processes of this machine
+            signals.to_trainings()
         try:
             CLAIMS.append(claim(PIPELINE.root))  # held until the process ends
         except BsnnError as error:
