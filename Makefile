@@ -26,10 +26,10 @@ help:
 	@echo "make benchmark  measure the engines against their peers on this machine (spikingjelly too, if it is installed)"
 
 $(READY): requirements.txt pyproject.toml
-	@echo "Making the environment in $(VENV): missing, or older than requirements.txt. This takes some minutes, once."
+	@echo "Making the environment in $(VENV): missing, or older than requirements.txt. This takes some minutes and, on Linux, 7 GB; once."
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; set PYTHON=...")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/python .ci/install.py --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -1,9 +1,11 @@
 """The lock file and what is made from it."""
 
+import io
 import re
 import runpy
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -23,3 +25,48 @@ def test_lock_has_hashes_and_no_addresses() -> None:
     assert "://" not in lock
     for block in re.split(r"\n(?=[A-Za-z0-9])", lock):
         assert "--hash=sha256:" in block, block[:60]
+
+
+def test_installation_tells_what_pip_does() -> None:
+    progress = runpy.run_path(str(ROOT / ".ci/install.py"))["Progress"](io.StringIO(), 1.0)
+    for line, doing in (
+        ("Collecting jinja2==3.1.6 (from -r requirements.txt (line 4))", "package 1, jinja2"),
+        ("  Downloading jinja2-3.1.6-py3-none-any.whl.metadata (2.9 kB)", "package 1, jinja2 (2.9 kB)"),
+        ("Requirement already satisfied: six", "package 1, jinja2 (2.9 kB)"),
+        ("Collecting torch==2.14.1 (from -r requirements.txt (line 9))", "package 2, torch"),
+        ("Downloading torch-2.14.1-cp311-cp311-manylinux_2_28_x86_64.whl (821.4 MB)", "package 2, torch (821.4 MB)"),
+        ("Processing /wheels/torch-2.14.1-cp311-cp311-manylinux_2_28_x86_64.whl", "package 2, torch"),
+        ("Installing collected packages: torch, jinja2", "installing 2 packages"),
+    ):
+        progress.take(f"{line}\n")
+        assert progress.doing == doing
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (io.StringIO(), r"(pip, \d+ s: installing 2 packages\n)+"),
+        (Terminal(), r"(\r\033\[Kpip, \d+ s: installing 2 packages)+\r\033\[K"),
+    ],
+)
+def test_errors_and_status_of_an_installation_are_those_of_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], out: io.StringIO, told: str
+) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__init__.py").touch()
+    (tmp_path / "pip/__main__.py").write_text(
+        "import sys, time\n"
+        "print('Installing collected packages: ' + ', '.join(sys.argv[-2:]), flush=True)\n"
+        "time.sleep(3)\n"
+        "sys.exit('ERROR: no space left')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    install = runpy.run_path(str(ROOT / ".ci/install.py"))["install"]
+    assert install(["torch", "jinja2"], out, every=1.0) == 1
+    assert capfd.readouterr() == ("", "ERROR: no space left\n")
+    assert re.search(rf"{told}$", out.getvalue())
