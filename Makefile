@@ -33,8 +33,11 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# On Ctrl-C snakemake has said all: the recipe ends without an error, about which make would add a line, and make itself,
+# which is told as well in any case, ends by that signal.
 run: $(READY)
-	snakemake
+	@echo snakemake
+	@trap 'kill -INT $$PPID; exit 0' INT; snakemake
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 -m "not slow and not slurm and not gpu"

@@ -1,9 +1,15 @@
 """The lock file and what is made from it."""
 
 import io
+import os
 import re
 import runpy
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,3 +76,46 @@ def test_errors_and_status_of_an_installation_are_those_of_pip(
     assert install(["torch", "jinja2"], out, every=1.0) == 1
     assert capfd.readouterr() == ("", "ERROR: no space left\n")
     assert re.search(rf"{told}$", out.getvalue())
+
+
+SNAKEMAKE = f"""#!{sys.executable}
+import os, sys, time
+print(os.getpid(), os.getppid(), flush=True)
+try:
+    while "waits" in os.environ["SNAKEMAKE"]:
+        time.sleep(0.1)
+except KeyboardInterrupt:
+    print("stopping", flush=True)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "whom", "said", "status"),
+    [
+        ("waits", ["all"], "stopping\n", -signal.SIGINT),  # a terminal's Ctrl-C
+        ("waits", ["shell", "snakemake"], "stopping\n", -signal.SIGINT),
+        ("waits", ["snakemake"], r"stopping\nmake: .*Error 1\n", 2),
+        ("fails", [], r"make: .*Error 1\n", 2),
+    ],
+)
+def test_make_run_adds_no_line_on_ctrl_c_and_fails_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, whom: list[str], said: str, status: int
+) -> None:
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    program = tmp_path / ".venv/bin/snakemake"
+    program.parent.mkdir(parents=True)
+    program.write_text(SNAKEMAKE)
+    program.chmod(0o755)
+    (tmp_path / ".venv/.ready").touch()
+    monkeypatch.setenv("SNAKEMAKE", kind)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(["make", "run"], cwd=tmp_path, start_new_session=True, **streams) as make:
+        assert make.stdout is not None
+        assert make.stdout.readline() == "snakemake\n"
+        snakemake, shell = map(int, make.stdout.readline().split())
+        for one in whom:
+            os.kill({"all": -make.pid, "shell": shell, "snakemake": snakemake}[one], signal.SIGINT)
+        assert re.fullmatch(said, make.stdout.read())
+    assert make.returncode == status
