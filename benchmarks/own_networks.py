@@ -1,6 +1,6 @@
 """A trained network of one's own, converted by bsnn and by SpikingJelly's ann2snn: accuracy, spikes, time, memory.
 
-    python benchmarks/own_networks.py FOLDER CHECKPOINT [--images 2000] [--calibration 2000] [--threads 2] [--out FILE]
+    python benchmarks/own_networks.py FOLDER CHECKPOINT [--images 2000] [--threads 2] [--add] [--out FILE]
 
 CHECKPOINT is what examples/resnet20.py wrote, its card beside it; FOLDER holds CIFAR-100 as that script reads it. Both
 sides get the same module, calibration images (evenly spaced training images, without augmentation) and test images
@@ -9,7 +9,7 @@ sides get the same module, calibration images (evenly spaced training images, wi
 threshold to begin with (imagenet_resnet18_ltb.py). Its multi-step mode simulates several steps of a layer at once, as
 bsnn does. Every side runs in a process of its own; peak memory is above what it held before. A conversion's time and
 memory are those of a fresh process, the loading of the package's parts with it; a simulation's time has the counting of
-spikes in it. Prints one table, and writes a row per side and number of steps.
+spikes in it. Writes a row per side and number of steps, as each side ends, and prints one table.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory-mib", type=int, default=1024, help="memory budget of bsnn's engine")
     parser.add_argument("--only", nargs="*", choices=SIDES, help="these sides only")
+    parser.add_argument("--add", action="store_true", help="keep what the file has of other sides")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/own_networks.csv")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -203,7 +204,6 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(args)))
         return
-    rows = [row for side in args.only or SIDES for row in run(args, side)]
     about = {
         "checkpoint": args.checkpoint.name,
         "images": args.images,
@@ -216,7 +216,13 @@ def main() -> None:
         "spikingjelly": version("spikingjelly"),
         "revision": provenance.revision(),
     }
-    frame = pd.DataFrame(rows).assign(**about)
+    sides = args.only or list(SIDES)
+    found = pd.read_csv(args.out) if args.add and args.out.exists() else None
+    for side in sides:
+        measured = pd.DataFrame(run(args, side)).assign(**about)
+        found = measured if found is None else pd.concat([found[found["side"] != side], measured])
+        artifacts.write_text(args.out, found.to_csv(index=False))
+    frame = pd.concat([found[found["side"] == side] for side in SIDES])
     artifacts.write_text(args.out, frame.to_csv(index=False))
     print(table(frame))
     print(f"\n{args.out}: {args.images} test images, {args.calibration} for calibration, {about['cpu']}")
