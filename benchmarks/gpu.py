@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from engine_checks import MEMBERS, assert_equal, biased, member, reference, run, signed
 from networks_for_tests import VGG15, images, spiking
 
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.engines import engine_class
 from bsnn.engines.base import Block, Engine
 from bsnn.engines.torch_engine import TorchEngine
@@ -158,7 +158,8 @@ def plain(network: SpikingNetwork, device: torch.device) -> Callable[[torch.Tens
     import torch.nn.functional as F
 
     from bsnn.conversion.currents import pool_currents
-    from bsnn.conversion.spiking import input_current, per_output
+    from bsnn.conversion.layers import per_output
+    from bsnn.conversion.spiking import input_current
 
     moved = network.to(device)
     weights = [None if layer.weight is None else layer.weight.float() for layer in moved.layers]

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsnn.conversion.currents import pool_currents
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.spiking import input_current
 from bsnn.engines import create
 
 Side = Callable[[SpikingNetwork, Tensor, int], Callable[[], Tensor]]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.description import IMAGE, Pair, Path, Pool
 from bsnn.nir_neurons import READOUT, SUFFIX, Neurons, check_layer, flatten, neurons, read_out, read_out_of, text

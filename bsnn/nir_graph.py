@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bsnn import artifacts, nir_branches
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.nir_neurons import READOUT, Neurons, check_layer, flatten, neurons, of_node, read_out, read_out_of
 

@@ -21,8 +21,8 @@ from torch.utils.data import RandomSampler
 from bsnn import config
 from bsnn.conversion import activations
 from bsnn.conversion import method as methods
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.conversion.percentiles import Population
-from bsnn.conversion.spiking import SpikingNetwork
 from bsnn.errors import ConfigError, ConversionError
 from bsnn.graphs.comparison import require_source
 from bsnn.graphs.description import Graph

@@ -15,7 +15,8 @@ from networks_for_tests import spiking
 from torch import Tensor
 
 from bsnn.config import METHODS, Method
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import input_current
 from bsnn.engines.base import Block, Engine
 
 # all kinds of pool and place, no layer kept full, potentials that start at V/2, and a network without pools

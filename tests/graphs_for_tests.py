@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bsnn import config
 from bsnn.conversion import activations, method
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import Block
 from bsnn.graphs.description import IMAGE, Graph, Path
 from bsnn.graphs.reading import from_module

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bsnn import config
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import convert
 from bsnn.networks.vgg import VGG, Trained
 
 VGG15 = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]

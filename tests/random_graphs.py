@@ -7,7 +7,7 @@ import random
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.graphs.description import IMAGE, Path, Pool
 from bsnn.graphs.forward import weighted
 

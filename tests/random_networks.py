@@ -7,7 +7,7 @@ import random
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 
 STEPS = 24  # that schedules have currents for
 _STEP = 0.5  # thresholds, biases and potentials are often multiples of it, so that membranes meet their thresholds

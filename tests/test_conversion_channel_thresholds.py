@@ -11,7 +11,8 @@ from networks_for_tests import images, thresholds, trained
 from bsnn.config import Method
 from bsnn.conversion import channel_thresholds
 from bsnn.conversion.activations import observe
-from bsnn.conversion.spiking import SpikingNetwork, convert
+from bsnn.conversion.layers import SpikingNetwork
+from bsnn.conversion.spiking import convert
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained

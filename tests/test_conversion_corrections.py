@@ -12,7 +12,8 @@ from bsnn import engines
 from bsnn.config import Method
 from bsnn.conversion import corrections, switches
 from bsnn.conversion import method as conversion
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import convert
 from bsnn.errors import ConversionError, EngineError
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from bsnn import engines
 from bsnn.conversion import activations
 from bsnn.conversion.currents import IMAGE_LIMIT, image_term, pool_currents, weight_parts
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import convert
 from bsnn.engines.packed import PackedEngine
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Path, Pool

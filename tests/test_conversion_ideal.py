@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion import balancing, ideal, switches
-from bsnn.conversion.spiking import SpikingNetwork, convert, input_current
+from bsnn.conversion.layers import SpikingNetwork
+from bsnn.conversion.spiking import convert, input_current
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.run import run

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from engine_checks import MEMBERS, member
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert, input_current, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.spiking import convert, input_current
 from bsnn.errors import ConversionError
 
 

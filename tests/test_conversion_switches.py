@@ -13,8 +13,9 @@ from bsnn import engines
 from bsnn.config import Method
 from bsnn.conversion import activations, balancing, channel_thresholds, errors_by_layer, switches
 from bsnn.conversion import method as conversion
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.second_pass import SecondPassEngine
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, convert
+from bsnn.conversion.spiking import convert
 from bsnn.errors import ConversionError, EngineError
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import delayed, restarted

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bsnn import engines
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.bindsnet_engine import BindsnetEngine
 from bsnn.engines.torch_engine import TOLERANCE, TorchEngine

@@ -16,7 +16,7 @@ from test_graphs_spiking import described, images, near, spiking
 from torch import Tensor, nn
 
 from bsnn import engines, nir_graph
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.reading import from_module
 

@@ -13,7 +13,7 @@ from networks_for_tests import images, spiking
 
 from bsnn import engines, nir_graph
 from bsnn.conversion import switches
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
 
 WITHOUT_MAX = [name for name, settings in MEMBERS.items() if settings.get("pool") != "max"]

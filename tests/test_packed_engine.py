@@ -17,7 +17,7 @@ from random_networks import random_images, random_network
 from torch import Tensor
 
 from bsnn import engines
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import packed, packed_layers
 from bsnn.engines.base import Block
 from bsnn.engines.packed import PackedEngine

@@ -13,7 +13,7 @@ from random_graphs import STEPS, random_graph
 from torch import Tensor
 
 from bsnn import engines
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import packed_layers
 from bsnn.engines.packed import PackedEngine
 from bsnn.engines.packed_layers import memory

@@ -7,7 +7,7 @@ from engine_checks import MEMBERS, member, signed
 from networks_for_tests import images, spiking
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import create
 from bsnn.errors import ConfigError
 from bsnn.simulation import accounting

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bsnn import config
 from bsnn.conversion import spiking
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.bindsnet_engine import INPUT, build, label
 from bsnn.errors import EngineError
 from bsnn.networks.vgg import plan

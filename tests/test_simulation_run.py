@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingNetwork, convert
+from bsnn.conversion.layers import SpikingNetwork
+from bsnn.conversion.spiking import convert
 from bsnn.engines.base import Block, Engine, State
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import ConfigError

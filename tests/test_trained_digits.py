@@ -11,6 +11,7 @@ from torch import Tensor
 from bsnn import config, datasets, engines
 from bsnn.config import Weights
 from bsnn.conversion import activations, spiking, thresholds
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.engines.torch_engine import TOLERANCE
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import Readout
@@ -42,7 +43,7 @@ def batch(network: Trained, split: datasets.Split, count: int | None = None) -> 
     return datasets.Normalise(network.mean, network.std)(images), labels
 
 
-def converted(network: Trained, data: datasets.DataSet) -> spiking.SpikingNetwork:
+def converted(network: Trained, data: datasets.DataSet) -> SpikingNetwork:
     calibration, _ = batch(network, data.train, 500)
     table = thresholds.from_table(activations.collect(network, lambda: [calibration]), PERCENTILE, "all")
     return spiking.convert(network, dict(zip(table["layer"], table["threshold"], strict=True)))

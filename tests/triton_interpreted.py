@@ -14,7 +14,7 @@ import torch
 from engine_checks import MEMBERS, assert_equal, biased, joined, member, reference, run, scheduled, signed
 from networks_for_tests import images, spiking
 
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.engines.triton_engine import TritonEngine

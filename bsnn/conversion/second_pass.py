@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import Block, State, initial_potential
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.errors import EngineError

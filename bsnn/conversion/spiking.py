@@ -12,33 +12,10 @@ from torch import Tensor
 
 from bsnn.conversion import from_graph
 from bsnn.conversion.from_graph import image_terms
-from bsnn.conversion.layers import (
-    SpikingLayer,
-    SpikingNetwork,
-    Theta,
-    Thresholds,
-    amplitude,
-    per_output,
-    require_chain,
-    threshold_of,
-)
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Thresholds, per_output
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
-
-__all__ = [
-    "SpikingLayer",
-    "SpikingNetwork",
-    "Theta",
-    "Thresholds",
-    "amplitude",
-    "convert",
-    "first_weight",
-    "input_current",
-    "per_output",
-    "require_chain",
-    "threshold_of",
-]
 
 
 def convert(source: Trained | Graph, thresholds: Thresholds, *, initial: float = 0.0) -> SpikingNetwork:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.errors import ConversionError
 
 

@@ -13,7 +13,7 @@ from bsnn.errors import EngineError
 if TYPE_CHECKING:
     import torch
 
-    from bsnn.conversion.spiking import SpikingNetwork
+    from bsnn.conversion.layers import SpikingNetwork
     from bsnn.engines.base import Engine
 
 ENGINES: dict[str, str] = {

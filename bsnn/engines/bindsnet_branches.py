@@ -18,7 +18,7 @@ from bindsnet.network.nodes import Input, Nodes
 from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import direct_sums
 from bsnn.engines.bindsnet_nodes import IdentityConnection, IFNodes, WithoutWeights
 from bsnn.graphs.description import IMAGE, Path

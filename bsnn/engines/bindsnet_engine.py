@@ -23,7 +23,7 @@ from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConn
 from torch import Tensor
 
 from bsnn.conversion.currents import pool_currents
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import bindsnet_branches
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
 from bsnn.engines.bindsnet_nodes import IdentityConnection, IFNodes, WithoutWeights

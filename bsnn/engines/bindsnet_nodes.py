@@ -10,7 +10,7 @@ from bindsnet.network.nodes import Nodes
 from bindsnet.network.topology import AbstractConnection
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, per_output
+from bsnn.conversion.layers import SpikingLayer, per_output
 
 
 class IFNodes(SubtractiveResetIFNodes):

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from bsnn.conversion.currents import on_grid, weight_parts
 from bsnn.conversion.from_graph import image_terms
-from bsnn.conversion.spiking import SpikingNetwork, first_weight, per_output
+from bsnn.conversion.layers import SpikingNetwork, per_output
+from bsnn.conversion.spiking import first_weight
 from bsnn.engines import packed_first
 from bsnn.engines.base import Block, Engine, State, within_schedules
 from bsnn.engines.compiled import cache_folder

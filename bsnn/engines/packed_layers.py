@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.packed_shapes import CONSTANT, LISTED, Shape, Term
 from bsnn.engines.packed_sums import GROUP
 from bsnn.engines.packed_terms import Map, block_of, maps, term_and_weights

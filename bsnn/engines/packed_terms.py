@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.packed_shapes import CHANNELWISE, LISTED, Term
 from bsnn.engines.packed_vectors import NEURONS, aligned, width
 from bsnn.graphs.description import IMAGE, Path, Pool

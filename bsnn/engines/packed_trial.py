@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.base import Block
 from bsnn.engines.torch_engine import TorchEngine
 from bsnn.graphs.description import IMAGE, Path, Pool

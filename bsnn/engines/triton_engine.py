@@ -17,7 +17,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, input_current
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.spiking import input_current
 from bsnn.engines.base import Block, Engine, State, within_schedules
 from bsnn.engines.triton_lowering import Lowered, channels_first, channels_last, lower
 from bsnn.engines.triton_tiles import Chip, Tile, programs, tile_for

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingLayer, SpikingNetwork, per_output
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 
 UNIT = 32  # channels are padded to a multiple of this: the inner size of an int8 tensor-core instruction
 

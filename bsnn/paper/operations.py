@@ -7,7 +7,7 @@ import torch
 
 from bsnn.config import Weights
 from bsnn.conversion import spiking
-from bsnn.conversion.spiking import SpikingNetwork
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.errors import ArtifactError
 from bsnn.paper.measures import Gathered
 from bsnn.pipeline.job import Job

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bsnn.conversion.spiking import SpikingNetwork, require_chain
+from bsnn.conversion.layers import SpikingNetwork, require_chain
 from bsnn.errors import EngineError
 
 GRID_BITS = 24

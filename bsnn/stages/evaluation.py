@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from bsnn.conversion.spiking import SpikingNetwork, Thresholds
+    from bsnn.conversion.layers import SpikingNetwork, Thresholds
     from bsnn.engines.base import Engine
     from bsnn.graphs.description import Graph
     from bsnn.networks.vgg import Trained
