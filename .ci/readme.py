@@ -57,27 +57,27 @@ def _accuracy(name: str, folder: Path) -> str:
     return f"{_markdown(wide)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
 
 
-def _methods(name: str, folder: Path) -> str:
-    """Accuracy of the binary network by each method at each time, the best method at 16 steps first."""
+def _by_method(name: str, folder: Path) -> pd.DataFrame:
+    """Accuracy of the binary network: one row for each method, with that of its ANN, and one column for each time."""
     frame = pd.read_csv(folder / name / "latency.csv")
-    frame = frame[frame["weights"] == "binary"]
-    [ann] = frame["ann"].unique()
-    wide = frame.pivot(index="method", columns="T", values="accuracy")
-    wide = wide.sort_values(16, ascending=False, kind="stable")
-    shown = wide.map("{:.2f}".format).rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    frame = frame[frame["weights"] == "binary"].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
+    wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
+    return wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+
+
+def _methods(name: str, folder: Path) -> str:
+    """The best method at 16 steps first."""
+    shown = _by_method(name, folder).sort_values("T = 16", key=pd.to_numeric, ascending=False, kind="stable")
+    [ann] = shown.pop("ANN").unique()
     origin = json.loads((folder / name / "origin.json").read_text())
     images = int(pd.read_csv(folder / name / "accuracy.csv")["images"].iloc[0])
-    note = f"ANN {ann:.2f} %; `{origin['command']}`, {images:,} test images"
+    note = f"ANN {ann} %; `{origin['command']}`, {images:,} test images"
     return f"{_markdown(shown, disable_numparse=True)}\n\n{note}: [{name}](../{folder}/{name})."
 
 
 def _ours(name: str, folder: Path) -> str:
     """The binary network on the whole test set, as the tables of the literature have it."""
-    frame = pd.read_csv(folder / name / "latency.csv")
-    frame = frame[frame["weights"] == "binary"].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
-    wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
-    shown = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
-    return f"{_markdown(shown, disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
+    return f"{_markdown(_by_method(name, folder), disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
 
 
 def _simulation(folder: Path) -> str:
