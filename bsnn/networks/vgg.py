@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -227,41 +228,38 @@ class Trained:
         return weight.detach().float(), None
 
     @property
-    def first(self) -> Path:
-        """The path that reads the image, of its description; on the module's device."""
-        plan = self.plan[0]
-        pool = _pool(plan.pool) if plan.pool is not None and plan.place == "before" else None
-        return self._path(plan, IMAGE, pool).to(next(self.module.parameters()).device)
-
-    def _path(self, plan: LayerPlan, source: str, pool: Pool | None) -> Path:
-        weight, alpha = self.weight(plan.name)
-        scale = None if alpha is None else alpha.double()
-        padding = (1, 1) if plan.op == "conv" else (0, 0)
-        return Path(source, plan.op, plan.name, weight, scale, padding=padding, pool=pool)
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return next(self.module.parameters()).device
 
     @property
+    def first(self) -> Path:
+        """The path that reads the image, of its description; on the module's device."""
+        return self.graph.layers[0].paths[0].to(self.device)
+
+    @cached_property
     def graph(self) -> Graph:
-        """Its description: a chain of layers of one path each, weights and scales as stored, on the module's device."""
+        """Its description: a chain of layers of one path each; weights and scales as stored, where they first lie."""
         layers: list[Layer] = []
         source = IMAGE
         for plan in self.plan:
             kind: Literal["relu", "logits"] = "logits" if plan == self.plan[-1] else "relu"
-            pool = None if plan.pool is None else _pool(plan.pool)
+            divisor = 4 if plan.pool == "average" else 1
+            pool = Pool(plan.pool, (2, 2), (2, 2), divisor=divisor) if plan.pool else None
             before = pool if plan.place == "before" else None
-            path = self._path(plan, source, before)
+            weight, alpha = self.weight(plan.name)
+            scale = None if alpha is None else alpha.double()
+            padding = (1, 1) if plan.op == "conv" else (0, 0)
+            path = Path(source, plan.op, plan.name, weight, scale, padding=padding, pool=before)
             layers.append(Layer(plan.name, kind, (path,), None, plan.unpooled if before is None else plan.shape))
             source = plan.name
             if pool is not None and before is None:
                 source = f"{plan.name}.pool"
                 after = Path(plan.name, "identity", source, pool=pool)
                 layers.append(Layer(source, pool.kind, (after,), None, plan.shape))
-        return Graph(tuple(layers), self.input_shape, folds=False).to(next(self.module.parameters()).device)
+        return Graph(tuple(layers), self.input_shape, folds=False)
 
 
 def described(network: Trained | Graph) -> Graph:
-    """The description of a network of either kind: names, shapes, weights."""
-    return network if isinstance(network, Graph) else network.graph
-
-
-def _pool(kind: Literal["average", "max"]) -> Pool:
-    return Pool(kind, (2, 2), (2, 2), divisor=4 if kind == "average" else 1)
+    """The description of a network of either kind, on the network's device: names, shapes, weights."""
+    return network if isinstance(network, Graph) else network.graph.to(network.device)
