@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion import balancing, ideal, switches
+from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.layers import SpikingNetwork
-from bsnn.conversion.spiking import convert, input_current
+from bsnn.conversion.spiking import convert
 from bsnn.errors import ConversionError
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.run import run
@@ -76,8 +77,8 @@ def test_curve_against_float64(binary: bool, pool: tuple[str, str], initial: flo
 def test_counts_are_whole_and_the_same_in_any_batch() -> None:
     network, batch = spiking(7, initial=0.5), images(8, 9)
     for steps in (5, ideal.INFINITE):
-        whole = ideal.propagated(network, input_current(network, batch), steps)
-        alone = torch.cat([ideal.propagated(network, input_current(network, one), steps) for one in batch.split(2)])
+        whole = ideal.propagated(network, image_terms(network, batch), steps)
+        alone = torch.cat([ideal.propagated(network, image_terms(network, one), steps) for one in batch.split(2)])
         assert torch.equal(whole, alone)
         assert torch.equal(whole, whole.round())
         assert 0 <= float(whole.min()) < float(whole.max()) <= steps
@@ -85,10 +86,10 @@ def test_counts_are_whole_and_the_same_in_any_batch() -> None:
 
 def test_digits_give_the_same_sums_as_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     network, batch = spiking(7), images(8, 5)
-    current = input_current(network, batch)
-    found = ideal.propagated(network, current, ideal.INFINITE)
+    terms = image_terms(network, batch)
+    found = ideal.propagated(network, terms, ideal.INFINITE)
     monkeypatch.setattr(ideal, "direct_sums", lambda device: False)
-    assert torch.equal(found, ideal.propagated(network, current, ideal.INFINITE))
+    assert torch.equal(found, ideal.propagated(network, terms, ideal.INFINITE))
 
 
 def test_first_layer_sends_what_its_curve_says() -> None:
@@ -97,7 +98,7 @@ def test_first_layer_sends_what_its_curve_says() -> None:
     first = SpikingNetwork(network.layers[:1], torch.ones(2, network.layers[0].neurons).double(), network.input_shape)
     engine = engines.create("torch", first)
     sent = engine.advance(engine.start(batch), 7)[1].spikes.sum(0)
-    found = ideal.propagated(first, input_current(first, batch), 7).flatten(1)
+    found = ideal.propagated(first, image_terms(first, batch), 7).flatten(1)
     assert float((sent - found).abs().sum()) <= 0.001 * float(found.sum())  # float32 potentials round
 
 

@@ -70,7 +70,7 @@ def predicted(network: SpikingNetwork, images: Tensor, times: list[int]) -> Tens
 @torch.no_grad()
 def propagated(
     network: SpikingNetwork,
-    current: Tensor | list[Tensor],
+    image: list[Tensor],
     steps: int,
     counted: Callable[[SpikingLayer, list[tuple[str, Tensor]]], Tensor] | None = None,
 ) -> Tensor:
@@ -78,8 +78,7 @@ def propagated(
 
     Args:
         network: as of `predicted`.
-        current: terms of all paths that read the image (bsnn.conversion.from_graph.image_terms); of the VGG family also
-            that of the first layer alone (bsnn.conversion.spiking.input_current), [N, *shape].
+        image: terms of all paths that read the image (bsnn.conversion.from_graph.image_terms).
         steps: number of steps.
         counted: takes a layer with neurons and its terms over all steps, each with its source's name, float64
             [N, *shape]; gives its spikes. Without it, `even` takes their sum.
@@ -87,7 +86,7 @@ def propagated(
     if steps < 1:
         raise ConversionError(f"the ideal curve is for at least 1 time step, found {steps}")
     give = counted or (lambda layer, terms: even(layer, added(layer, terms, steps), steps))
-    image = iter(current if isinstance(current, list) else [current])
+    constant = iter(image)
     outputs: dict[str, Tensor] = {}
     most: dict[str, int] = {}  # spikes that a neuron of a layer can send
     result = torch.empty(0)
@@ -95,7 +94,7 @@ def propagated(
         terms = []
         for path in paths:
             given = path.source == IMAGE
-            term = next(image).double() * steps if given else _term(path, outputs[path.source], most[path.source])
+            term = next(constant).double() * steps if given else _term(path, outputs[path.source], most[path.source])
             terms.append((path.source, term))
         result = outputs[layer.name] = give(layer, terms) if layer.fires else terms[0][1]
         most[layer.name] = steps * layer.burst if layer.fires else most[paths[0].source]
