@@ -1,35 +1,47 @@
 """The converted network in NIR (Neuromorphic Intermediate Representation; Pedersen et al. 2024), and back.
 
-A chain: input, then for each layer a convolution or a linear map, a sum over 2x2 where its currents are pooled, and
-integrate-and-fire neurons; last the read-out as a linear map. Weights of +-1 stay as they are, and so do thresholds.
-Networks whose layers are sums of paths become graphs of such nodes (bsnn.nir_branches).
+A path of a layer's sum (SpikingNetwork.sums) is a chain of nodes from its source's neurons, or the input, to its
+layer's: a flattening, a convolution or a linear map, a sum over windows, a factor for each channel, each where the path
+has it. NIR adds up all that arrives at a node, so that a sum of branches is the edges that meet. A bias of channels is
+that of its path's map, where the map is the path's last node. Elsewhere the last path ends in a map of a diagonal
+matrix (a 1x1 convolution on maps), which has the path's factors, and the bias beside them. The read-out is a linear map
+at the end. Weights of +-1 stay as they are, and so do thresholds.
 
-What NIR's neurons cannot say stands in their nodes' metadata (bsnn.nir_neurons). A simulator that does not read it
-gives other spikes, which `write` says in a warning. Maximum pools have no node in NIR.
+NIR's IF neuron fires above its threshold and resets to a value. What it cannot say stands in the metadata of its node,
+under "bsnn": soft reset (`reset: subtract`), firing at the threshold (`fires: at`), potentials before the first step,
+signed spikes, a bias that no map carries; of a network of one's own also the layers' order, and the order in which
+terms are added. A simulator that does not read it gives other spikes, which `write` says in a warning. Maximum pools
+have no node in NIR.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn import artifacts, nir_branches
-from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn import artifacts, nir_reading
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
-from bsnn.nir_neurons import READOUT, Neurons, check_layer, flatten, neurons, of_node, read_out, read_out_of
+from bsnn.graphs.description import IMAGE, Path
+from bsnn.nir_reading import INPUT, READOUT, SUFFIX
 
 if TYPE_CHECKING:
     import nir
 
 logger = logging.getLogger("bsnn")
-UNSAID = "soft reset, firing at the threshold, initial potentials, signed spikes, biases of pools (they are metadata)"
+UNSAID = (
+    "soft reset, firing at the threshold, initial potentials, signed spikes, the order of sums, which float32 rounds "
+    "by, and biases of single neurons or beside another (they are metadata)"
+)
+MISJUDGED = "nir works out wrong shapes for grouped convolutions and for kernels that are not square"
 
 
 def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
@@ -40,113 +52,146 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
         about: where it comes from, for the graph's metadata.
 
     Raises:
-        ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks, or a bias of single neurons
-            where a map carries it.
+        ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks; two nodes of one name.
     """
     import nir
 
-    if network.branched:
-        return nir_branches.graph(network, {"bsnn": f"{UNSAID}; {nir_branches.UNSAID}", "about": about})
-    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(network.input_shape)})}
-    shape: tuple[int, ...] = network.input_shape
-    for layer in network.layers:
-        check_layer(layer)
-        nodes |= dict(_nodes(layer, shape))
-        shape = layer.shape
+    nodes: dict[str, Any] = {INPUT: nir.Input({"input": np.array(network.input_shape)})}
+    edges: list[tuple[str, str]] = []
+    ends: dict[str, tuple[str, tuple[int, ...]]] = {IMAGE: (INPUT, network.input_shape)}
+    for place, (layer, paths) in enumerate(zip(network.layers, network.sums, strict=True)):
+        _check(layer, paths)
+        carried, bias = layer.offset, layer.bias
+        if carried is None and bias is not None and bias.numel() == layer.shape[0]:
+            carried, bias = bias.reshape(-1), None
+        found, order = _layer_nodes(layer, paths, carried, ends, edges)
+        own = f"{layer.name}{SUFFIX}"
+        found[own] = _neurons(layer, bias, {"place": place, "paths": json.dumps(order)} if layer.paths else {})
+        edges += [(name, own) for name in order]
+        if twice := nodes.keys() & found.keys():
+            raise ConversionError(f"two parts of the network would be NIR's node '{min(twice)}': rename a module")
+        nodes |= found
+        ends[layer.name] = (own, layer.shape)
+    last, shape = ends[network.layers[-1].name]
+    chain = {READOUT: _read_out(network), "output": nir.Output({"output": np.array([network.classes])})}
     if len(shape) > 1:
-        nodes[f"{READOUT}.flatten"] = flatten(shape)
-    nodes[READOUT] = read_out(network)
-    nodes["output"] = nir.Output({"output": np.array([network.classes])})
-    names = list(nodes)
-    return nir.NIRGraph(nodes, list(pairwise(names)), metadata={"bsnn": UNSAID, "about": about})
+        chain = {f"{READOUT}.flatten": _flatten(shape), **chain}
+    nodes |= chain
+    edges += pairwise([last, *chain])
+    return nir.NIRGraph(nodes, edges, metadata={"bsnn": UNSAID, "about": about}, type_check=not _misjudged(network))
 
 
-def _nodes(layer: SpikingLayer, before: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """Nodes of one layer, in order: [flatten,] [map,] [sum,] neurons."""
+def _misjudged(network: SpikingNetwork) -> bool:
+    """Whether the network has convolutions whose shapes NIR's own check works out wrongly."""
+    convolutions = [path for paths in network.sums for path in paths if path.op == "conv"]
+    return any(path.groups > 1 or path.weight.shape[2] != path.weight.shape[3] for path in convolutions)  # type: ignore[union-attr]
+
+
+def _check(layer: SpikingLayer, paths: tuple[Path, ...]) -> None:
+    """Refuse what no node of NIR does."""
+    if any(path.pool is not None and path.pool.kind == "max" for path in paths):
+        raise ConversionError(f"layer '{layer.name}' has a maximum pool, for which NIR has no node")
+    if layer.burst > 1:
+        raise ConversionError(f"layer '{layer.name}' sends bursts, which NIR's neurons do not")
+    if layer.schedule is not None:
+        raise ConversionError(
+            f"layer '{layer.name}' gets another current at each step (a temporal correction), and NIR's maps have "
+            "one bias: export a method without it"
+        )
+
+
+def _layer_nodes(
+    layer: SpikingLayer,
+    paths: tuple[Path, ...],
+    offset: Tensor | None,
+    ends: Mapping[str, tuple[str, tuple[int, ...]]],
+    edges: list[tuple[str, str]],
+) -> tuple[dict[str, Any], list[str]]:
+    """Nodes of a layer's paths, their edges added to `edges`; and the last node of each path, in the sum's order."""
+    found: dict[str, Any] = {}
+    order: list[str] = []
+    for number, path in enumerate(paths, 1):
+        label = layer.name if len(paths) == 1 else f"{layer.name}.path{number - 1}"
+        source, shape = ends[path.source]
+        chain = dict(_path_nodes(path, label, shape, layer.shape, offset if number == len(paths) else None))
+        edges += pairwise([source, *chain])
+        found |= chain
+        order.append(list(chain)[-1] if chain else source)
+    return found, order
+
+
+def _path_nodes(
+    path: Path, label: str, before: tuple[int, ...], shape: tuple[int, ...], offset: Tensor | None
+) -> Iterator[tuple[str, Any]]:
+    """Nodes of one path, in order. `before`: shape of its source; `offset`: the layer's, if it is the last path."""
     import nir
 
-    if layer.weight is not None:
-        weight, bias = layer.weight.float().cpu(), _bias(layer).numpy()
-        if layer.op == "conv":
-            yield layer.name, nir.Conv2d(before[1:], weight.numpy(), 1, 1, 1, 1, bias)
-        else:
-            if len(before) > 1:
-                yield f"{layer.name}.flatten", flatten(before)
-            yield layer.name, nir.Affine(weight.numpy(), bias)
-    if layer.pool is not None:
-        two, none = np.array([2, 2]), np.array([0, 0])
-        yield f"{layer.name}.sum", nir.SumPool2d(two, two, none)
-    if layer.fires:
-        own = layer.bias if layer.weight is None else None  # no map before it to carry it
-        yield f"{layer.name}.neurons", neurons(layer, own)
+    if path.op == "linear" and len(before) > 1:
+        yield f"{label}.flatten", _flatten(before)
+    if path.weight is not None:
+        alone = path.pool is None and path.scale is None
+        yield label, _map(path, before, offset if alone else None)
+        offset = None if alone else offset
+    if path.pool is not None:
+        yield f"{label}.sum", nir.SumPool2d(*map(np.array, (path.pool.kernel, path.pool.stride, path.pool.padding)))
+    if offset is not None:
+        yield f"{label}.affine", _affine(path.scale, offset, shape)
+    elif path.scale is not None:
+        yield f"{label}.scale", nir.Scale(per_output(path.scale.cpu(), shape).expand(shape).numpy().copy())
 
 
-def _bias(layer: SpikingLayer) -> Tensor:
-    """Bias of the map, one per channel; before a sum of four, a quarter of the layer's (a power of two: exact)."""
-    channels = layer.shape[0]
-    if layer.bias is None:
-        return torch.zeros(channels)
-    if layer.bias.numel() != channels:
-        raise ConversionError(f"layer '{layer.name}' has a bias of single neurons; NIR's maps have one a channel")
-    return layer.bias.cpu().reshape(-1) / (4 if layer.pool else 1)
-
-
-def network(source: nir.NIRGraph) -> SpikingNetwork:
-    """The converted network from a graph as `graph` makes it.
-
-    Raises:
-        ArtifactError: a graph of another kind.
-    """
+def _map(path: Path, before: tuple[int, ...], bias: Tensor | None) -> Any:
     import nir
 
-    found = {name: of_node(name, node) for name, node in source.nodes.items() if isinstance(node, nir.IF)}
-    if not isinstance(source.nodes.get(READOUT), nir.Linear | nir.Affine) or not found:
-        raise ArtifactError("the NIR graph was not written by bsnn: it has no read-out, or no neurons")
-    if nir_branches.written(found.values()):
-        return nir_branches.network(source, found)
-    layers: list[SpikingLayer] = []
-    weight, bias, pooled = None, None, False
-    for name, node in _chain(source):
-        if isinstance(node, nir.Conv2d | nir.Affine) and name != READOUT:
-            weight, bias = torch.from_numpy(np.asarray(node.weight)), torch.from_numpy(np.asarray(node.bias))
-        elif isinstance(node, nir.SumPool2d):
-            pooled = True
-        elif isinstance(node, nir.IF):
-            layers.append(_layer(found[name], weight, bias, pooled, first=not layers))
-            weight, bias, pooled = None, None, False
-    input_shape = tuple(int(size) for size in source.nodes["input"].input_type["input"])
-    readout, readout_bias = read_out_of(source)
-    return SpikingNetwork(tuple(layers), readout, input_shape, readout_bias)  # type: ignore[arg-type]
+    assert path.weight is not None
+    weight = path.weight.float().cpu().numpy()
+    shift = None if bias is None else bias.cpu().numpy()
+    if path.op == "linear":
+        return nir.Linear(weight) if shift is None else nir.Affine(weight, shift)
+    shift = np.zeros(len(weight), np.float32) if shift is None else shift
+    return nir.Conv2d(before[1:], weight, path.stride, path.padding, path.dilation, path.groups, shift)
 
 
-def _chain(source: nir.NIRGraph) -> Iterator[tuple[str, Any]]:
-    """Nodes from the input on; a file keeps them in the order of their names."""
-    following, name = dict(source.edges), "input"
-    while name in following:
-        name = following[name]
-        yield name, source.nodes[name]
+def _affine(scale: Tensor | None, offset: Tensor, shape: tuple[int, ...]) -> Any:
+    """One factor and one shift for each channel: a diagonal matrix, whose zeros add nothing."""
+    import nir
+
+    each = torch.ones_like(offset) if scale is None else scale
+    weight, bias = torch.diag(each.cpu()).numpy(), offset.cpu().numpy()
+    if len(shape) == 1:
+        return nir.Affine(weight, bias)
+    return nir.Conv2d(shape[1:], weight[:, :, None, None], 1, 0, 1, 1, bias)
 
 
-def _layer(own: Neurons, weight: Tensor | None, bias: Tensor | None, pooled: bool, *, first: bool) -> SpikingLayer:
-    op = "pool" if weight is None else "conv" if weight.dim() == 4 else "linear"
-    if weight is not None:
-        binary = not first and bool((weight.abs() == 1).all())
-        weight = weight.to(torch.int8) if binary else weight.float()
-        bias = None if bias is None or not bool(bias.any()) else bias.float() * (4 if pooled else 1)
-    return SpikingLayer(
-        own.name,
-        op,  # type: ignore[arg-type]
-        own.shape,
-        weight,
-        "average" if pooled else None,
-        own.threshold,
-        own.initial,
-        own.bias if weight is None else bias,
-        own.signed,
-    )
+def _neurons(layer: SpikingLayer, bias: Tensor | None, more: Mapping[str, Any]) -> nir.IF:
+    """Node of a layer's neurons. `bias`: that no map carries; `more`: what else its metadata is to say."""
+    import nir
+
+    assert layer.threshold is not None
+    threshold = per_output(layer.threshold.cpu(), layer.shape).expand(layer.shape).numpy().copy()
+    said: dict[str, Any] = {"reset": "subtract", "fires": "at", "signed": int(layer.signed), **more}
+    if layer.initial is not None:
+        said["initial"] = layer.initial.cpu().numpy()
+    if bias is not None:
+        said["bias"] = bias.cpu().numpy()
+    return nir.IF(np.ones_like(threshold), threshold, metadata={"bsnn": said})
 
 
-def write(path: str | Path, source: SpikingNetwork, about: str = "") -> None:
+def _flatten(shape: tuple[int, ...]) -> nir.Flatten:
+    import nir
+
+    return nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1)
+
+
+def _read_out(network: SpikingNetwork) -> nir.Linear | nir.Affine:
+    """Node of the read-out, float64, with its bias where there is one."""
+    import nir
+
+    weight, bias = network.readout.cpu().numpy(), network.readout_bias
+    return nir.Linear(weight) if bias is None else nir.Affine(weight, bias.cpu().numpy())
+
+
+def write(path: str | File, source: SpikingNetwork, about: str = "") -> None:
     """Write the network as NIR (HDF5), whole or not at all, and warn of what the format cannot say.
 
     Args:
@@ -163,14 +208,13 @@ def write(path: str | Path, source: SpikingNetwork, about: str = "") -> None:
     made = graph(source, about)
     with artifacts.replacing(path) as temporary:
         nir.write(temporary, made)
-    unsaid = f"{UNSAID}; {nir_branches.UNSAID}" if source.branched else UNSAID
-    logger.warning("%s: NIR's neurons know none of these, as far as the network has them: %s", path, unsaid)
-    if nir_branches.misjudged(source):
-        logger.warning("%s: read it with nir.read(..., type_check=False): %s", path, nir_branches.MISJUDGED)
+    logger.warning("%s: NIR's neurons know none of these, as far as the network has them: %s", path, UNSAID)
+    if _misjudged(source):
+        logger.warning("%s: read it with nir.read(..., type_check=False): %s", path, MISJUDGED)
 
 
-def read(path: str | Path) -> SpikingNetwork:
-    """Read a network that `write` wrote.
+def read(path: str | File) -> SpikingNetwork:
+    """Read a network that `write` wrote, in this layout or the former one.
 
     Raises:
         ArtifactError: missing, damaged, or of another kind.
@@ -178,7 +222,7 @@ def read(path: str | Path) -> SpikingNetwork:
     import nir
 
     try:
-        return network(nir.read(path, type_check=False))  # its check knows no groups (bsnn.nir_branches)
+        return nir_reading.network(nir.read(path, type_check=False))  # its check knows no groups
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; write it with: bsnn export-nir") from None
     except (OSError, KeyError, AssertionError, ValueError) as error:

@@ -38,10 +38,10 @@ def convert(source: Trained | Graph, thresholds: Thresholds, *, initial: float =
     if isinstance(source, Graph):
         return from_graph.convert(source, thresholds, initial=initial)
     made = from_graph.convert(source.graph, thresholds, initial=initial)
-    return replace(made, layers=tuple(_of_the_family(layer) for layer in made.layers))
+    return replace(made, layers=tuple(of_the_family(layer) for layer in made.layers))
 
 
-def _of_the_family(layer: SpikingLayer) -> SpikingLayer:
+def of_the_family(layer: SpikingLayer) -> SpikingLayer:
     """A layer of one path as a 3x3 convolution, a linear layer, or a 2x2 pool of spikes."""
     [path] = layer.paths
     if path.scale is not None:
