@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -155,26 +155,22 @@ def equality(run_: Run) -> None:
 
 def plain(network: SpikingNetwork, device: torch.device) -> Callable[[torch.Tensor, int], object]:
     """Step by step in float32, as a reader of the paper would write it: one pass of all layers for each step."""
-    import torch.nn.functional as F
-
-    from bsnn.conversion.currents import pool_currents
     from bsnn.conversion.layers import per_output
     from bsnn.conversion.spiking import input_current
+    from bsnn.graphs.forward import weighted
 
     moved = network.to(device)
-    weights = [None if layer.weight is None else layer.weight.float() for layer in moved.layers]
+    paths = [replace(path, weight=path.weight.float()) for [path] in moved.sums]
 
     def simulate(batch: torch.Tensor, steps: int) -> object:
         current = input_current(moved, batch)
-        v = [0.0] * len(weights)
+        v = [0.0] * len(paths)
         total = 0.0
         for _ in range(steps):
             x = current
-            for index, (layer, weight) in enumerate(zip(moved.layers, weights, strict=True)):
-                if index and layer.op == "conv":
-                    x = pool_currents(F.conv2d(x, weight, padding=1), layer.pool)
-                elif index:
-                    x = F.linear(x.flatten(1), weight)
+            for index, (layer, path) in enumerate(zip(moved.layers, paths, strict=True)):
+                if index:
+                    x = weighted(path, x)
                 threshold = per_output(layer.threshold, layer.shape)
                 v[index] = v[index] + x
                 x = (v[index] >= threshold).float()

@@ -7,15 +7,15 @@ the last hidden layer summed over time, [N, units], so that results can be compa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsnn.conversion.currents import pool_currents
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.conversion.spiking import input_current
 from bsnn.engines import create
+from bsnn.graphs.forward import weighted
 
 Side = Callable[[SpikingNetwork, Tensor, int], Callable[[], Tensor]]
 
@@ -47,16 +47,16 @@ def plain(network: SpikingNetwork, images: Tensor, steps: int) -> Callable[[], T
     """Plain torch, one step after the other, float32: what one writes by hand."""
     network = network.to(images.device)
     current = input_current(network, images)
-    weights = [None if layer.weight is None else layer.weight.float() for layer in network.layers]
+    paths = [replace(path, weight=path.weight.float()) for [path] in network.sums]
 
     def simulate() -> Tensor:
         v = [torch.zeros(len(images), *layer.shape, device=images.device) for layer in network.layers]
         total = torch.zeros((), device=images.device)
         for _ in range(steps):
             x = current
-            for index, layer in enumerate(network.layers):
+            for index, (layer, path) in enumerate(zip(network.layers, paths, strict=True)):
                 if index:
-                    x = _product(layer, weights[index], x)
+                    x = weighted(path, x)
                 threshold = per_output(layer.threshold, layer.shape)
                 v[index] = v[index] + x
                 x = (v[index] >= threshold).float()
@@ -65,11 +65,6 @@ def plain(network: SpikingNetwork, images: Tensor, steps: int) -> Callable[[], T
         return total
 
     return simulate
-
-
-def _product(layer: SpikingLayer, weight: Tensor, x: Tensor) -> Tensor:
-    x = F.conv2d(x, weight, padding=1) if layer.op == "conv" else F.linear(x.flatten(1), weight)
-    return pool_currents(x, layer.pool)
 
 
 class _Scaled(nn.Module):
@@ -123,14 +118,14 @@ def dense(network: SpikingNetwork, images: Tensor, steps: int) -> Callable[[], T
     """The dense network, T forward passes in float32: what a simulation must beat to be worth its name."""
     network = network.to(images.device)
     current = input_current(network, images)
-    weights = [None if layer.weight is None else layer.weight.float() for layer in network.layers]
+    paths = [replace(path, weight=path.weight.float()) for [path] in network.sums[1:]]
 
     def simulate() -> Tensor:
         with torch.no_grad():
             for _ in range(steps):
                 x = torch.relu(current)
-                for index, layer in enumerate(network.layers[1:], 1):
-                    x = torch.relu(_product(layer, weights[index], x))
+                for path in paths:
+                    x = torch.relu(weighted(path, x))
         return x
 
     return simulate

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion import activations
-from bsnn.conversion.currents import IMAGE_LIMIT, image_term, pool_currents, weight_parts
+from bsnn.conversion.currents import IMAGE_LIMIT, image_term, weight_parts
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.spiking import convert
 from bsnn.engines.packed import PackedEngine
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Path, Pool
+from bsnn.graphs.forward import pooled
 from bsnn.networks.vgg import Trained, scale_to_unit_variance_
 from bsnn.simulation.run import run
 
@@ -119,11 +120,11 @@ def test_image_values_beyond_the_grid_are_refused(value: float) -> None:
         first_current(torch.ones(1, 3, 3, 3), images, None)
 
 
-def test_pool_currents_by_hand() -> None:
-    current = torch.tensor([[1.0, -2.0, 0.0, 5.0], [3.0, 4.0, -1.0, 2.0]])
-    assert pool_currents(current, "average").tolist() == [[6.0, 6.0]]
-    assert pool_currents(current, "max").tolist() == [[4.0, 5.0]]
-    assert pool_currents(current, None) is current
+def test_pools_of_currents_by_hand() -> None:
+    current = torch.tensor([[[1.0, -2.0, 0.0, 5.0], [3.0, 4.0, -1.0, 2.0]]])
+    assert pooled(current, Pool("average", (2, 2), (2, 2))).tolist() == [[[6.0, 6.0]]]
+    assert pooled(current, Pool("max", (2, 2), (2, 2))).tolist() == [[[4.0, 5.0]]]
+    assert pooled(current, None) is current
 
 
 def theta(source: Trained, images: Tensor, percentile: float) -> dict[str, float]:

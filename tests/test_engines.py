@@ -287,7 +287,7 @@ def test_nearly_exact_sums_are_rounded(module: str, monkeypatch: pytest.MonkeyPa
 
     def inexact(*args: object, **options: object) -> Tensor:
         sums = plain(*args, **options)  # type: ignore[arg-type]
-        return sums + 1e-3 * (2 * torch.rand(sums.shape, generator=generator) - 1)
+        return sums + 1e-3 * (2 * torch.rand(sums.shape, generator=generator) - 1).to(sums.device)
 
     monkeypatch.setattr("torch.nn.functional.conv2d", inexact)
     monkeypatch.setattr(f"bsnn.engines.{module}.direct_sums", lambda device: True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bsnn import config
 from bsnn.conversion import spiking
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
-from bsnn.engines.bindsnet_engine import INPUT, build, label
+from bsnn.engines.bindsnet_engine import build, inputs, labels
 from bsnn.errors import EngineError
 from bsnn.networks.vgg import plan
 from bsnn.simulation.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
@@ -158,20 +158,21 @@ def test_delays_of_the_papers_network() -> None:
 def test_delayed_propagation_is_same_step_shifted(name: str) -> None:
     network, images, steps = checks.member(name, 2), networks.images(2, 3), 12
     current = spiking.input_current(network, images)
+    firing = [label for label, layer in zip(labels(network), network.layers, strict=True) if layer.fires]
     spikes = {}
     for one_step in (True, False):
         delays = propagation_delays(network)
         time = steps if one_step else steps + delays[-1]
         simulated = build(network)
-        for layer in network.firing:
-            nodes = simulated.layers[label(layer)]
+        for label in firing:
+            nodes = simulated.layers[label]
             nodes.set_batch_size(3)
-            simulated.add_monitor(Monitor(nodes, ["s"], time=time, batch_size=3), layer.name)
+            simulated.add_monitor(Monitor(nodes, ["s"], time=time, batch_size=3), label)
         simulated.batch_size = 3
         for nodes in simulated.layers.values():
             nodes.set_batch_size(3)
-        simulated.run({INPUT: current.clone().expand(time, *current.shape)}, time=time, one_step=one_step)
-        spikes[one_step] = [simulated.monitors[layer.name].get("s") for layer in network.firing]
+        simulated.run(dict.fromkeys(inputs(network), current.clone().expand(time, *current.shape)), time, one_step)
+        spikes[one_step] = [simulated.monitors[label].get("s") for label in firing]
     for same, late, delay in zip(spikes[True], spikes[False], delays, strict=False):
         assert same.any()
         assert not late[:delay].any()

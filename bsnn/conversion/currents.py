@@ -1,4 +1,4 @@
-"""Weighted sums of the image, exact, and pools of currents: one arithmetic for activations and for simulation.
+"""Weighted sums of the image, exact: one arithmetic for activations and for simulation.
 
 What is said here of the first layer, a 3x3 convolution in the VGG family, holds for every path that reads the image, in
 any kernel, stride, dilation and groups.
@@ -138,18 +138,3 @@ def weight_parts(weight: Tensor, pool: Pool | None, window: int = 4) -> list[Ten
         parts.append(torch.round(rest / step) * step)
         rest = rest - parts[-1]
     return parts
-
-
-def pool_currents(current: Tensor, pool: Pool | None) -> Tensor:
-    """2x2 pool of [..., height, width]: the sum for an average (thresholds carry the factor), or the maximum."""
-    if pool is None:
-        return current
-    if pool == "max":
-        return torch.amax(_windows(current), dim=(-3, -1))
-    return _windows(current).sum(dim=(-3, -1), dtype=current.dtype)
-
-
-def _windows(current: Tensor) -> Tensor:
-    height, width = current.shape[-2:]
-    windows: Tensor = current.unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
-    return windows

@@ -1,18 +1,20 @@
 """Engine `bindsnet`: the network in BindsNET's own Network, with its nodes and connections, one step at a time.
 
 BindsNET (Hazan et al. 2018, AGPL-3.0) is the reference that the paper used. Its converter knows neither the average
-pool nor networks without biases, so `build` puts the network together from its parts:
+pool nor networks without biases nor sums of branches, so `build` puts the network together from its parts:
 
-- `Input` holds the first layer's constant current; an identity connection hands it to the first neurons;
-- `Conv2dConnection` and `Connection` hold the weights, unscaled;
-- a pool lies behind `PassThroughNodes` that hold the sums, as in the original;
+- an `Input` for each path that reads the image holds its constant term;
+- `Conv2dConnection` and `Connection` hold the weights, unscaled, where BindsNET has such connections;
+- a path with a pool or a scale, and each of several, has `PassThroughNodes` that hold its weighted sums, as in the
+  original, and a `TermConnection` that pools and scales them on their way to the neurons. BindsNET adds up the
+  connections of a layer in the order in which they were added: that of the paths;
 - `IFNodes` here are `SubtractiveResetIFNodes` with one threshold per channel (BindsNET's reset subtracts through a mask
   and takes one number per layer), and spikes of 0 or 1 as booleans, or of -1, 0, 1 as float32 for signed layers.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from bindsnet.conversion.nodes import PassThroughNodes
@@ -22,25 +24,11 @@ from bindsnet.network.nodes import Input, Nodes
 from bindsnet.network.topology import AbstractConnection, Connection, Conv2dConnection
 from torch import Tensor
 
-from bsnn.conversion.currents import pool_currents
-from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
-from bsnn.engines import bindsnet_branches
+from bsnn.conversion.layers import SpikingNetwork
 from bsnn.engines.base import Block, Engine, State, at_rest, direct_sums, full_float32, within_schedules
-from bsnn.engines.bindsnet_nodes import IdentityConnection, IFNodes, WithoutWeights
-
-INPUT = "input"
-
-
-class PoolConnection(WithoutWeights):
-    """2x2 pool: the sum of four for an average (the threshold carries the factor), or the maximum."""
-
-    def __init__(self, source: Nodes, target: Nodes, layer: SpikingLayer) -> None:
-        super().__init__(source, target)
-        self.kind = layer.pool
-
-    def compute(self, s: Tensor) -> Tensor:
-        """Current of the target."""
-        return pool_currents(s.float(), self.kind)
+from bsnn.engines.bindsnet_nodes import ConvolutionConnection, IdentityConnection, IFNodes, TermConnection
+from bsnn.graphs.description import IMAGE, Path
+from bsnn.graphs.forward import unpooled
 
 
 class SpikeCounter(AbstractMonitor):
@@ -69,11 +57,8 @@ class BindsnetEngine(Engine):
 
     def __init__(self, network: SpikingNetwork, device: torch.device | str = "cpu", memory_mib: int = 2048) -> None:
         super().__init__(network, device, memory_mib)
-        branched = self.network.branched
-        self._inputs = bindsnet_branches.inputs(self.network) if branched else [INPUT]
-        self.simulator = (bindsnet_branches.build if branched else build)(self.network, self.device)
-        names = bindsnet_branches.labels(self.network) if branched else [label(layer) for layer in self.network.layers]
-        nodes = [self.simulator.layers[name] for name in names]
+        self.simulator = build(self.network, self.device)
+        nodes = [self.simulator.layers[name] for name in labels(self.network)]
         self._firing = [some for some, layer in zip(nodes, self.network.layers, strict=True) if layer.fires]
         self._counter = SpikeCounter(self._firing, nodes[-1])
         self.simulator.add_monitor(self._counter, "counter")
@@ -86,9 +71,7 @@ class BindsnetEngine(Engine):
 
     def block(self, images: int) -> int:
         """One step needs every layer at once, whatever the number of steps; only the last layer's spikes add up."""
-        step = 16 * sum(
-            layer.neurons * (5 if layer.pool else 1 + 5 * len(layer.paths)) for layer in self.network.layers
-        )
+        step = 16 * sum(nodes.n for nodes in self.simulator.layers.values())
         return max(1, (self.memory // max(images, 1) - step) // self.network.layers[-1].neurons)
 
     def start(self, images: Tensor) -> State:
@@ -104,10 +87,10 @@ class BindsnetEngine(Engine):
         within_schedules(self.network, state.steps + steps)
         self._load(len(current[0]), potential, sent, state.steps)
         # clones here and below, since BindsNET keeps what it is given, and its reset zeroes that in place
-        held = zip(self._inputs, current, strict=True)
-        inputs = {name: values.clone().expand(steps, *values.shape) for name, values in held}
+        held = zip(inputs(self.network), current, strict=True)
+        terms = {name: values.clone().expand(steps, *values.shape) for name, values in held}
         with full_float32(self.device):
-            self.simulator.run(inputs, time=steps, one_step=True)
+            self.simulator.run(terms, time=steps, one_step=True)
         potential[:] = [nodes.v.clone() for nodes in self._firing]
         sent[:] = [nodes.sent for nodes in self._firing]
         state.steps += steps
@@ -123,58 +106,71 @@ class BindsnetEngine(Engine):
             nodes.v, nodes.sent, nodes.step = v, count, done
 
 
-def label(layer: SpikingLayer) -> str:
-    """Name of a layer in the BindsNET network, whose names must not hold a dot."""
-    return layer.name.replace(".", "_")
+def labels(network: SpikingNetwork) -> list[str]:
+    """Names of all layers in the BindsNET network, whose names must not hold a dot; the number keeps them apart."""
+    return [f"{layer.name.replace('.', '_')}_{index}" for index, layer in enumerate(network.layers)]
+
+
+def inputs(network: SpikingNetwork) -> list[str]:
+    """Names of the inputs, one for each path that reads the image, in the order of `image_terms`."""
+    found = sum(path.source == IMAGE for paths in network.sums for path in paths)
+    return [f"input_{index}" for index in range(found)]
 
 
 def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Network:
-    """BindsNET network of a member of the VGG family, fed with the first layer's current [time, N, *shape] at `INPUT`.
+    """BindsNET network, fed with the terms [time, N, *shape] of the paths that read the image at `inputs`.
 
     With `run(..., one_step=False)` each connection delays by one step (see bsnn.simulation.readout.propagation_delays).
+
+    Args:
+        network: on the device.
+        device: where it is simulated.
     """
     device = torch.device(device)
     made = Network(learning=False)
-    made.add_layer(Input(shape=list(network.layers[0].shape)), INPUT)
-    before = INPUT
-    for index, layer in enumerate(network.layers):
-        if layer.pool and layer.op != "pool":
-            before = _add_sums(made, before, layer, first=index == 0)
-        nodes = _nodes(layer, exact_sums=index == 0 or direct_sums(device))
-        made.add_layer(nodes, label(layer))
-        made.add_connection(_connection(made.layers[before], nodes, layer, first=index == 0), before, label(layer))
-        before = label(layer)
+    names = dict(zip([layer.name for layer in network.layers], labels(network), strict=True))
+    shapes = {layer.name: layer.shape for layer in network.layers}
+    images = iter(inputs(network))
+    for layer, paths in zip(network.layers, network.sums, strict=True):
+        bare = len(paths) == 1 and paths[0].pool is None and paths[0].scale is None  # no more than weighted sums
+        rounds = [path.binary and path.source != IMAGE and not direct_sums(device) for path in paths]
+        target = IFNodes(layer, rounds=bare and rounds[0]) if layer.fires else _passing(layer.shape)
+        terms: list[tuple[str, AbstractConnection]] = []
+        for number, path in enumerate(paths):
+            holds = len(paths) > 1 or (path.weight is not None and not bare)
+            if path.source == IMAGE:
+                source = next(images)
+                made.add_layer(Input(shape=list(layer.shape)), source)
+                path, shape = Path(IMAGE, "identity", path.name), layer.shape  # comes weighted, pooled and scaled
+            else:
+                source, shape = names[path.source], shapes[path.source]
+            if holds:
+                sums = _passing(unpooled(path.to("meta"), torch.zeros(1, *shape, device="meta")).shape[1:])
+                name = f"{names[layer.name]}_path_{number}"
+                made.add_layer(sums, name)
+                made.add_connection(_weights(made.layers[source], sums, path), source, name)
+                source = name
+            nodes = made.layers[source]
+            term = _weights(nodes, target, path) if bare else TermConnection(nodes, target, path, rounds=rounds[number])
+            terms.append((source, term))
+        made.add_layer(target, names[layer.name])
+        for source, term in terms:
+            made.add_connection(term, source, names[layer.name])
     return made.to(device)
-
-
-def _nodes(layer: SpikingLayer, *, exact_sums: bool) -> Nodes:
-    return IFNodes(layer, exact_sums=exact_sums) if layer.fires else _passing(layer.shape)
 
 
 def _passing(shape: tuple[int, ...]) -> PassThroughNodes:
     return PassThroughNodes(shape=list(shape))
 
 
-def _add_sums(made: Network, before: str, layer: SpikingLayer, *, first: bool) -> str:
-    """Add the nodes that hold a layer's sums before its pool, and their connection; returns their name."""
-    channels, height, width = layer.shape
-    name = f"{label(layer)}_sums"
-    # the first layer's current comes pooled
-    nodes = _passing(layer.shape if first else (channels, 2 * height, 2 * width))
-    made.add_layer(nodes, name)
-    source = made.layers[before]
-    made.add_connection(IdentityConnection(source, nodes) if first else _weights(source, nodes, layer), before, name)
-    return name
-
-
-def _connection(source: Nodes, target: Nodes, layer: SpikingLayer, *, first: bool) -> AbstractConnection:
-    if first:
+def _weights(source: Nodes, target: Nodes, path: Path) -> AbstractConnection:
+    """Connection that gives a path's weighted sums."""
+    if path.weight is None:
         return IdentityConnection(source, target)
-    return PoolConnection(source, target, layer) if layer.pool else _weights(source, target, layer)
-
-
-def _weights(source: Nodes, target: Nodes, layer: SpikingLayer) -> AbstractConnection:
-    weight = cast(Tensor, layer.weight).float()
-    if layer.op == "conv":
-        return Conv2dConnection(source, target, kernel_size=3, padding=1, w=weight)
-    return Connection(source, target, w=weight.T.contiguous())
+    weight = path.weight.float()
+    if path.op == "linear":
+        return Connection(source, target, w=weight.T.contiguous())
+    if path.groups > 1 or path.dilation != (1, 1):
+        return ConvolutionConnection(source, target, path)
+    settings: dict[str, Any] = {"kernel_size": tuple(weight.shape[-2:]), "stride": path.stride, "padding": path.padding}
+    return Conv2dConnection(source, target, w=weight, **settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,8 @@ from bindsnet.network.topology import AbstractConnection
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, per_output
+from bsnn.graphs.description import Path, Pool
+from bsnn.graphs.forward import pooled, times_scale, unpooled
 
 
 class IFNodes(SubtractiveResetIFNodes):
@@ -18,7 +21,7 @@ class IFNodes(SubtractiveResetIFNodes):
 
     v: Tensor
 
-    def __init__(self, layer: SpikingLayer, *, exact_sums: bool) -> None:
+    def __init__(self, layer: SpikingLayer, *, rounds: bool) -> None:
         super().__init__(shape=list(layer.shape), thresh=0.0, reset=0.0, refrac=0)
         self.thresh = per_output(cast(Tensor, layer.threshold), layer.shape)
         self.bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
@@ -26,7 +29,7 @@ class IFNodes(SubtractiveResetIFNodes):
         self.step = 0
         self.signed = layer.signed
         self.offset = None if layer.offset is None else per_output(layer.offset, layer.shape)
-        self.rounds = layer.integer and not exact_sums
+        self.rounds = rounds
         self.sent = torch.zeros(0)
 
     def forward(self, x: Tensor) -> None:
@@ -68,3 +71,41 @@ class IdentityConnection(WithoutWeights):
     def compute(self, s: Tensor) -> Tensor:
         """Current of the target."""
         return s.float()
+
+
+class TermConnection(WithoutWeights):
+    """From a path's weighted sums to its term: rounded where they may be inexact, pooled, scaled."""
+
+    def __init__(self, source: Nodes, target: Nodes, path: Path, *, rounds: bool) -> None:
+        super().__init__(source, target)
+        self.path = path
+        self.rounds = rounds
+
+    def compute(self, s: Tensor) -> Tensor:
+        """Current of the target."""
+        sums = s.float()
+        return times_scale(self.path, _pooled(sums.round() if self.rounds else sums, self.path.pool))
+
+
+def _pooled(x: Tensor, pool: Pool | None) -> Tensor:
+    """As bsnn.graphs.forward.pooled, with a sum of 2x2 in the order in which this engine has always added it up.
+
+    Sums of real weights round by it: full-precision members of the VGG family keep their spike counts.
+    """
+    if pool is None or pool.kind == "max" or (pool.kernel, pool.stride, pool.padding) != ((2, 2), (2, 2), (0, 0)):
+        return pooled(x, pool)
+    height, width = (size // 2 for size in x.shape[-2:])
+    windows = x[..., : 2 * height, : 2 * width].unflatten(-1, (width, 2)).unflatten(-3, (height, 2))
+    return windows.sum((-3, -1))
+
+
+class ConvolutionConnection(WithoutWeights):
+    """A convolution with groups or dilation, which `Conv2dConnection` has not."""
+
+    def __init__(self, source: Nodes, target: Nodes, path: Path) -> None:
+        super().__init__(source, target)
+        self.path = replace(path, weight=cast(Tensor, path.weight).float())
+
+    def compute(self, s: Tensor) -> Tensor:
+        """Current of the target."""
+        return unpooled(self.path, s.float())
