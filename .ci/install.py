@@ -52,7 +52,7 @@ def install(arguments: list[str], out: TextIO, every: float = EVERY) -> int:
     """Run `pip install`; gives its exit status."""
     command = [sys.executable, "-u", "-m", "pip", "install", "--progress-bar", "off", *arguments]
     progress = Progress(out, every)
-    teller = threading.Thread(target=progress.tell)
+    teller = threading.Thread(target=progress.tell, daemon=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
         teller.start()
         try:

@@ -23,7 +23,7 @@ from bsnn.pipeline.model import RESULTS, Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables import Results, latency
 from bsnn.tables.early_exit import of_network
-from bsnn.tables.origins import origin
+from bsnn.tables.origins import COLUMNS, SUMMED, merged, origin
 
 KEPT = ("accuracy", "accuracy_over_time", "spikes_by_layer", "rates", "binary_summary", "training")
 FOLDER = Path("results/reference")
@@ -124,19 +124,23 @@ def _definition(config: Config, name: str) -> dict[str, Any]:
 
 def _made(results: Results, pipeline: Pipeline, tables: Collection[str]) -> list[dict[str, Any]]:
     """Rows of the artifacts behind the tables: those of `origins`, and in their manner those of other targets."""
-    rows: list[Any] = results["origins"].to_dict(orient="records")
-    seen = {row["key"] for row in rows}
-    for target in (target for target in ("latency", "search", "early_exit", "paper") if target in tables):
-        for rule, place in closure(pipeline, target):
-            path = next((path for path in pipeline.files(rule, place) if path.suffix in DESCRIBED), None)
-            key = pipeline.key(rule, place)
-            if key in seen or path is None or not path.exists():
-                continue
-            seen.add(key)
-            document = artifacts.describe(path)
-            over = {name: getattr(place, name) for name in pipeline.stage(rule, place).over}
-            rows.append(origin(document["identity"], document, over))
-    return rows
+    known: list[Any] = results["origins"].to_dict(orient="records")
+    listed = {row["key"] for row in known}
+    targets = [target for target in ("latency", "search", "early_exit", "paper") if target in tables]
+    rows = []
+    for rule, place in dict.fromkeys(one for target in targets for one in closure(pipeline, target)):
+        path = next((path for path in pipeline.files(rule, place) if path.suffix in DESCRIBED), None)
+        if pipeline.key(rule, place) in listed or path is None or not path.exists():
+            continue
+        document, stage = artifacts.describe(path), pipeline.stage(rule, place)
+        over = {name: getattr(place, name) for name in stage.over if name != "shard"}
+        own = {"weights": stage.weights, "shards": 1} if stage.weights else {"shards": 1}
+        rows.append({**origin(document["identity"], document, over), **own})
+    if rows:
+        found = pd.DataFrame(rows).astype({name: COLUMNS[name] for name in SUMMED})
+        more = merged(found.convert_dtypes()).astype(object)
+        known += more.where(more.notna(), None).to_dict(orient="records")
+    return known
 
 
 def _of_paper(pipeline: Pipeline, name: str) -> list[Path]:

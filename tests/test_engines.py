@@ -383,3 +383,12 @@ def test_auto_runs_what_it_chose() -> None:
 def test_naming_engines_imports_none_of_them() -> None:
     code = "import sys, bsnn.engines; sys.exit(any(m in sys.modules for m in ('torch', 'bindsnet', 'triton')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torch_keeps_to_its_budget() -> None:
+    """A step of 4 x 8 x 8 spikes that are read and 8 x 4 x 4 sums in two layouts, beside potentials and the current."""
+    network = networks.spiking(0, features=[4, 8, "P"], hidden=[], size=8, classes=3)
+    state, step = (256 + 128) + 256, 256 + 2 * 128
+    for images in (1, 3):
+        engine = engines.create("torch", network, memory_mib=1)
+        assert engine.block(images) == (2**18 // images - state) // step

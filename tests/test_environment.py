@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def test_errors_and_status_of_an_installation_are_those_of_pip(
 
 SNAKEMAKE = f"""#!{sys.executable}
 import os, sys, time
-print(os.getpid(), os.getppid(), flush=True)
 try:
+    print(os.getpid(), os.getppid(), flush=True)
     while "waits" in os.environ["SNAKEMAKE"]:
         time.sleep(0.1)
 except KeyboardInterrupt:
@@ -113,10 +114,13 @@ def test_make_run_adds_no_line_on_ctrl_c_and_fails_in_any_case(
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(["make", "run"], cwd=tmp_path, start_new_session=True, **streams) as make:
         assert make.stdout is not None
+        too_long = threading.Timer(60, os.killpg, (make.pid, signal.SIGKILL))
+        too_long.start()
         assert make.stdout.readline() == "snakemake\n"
         snakemake, shell = map(int, make.stdout.readline().split())
         for one in whom:
             os.kill({"all": -make.pid, "shell": shell, "snakemake": snakemake}[one], signal.SIGINT)
         assert re.fullmatch(said, make.stdout.read())
+        too_long.cancel()
     assert make.returncode not in (None, 0)
     assert status in (None, make.returncode)

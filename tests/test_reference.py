@@ -12,6 +12,7 @@ from bsnn import artifacts, reference, tables
 from bsnn.errors import ArtifactError
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.tables.origins import merged
 
 ROOT = Path(__file__).parent.parent
 README = runpy.run_path(str(ROOT / ".ci/readme.py"))
@@ -71,3 +72,13 @@ def test_choices_are_kept_if_they_are_of_these_settings(tmp_path: Path, table: s
     with pytest.raises(ArtifactError, match="was made with other settings"):
         reference.keep(results, "make", tmp_path / "other", tmp_path)
     assert not (tmp_path / "other").exists()
+
+
+def test_shards_of_one_artifact_are_one_row() -> None:
+    """On each machine; what was not measured stays empty."""
+    shards = [("a", "one", 3, 1.5), ("a", "one", 2, 2.0), ("a", "two", 4, None)]
+    rows = pd.DataFrame(shards, columns=["key", "cpu", "images", "seconds"]).assign(shards=1)
+    found = merged(rows.astype({"seconds": "Float64"}))
+    assert found[["cpu", "shards", "images"]].values.tolist() == [["one", 2, 5], ["two", 1, 4]]
+    assert found["seconds"].isna().tolist() == [False, True]
+    assert found["seconds"][0] == 3.5

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import torch
 
@@ -57,10 +58,9 @@ def test_threads_go_and_come_back(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 def test_one_thread_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    dynamic = Dynamic()
     monkeypatch.setattr(threads, "EVERY", 0.0)
     monkeypatch.setattr(Work, "now", lambda: pytest.fail("it looked"))
-    dynamic.look()
+    Dynamic().look()
     assert torch.get_num_threads() == 1
 
 
@@ -72,3 +72,11 @@ def test_own_work_is_seen() -> None:
     assert after.own == pytest.approx(time.process_time(), abs=0.1)
     assert after.all - before.all > 0.1  # the system counts in hundredths of a second
     assert after.at > before.at
+
+
+def test_cores_that_the_system_numbers_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may show its cores as the first ones: then all that are shown are its own."""
+    monkeypatch.setattr(threads, "cores", lambda: [6, 7])
+    shown = psutil.cpu_times(percpu=True)[:2]
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: shown)
+    assert Work.now().all == sum(map(threads._busy, shown))

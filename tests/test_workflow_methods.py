@@ -146,6 +146,7 @@ def test_reference_results_keep_the_methods(finished: Path, tmp_path: Path) -> N
         assert pd.read_csv(place / f"{table}.csv").equals(made)
     origin = json.loads((place / "origin.json").read_text())
     assert origin["definition"]["latency"]["time"] == [2, 8]
+    assert {"baseline", *METHODS} == {row["method"] for row in origin["made"] if row["stage"] == "method"}
     assert "path" not in origin["definition"]["data"]
     artifacts.write_table(folder / "results/tiny/tables/latency.parquet", pd.DataFrame({"T": [1]}), KIND, {})
     with pytest.raises(ArtifactError, match="other settings"):

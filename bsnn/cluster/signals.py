@@ -86,10 +86,14 @@ def _catches(process: int) -> bool:
 def _below(process: int) -> list[int]:
     """Processes that a process started, and those that they started."""
     children: list[int] = []
-    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+    try:
+        threads = os.listdir(f"/proc/{process}/task")
+    except OSError:  # it ended meanwhile, or this system has no such files
+        return []
+    for thread in threads:
         try:
-            children += map(int, thread.read_text().split())
-        except OSError:  # it ended meanwhile
+            children += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())
+        except OSError:
             continue
     return [other for child in children for other in (child, *_below(child))]
 

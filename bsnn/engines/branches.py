@@ -124,7 +124,7 @@ class Branches:
             # Beside the sum: all terms, and one before its factor; of a single one, it before its factor or the offset.
             single = layer.offset is not None or paths[0].scale is not None
             terms = len(paths) + 1 if len(paths) > 1 else int(single)
-            copied = any(path.weight is not None and path.op == "conv" and not _usual(path) for path in paths)
+            copied = any(path.op == "conv" and path.source != IMAGE and not _usual(path) for path in paths)
             needed.append(held + layer.neurons * (1 + unpooled + terms + copied * max(1, unpooled)))
         return max(needed)
 

@@ -55,11 +55,10 @@ class TorchEngine(Engine):
         return None
 
     def block(self, images: int) -> int:
-        """Steps whose largest layer (spikes in, sums, and currents) fits beside the state and the weights."""
+        """Steps whose largest layer (spikes in, sums, and currents) fits beside the state."""
         neurons = sum(layer.neurons * (2 if layer.signed else 1) for layer in self.network.firing)
         state = neurons + self._branches.constants
-        weights = sum(weight.numel() for weight in self._branches.weights)
-        return max(1, ((self.memory // 4 - weights) // max(images, 1) - state) // self._branches.values)
+        return max(1, (self.memory // (4 * max(images, 1)) - state) // self._branches.values)
 
     def start(self, images: Tensor) -> State:
         """Constant current, initial potentials, and for signed layers the spikes sent so far."""

@@ -32,16 +32,20 @@ COLUMNS = {
     "revision": "string",
     "versions": "string",  # JSON
 }
+SUMMED = ["shards", "images", "seconds"]  # over the shards of one artifact
 MACHINE = ["cpu", "cores", "gpus", "revision", "versions"]
 
 
 def origins(source: Source) -> pd.DataFrame:
     """One row per artifact; shards of one simulation are one row where machine, engine and revision agree."""
     frame = pd.DataFrame(_rows(source), columns=list(COLUMNS)).astype(COLUMNS)
-    summed = ["shards", "images", "seconds"]
-    keys = [name for name in COLUMNS if name not in summed]
-    merged = frame.groupby(keys, sort=False, dropna=False)[summed].sum(min_count=1).reset_index()
-    return merged[list(COLUMNS)].astype(COLUMNS)
+    return merged(frame)[list(COLUMNS)].astype(COLUMNS)
+
+
+def merged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that agree in all but their files, images and seconds as one, with the sums of these."""
+    keys = [name for name in frame if name not in SUMMED]
+    return frame.groupby(keys, sort=False, dropna=False)[SUMMED].sum(min_count=1).reset_index()
 
 
 def _rows(source: Source) -> Iterator[dict[str, Any]]:

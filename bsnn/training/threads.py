@@ -32,8 +32,10 @@ class Work:
     @classmethod
     def now(cls) -> Work:
         """Since the process and the machine began."""
-        times, own = psutil.cpu_times(percpu=True), psutil.Process().cpu_times()
-        return cls(time.monotonic(), own.user + own.system, sum(_busy(times[core]) for core in cores()))
+        times, usable, own = psutil.cpu_times(percpu=True), cores(), psutil.Process().cpu_times()
+        if max(usable) < len(times):  # elsewhere (containers that number anew, cores that are off) they are all ours
+            times = [times[core] for core in usable]
+        return cls(time.monotonic(), own.user + own.system, sum(map(_busy, times)))
 
 
 def _busy(times: Any) -> float:
@@ -60,11 +62,11 @@ class Dynamic:
 
     def __init__(self) -> None:
         self.most = self.threads = torch.get_num_threads()
-        self.before = Work.now()
+        self.before = Work.now() if self.most > 1 else None
 
     def look(self) -> None:
         """Called between steps: change the number if what others take of the cores has changed."""
-        if self.most == 1 or time.monotonic() - self.before.at < EVERY:
+        if self.before is None or time.monotonic() - self.before.at < EVERY:
             return
         now = Work.now()
         threads = wanted(self.most, len(cores()), self.before, now)
