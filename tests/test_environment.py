@@ -111,6 +111,8 @@ def test_make_run_adds_no_line_on_ctrl_c_and_fails_in_any_case(
     program.chmod(0o755)
     (tmp_path / ".venv/.ready").touch()
     monkeypatch.setenv("SNAKEMAKE", kind)
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of a make that runs the tests
+        monkeypatch.delenv(name, raising=False)
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(["make", "run"], cwd=tmp_path, start_new_session=True, **streams) as make:
         assert make.stdout is not None

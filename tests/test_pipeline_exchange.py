@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from test_workflow_faults import contents
-from workflow_for_tests import RESULTS, TINY, checkout, environment, planned
+from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, run
 
 from bsnn import artifacts, config
 from bsnn.config import merge
@@ -27,10 +27,9 @@ ARTIFACTS = 14  # data, summary; of each kind of network: weights, history, acti
 
 
 @pytest.fixture(scope="module")
-def finished(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the artifacts of these settings, out of those of a finished run."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = checkout(tmp_path_factory.mktemp("finished"), CONFIG)
-    exchange.fetch(SETTINGS, finished_tiny / "results", folder / "results")
+    run(folder, "simulations")
     return folder
 
 
