@@ -10,8 +10,8 @@ at the end. Weights of +-1 stay as they are, and so do thresholds.
 NIR's IF neuron fires above its threshold and resets to a value. What it cannot say stands in the metadata of its node,
 under "bsnn": soft reset (`reset: subtract`), firing at the threshold (`fires: at`), potentials before the first step,
 signed spikes, a bias that no map carries; of a network of one's own also the layers' order, and the order in which
-terms are added. A simulator that does not read it gives other spikes, which `write` says in a warning. Maximum pools
-have no node in NIR.
+terms are added. A map's metadata says what it holds: signs, weights, or a path's factors. A simulator that does not
+read it gives other spikes, which `write` says in a warning. Maximum pools have no node in NIR.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bsnn import artifacts, nir_reading
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.description import IMAGE, Path
-from bsnn.nir_reading import INPUT, READOUT, SUFFIX
+from bsnn.nir_reading import FACTORS, INPUT, READOUT, SIGNS, SUFFIX, WEIGHTS
 
 if TYPE_CHECKING:
     import nir
@@ -130,14 +130,19 @@ def _path_nodes(
         yield f"{label}.flatten", _flatten(before)
     if path.weight is not None:
         alone = path.pool is None and path.scale is None
-        yield label, _map(path, before, offset if alone else None)
+        yield label, _holding(SIGNS if path.binary else WEIGHTS, _map(path, before, offset if alone else None))
         offset = None if alone else offset
     if path.pool is not None:
         yield f"{label}.sum", nir.SumPool2d(*map(np.array, (path.pool.kernel, path.pool.stride, path.pool.padding)))
     if offset is not None:
-        yield f"{label}.affine", _affine(path.scale, offset, shape)
+        yield f"{label}.affine", _holding(FACTORS, _affine(path.scale, offset, shape))
     elif path.scale is not None:
         yield f"{label}.scale", nir.Scale(per_output(path.scale.cpu(), shape).expand(shape).numpy().copy())
+
+
+def _holding(what: str, node: Any) -> Any:
+    node.metadata["bsnn"] = {"holds": what}
+    return node
 
 
 def _map(path: Path, before: tuple[int, ...], bias: Tensor | None) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INPUT, READOUT = "input", "readout"
 SUFFIX = ".neurons"
+SIGNS, WEIGHTS, FACTORS = "signs", "weights", "factors"  # what a map holds, as its metadata says
 
 
 def network(source: nir.NIRGraph) -> SpikingNetwork:
@@ -107,7 +108,7 @@ def _path(source: nir.NIRGraph, before: Mapping[str, list[str]], last: str) -> t
         elif isinstance(node, nir.Scale):
             scale = torch.from_numpy(np.asarray(node.scale)).float()
             how["scale"] = scale.flatten(1)[:, 0].clone() if scale.dim() > 1 else scale
-        elif label.endswith(".affine"):
+        elif not isinstance(node, nir.Flatten) and _held(label, node) == FACTORS:
             scale = torch.from_numpy(np.asarray(node.weight)).float().flatten(1).diagonal().clone()
             how["scale"] = None if bool((scale == 1).all()) else scale
         elif not isinstance(node, nir.Flatten):
@@ -121,12 +122,20 @@ def _weighted(label: str, node: Any) -> dict[str, Any]:
     import nir
 
     weight = torch.from_numpy(np.asarray(node.weight)).float()
-    binary = bool((weight.abs() == 1).all())
-    how: dict[str, Any] = {"name": label, "weight": weight.to(torch.int8) if binary else weight}
+    how: dict[str, Any] = {"name": label, "weight": weight.to(torch.int8) if _held(label, node) == SIGNS else weight}
     if not isinstance(node, nir.Conv2d):
         return how | {"op": "linear"}
     pairs = {name: _pair(getattr(node, name)) for name in ("stride", "padding", "dilation")}
     return how | {"op": "conv", "groups": int(node.groups), **pairs}
+
+
+def _held(label: str, node: Any) -> str:
+    """What a map holds; in files that do not say it, what its name and its values suggest."""
+    if "bsnn" in node.metadata:
+        return _text(node.metadata["bsnn"]["holds"])
+    if label.endswith(".affine"):
+        return FACTORS
+    return SIGNS if bool((np.abs(node.weight) == 1).all()) else WEIGHTS
 
 
 def _bias(node: Any) -> Tensor | None:

@@ -14,6 +14,7 @@ import pytest
 from workflow_for_tests import TINY
 
 from bsnn import log
+from bsnn.cluster import signals
 from bsnn.config import validate
 from bsnn.console import answer, handler, jobs, timing
 from bsnn.pipeline.model import Pipeline
@@ -233,11 +234,24 @@ def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:
 def test_sigterm_is_told_once_and_errors_of_stopped_jobs_are_not(workflow: Workflow) -> None:
     for _ in range(2):
         workflow.say("Will exit after finishing currently running jobs (scheduler).")
-    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    workflow.say("RuleException: CalledProcessError", logging.ERROR)
+    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train")
+    workflow.say("Error in rule simulate", logging.ERROR, event="job_error", rule_name="simulate")
     workflow.console.ended(well=False, complete="a.log")
     assert workflow.text.splitlines() == [
         "stopping: trainings keep a checkpoint, other jobs that run are finished, and the same command goes on",
+        "Error in rule simulate",
         "all of Snakemake's messages: a.log",
+    ]
+
+
+def test_sigterm_stops_nothing_where_processes_cannot_be_seen(workflow: Workflow, monkeypatch) -> None:
+    monkeypatch.setattr(signals, "HANDED_ON", False)
+    workflow.say("Will exit after finishing currently running jobs (scheduler).")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train")
+    assert workflow.text.splitlines() == [
+        "stopping: jobs that run are finished, and the same command goes on",
+        "Error in rule train",
     ]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bsnn import log
+from bsnn.cluster import signals
 from bsnn.console import jobs
 from bsnn.console.timing import Running, Timing, duration
 from bsnn.errors import meant
@@ -30,6 +31,7 @@ REDRAWN = 1.0  # seconds between two looks of a line on a terminal
 STOPPING = "Terminating processes on user request"  # as Snakemake says it on Ctrl-C
 ENDING = "Will exit after finishing currently running jobs"  # on SIGTERM, at each look at what runs
 NOTHING = "Nothing to be done"
+STOPPED = ("train", "binarize")  # rules whose jobs SIGTERM ends early, with a checkpoint
 WARNINGS = 2  # of one job, that are shown
 SHOWN = 2  # running jobs that a line of progress names
 
@@ -94,7 +96,7 @@ class Console(logging.Handler):
         elif message.startswith(NOTHING):
             self._nothing()
         elif record.levelno >= logging.WARNING:
-            if not self._stopped:  # jobs that were stopped failed for that reason
+            if not self._expected(record):
                 self._clear()
                 self.before.handle(record)
                 if found := re.search(r"No rule to produce (\S+)", message):
@@ -104,10 +106,20 @@ class Console(logging.Handler):
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
 
+    def _expected(self, record: logging.LogRecord) -> bool:
+        """Whether a job failed because it was told to stop, as all are on Ctrl-C and trainings are on SIGTERM.
+
+        Of a job that fails for another reason after SIGTERM, the event alone is told: it names rule and log. What
+        Snakemake says of a failure otherwise does not say whose it is.
+        """
+        if self.state.ending and self._trainings_stop:
+            return getattr(record, "event", "") != "job_error" or record.__dict__["rule_name"] in STOPPED
+        return self.state.stopping
+
     @property
-    def _stopped(self) -> bool:
-        """Whether jobs were told to stop: on Ctrl-C, and on this machine trainings on SIGTERM."""
-        return self.state.stopping or (self.state.ending and self.run.cores() is not None)
+    def _trainings_stop(self) -> bool:
+        """Whether SIGTERM to Snakemake is handed on to trainings."""
+        return self.run.cores() is not None and signals.HANDED_ON
 
     # What Snakemake says.
 
@@ -127,7 +139,7 @@ class Console(logging.Handler):
     def _ending(self) -> None:
         if not self.state.ending:
             self.state.ending = True
-            trainings = "trainings keep a checkpoint, other jobs" if self._stopped else "jobs"
+            trainings = "trainings keep a checkpoint, other jobs" if self._trainings_stop else "jobs"
             self._line(f"stopping: {trainings} that run are finished, and the same command goes on")
 
     def _reused(self, ahead: Collection[One]) -> None:

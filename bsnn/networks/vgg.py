@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -237,9 +236,9 @@ class Trained:
         """The path that reads the image, of its description; on the module's device."""
         return self.graph.layers[0].paths[0].to(self.device)
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
-        """Its description: a chain of layers of one path each; weights and scales as stored, where they first lie."""
+        """Its description: a chain of layers of one path each; weights and scales as stored, where they lie."""
         layers: list[Layer] = []
         source = IMAGE
         for plan in self.plan:
