@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -191,3 +193,20 @@ def test_weights_of_layers() -> None:
 def test_settings_refuse_a_pool_without_a_convolution() -> None:
     with pytest.raises(ValueError, match="follow a convolution"):
         config.Network.model_validate({"features": [4, "P", "P"], "hidden": []})
+
+
+def test_neither_torchvision_nor_the_compiler_is_loaded_for_arrays_and_stored_networks() -> None:
+    """Each takes seconds, at the start of every job."""
+    code = """
+import sys
+import bsnn.datasets, bsnn.engines.torch_engine
+from bsnn import config
+from bsnn.networks import files, vgg
+import torch
+settings = config.Network(features=[4, "P"], hidden=[5])
+parts = {layer.name: torch.ones(files.weight_shape(layer)) for layer in vgg.plan(settings, (3, 8, 8), 2)}
+files.assemble(settings, (3, 8, 8), ("a", "b"), (0.5,) * 3, (0.5,) * 3, parts, {}, {})
+print({"torchvision", "torch._dynamo"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"

@@ -11,6 +11,7 @@ from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines import create
 from bsnn.errors import ConfigError
 from bsnn.simulation import accounting
+from bsnn.simulation.energy import energy, totals
 from bsnn.simulation.run import run
 
 
@@ -62,23 +63,21 @@ def test_tiny_network_by_hand() -> None:
 
 def test_first_layer_once_or_at_every_step() -> None:
     assert values(costs(first="every-step"), "conv1", "effective_macs") == [49, 49]
-    assert accounting.totals(costs(first="every-step"))["effective_macs"].tolist() == [49, 98]
-    assert accounting.totals(costs())["effective_macs"].tolist() == [49, 49]
+    assert totals(costs(first="every-step"))["effective_macs"].tolist() == [49, 98]
+    assert totals(costs())["effective_macs"].tolist() == [49, 49]
 
 
 def test_totals_and_energy_by_hand() -> None:
-    totals = accounting.totals(costs())
-    assert totals["spikes"].tolist() == [11, 26]
-    assert totals["effective_binary_acs"].tolist() == [38, 76]
-    assert totals["effective_acs"].tolist() == [16, 40]
-    assert totals["dense_operations"].tolist() == [49 + 98 + 36, 49 + 2 * (98 + 36)]
-    assert accounting.energy(totals).tolist() == pytest.approx(
-        [(4.6 * 49 + 0.9 * 54) / 1e3, (4.6 * 49 + 0.9 * 116) / 1e3]
-    )
+    summed = totals(costs())
+    assert summed["spikes"].tolist() == [11, 26]
+    assert summed["effective_binary_acs"].tolist() == [38, 76]
+    assert summed["effective_acs"].tolist() == [16, 40]
+    assert summed["dense_operations"].tolist() == [49 + 98 + 36, 49 + 2 * (98 + 36)]
+    assert energy(summed).tolist() == pytest.approx([(4.6 * 49 + 0.9 * 54) / 1e3, (4.6 * 49 + 0.9 * 116) / 1e3])
     expected = (4.6 * 49 + 0.9 * 40 + 0.1 * 76) / 1e3
-    assert accounting.energy(totals, "45nm-integer")[1] == pytest.approx(expected)
+    assert energy(summed, "45nm-integer")[1] == pytest.approx(expected)
     expected = ((1.31 + 0.38) * 49 + 0.38 * 40 + 0.03 * 76) / 1e3
-    assert accounting.energy(totals, "7nm-integer")[1] == pytest.approx(expected)
+    assert energy(summed, "7nm-integer")[1] == pytest.approx(expected)
 
 
 def test_estimate_gives_each_spike_the_mean_fan_out() -> None:
@@ -137,4 +136,4 @@ def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="no simulated images"):
         accounting.table(network, torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match="presets: 45nm"):
-        accounting.energy(accounting.totals(costs()), "3nm")
+        energy(totals(costs()), "3nm")

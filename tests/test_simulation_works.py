@@ -14,7 +14,8 @@ from bsnn.config import Method
 from bsnn.conversion import from_graph, method
 from bsnn.graphs.reading import from_module
 from bsnn.simulation import accounting
-from bsnn.simulation.works import READOUT, works
+from bsnn.simulation.energy import READOUT
+from bsnn.simulation.works import works
 
 
 class Shortcut(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, BsnnError, ConversionError
 from bsnn.graphs.comparison import tolerance
+from bsnn.networks import vgg
 from bsnn.networks.vgg import VGG, LayerPlan, Trained
 
 KIND = "network"
@@ -210,8 +211,7 @@ def _read(tensors: Mapping[str, Tensor], extra: Mapping[str, Any], network: conf
         mean, std = (tuple(float(value) for value in extra[name]) for name in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
         raise _UnsuitableError(f"its metadata lacks a valid input_shape, classes, mean or std ({error!r})") from error
-    with torch.device("meta"):
-        plan = VGG(network, (channels, height, width), len(classes)).plan
+    plan = vgg.plan(network, (channels, height, width), len(classes))
     _check_names(tensors, plan)
     weights: dict[str, Tensor] = {}
     signs: dict[str, Tensor] = {}

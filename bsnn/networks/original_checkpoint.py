@@ -24,8 +24,9 @@ from torch import Tensor
 
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError
+from bsnn.networks import vgg
 from bsnn.networks.files import assemble, weight_shape
-from bsnn.networks.vgg import VGG, LayerPlan, Trained
+from bsnn.networks.vgg import LayerPlan, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,7 @@ def load(
             among binary weights.
     """
     shape = (3, image_size, image_size)
-    with torch.device("meta"):
-        plan = VGG(network, shape, len(classes)).plan
-    named = _named(path, read(path), plan)
+    named = _named(path, read(path), vgg.plan(network, shape, len(classes)))
     parts = {name: split(weight) for name, weight in named.items()}
     binary = {name: part for name, part in parts.items() if part is not None}
     if weights == "binary":
@@ -107,9 +106,7 @@ def check(path: str | Path, network: config.Network, weights: config.Weights, im
     """
     held = read(path)
     classes = len(next(reversed(held.values())))
-    with torch.device("meta"):
-        plan = VGG(network, (3, image_size, image_size), classes).plan
-    named = _named(path, held, plan)
+    named = _named(path, held, vgg.plan(network, (3, image_size, image_size), classes))
     if weights == "binary":
         binary = {name: part for name, weight in named.items() if (part := split(weight)) is not None}
         _require_binary(path, named, binary)

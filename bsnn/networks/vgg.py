@@ -156,6 +156,8 @@ def pooled(x: Tensor, layer: LayerPlan) -> Tensor:
 
 def _initialise(weight: Tensor, init: str, conv: bool) -> None:
     """He fan_in (He et al. 2015) everywhere, or the original's: He fan_out, and normal(0, 0.01) for linear layers."""
+    if weight.is_meta:  # no values: they come from a file. (torch would load its compiler, seconds, to draw none.)
+        return
     if init in ("fan_in", "unit_variance"):
         nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
     elif conv:

@@ -13,6 +13,8 @@ from bsnn.paper.measures import Gathered
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
 from bsnn.simulation import accounting
+from bsnn.simulation.energy import totals
+from bsnn.simulation.works import works
 from bsnn.tables.shards import Outcome
 
 
@@ -36,11 +38,11 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     run = source.simulation(weights, seed, percentile)
     thresholds, _ = source.thresholds(weights, seed, percentile)
     network = spiking.convert(Job(source.pipeline, Place(source.name, weights, seed)).network(), thresholds)
-    totals = accounting.totals(_costs(network, run)).set_index("step").loc[source.time]
-    layers = [work for work in accounting.works(network) if work.op != "pool"]
+    summed = totals(_costs(network, run)).set_index("step").loc[source.time]
+    layers = [work for work in works(network) if work.op != "pool"]
     dense, first = sum(work.dense for work in layers), layers[0].dense
     kinds = {"effective_macs": "snn_macs", "effective_acs": "snn_acs", "effective_binary_acs": "snn_binary_acs"}
-    table = totals[list(kinds)].rename(columns=kinds).rename_axis("time").reset_index()
+    table = summed[list(kinds)].rename(columns=kinds).rename_axis("time").reset_index()
     total = table[list(kinds.values())].sum(axis=1)
     table.insert(1, "ann_operations", float(dense))
     table["ratio"] = total / dense

@@ -20,7 +20,7 @@ from bsnn.config import format_percentile
 from bsnn.figures.axes import NAMES
 from bsnn.figures.near import limits
 from bsnn.tables import Results
-from bsnn.tables.costs_over_time import ENERGY, chosen
+from bsnn.tables.costs_over_time import PRESET, chosen
 
 POINTS = 48  # steps of each curve; where there are more, they are spread evenly on a logarithmic axis
 AXES = {"T": "time steps T", "spikes": "spikes per image", "energy": "energy per image (nJ, arithmetic at 45 nm)"}
@@ -45,7 +45,7 @@ def rows(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) ->
     columns = ["weights", "series", "T", "accuracy", "low", "high", "ann", "spikes", "energy", "earlier"]
     parts = [renamed.assign(series=series, earlier=~kept["asked"])[columns]]
     if methods is not None:
-        costs = methods["latency_costs"].rename(columns={f"nanojoules_{ENERGY}": "energy"})
+        costs = methods["latency_costs"].rename(columns={f"nanojoules_{PRESET}": "energy"})
         merged = methods["latency"].merge(costs[["weights", "method", "T", "energy"]], on=["weights", "method", "T"])
         own = merged.assign(series="method " + merged["method"], low=np.nan, high=np.nan, earlier=False)
         parts.append(own[columns])

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.graphs.description import IMAGE, Path
+from bsnn.simulation.energy import READOUT
 
 Kind = Literal["effective_macs", "effective_acs", "effective_binary_acs"]
-READOUT = "readout"
 
 
 @dataclass(frozen=True)

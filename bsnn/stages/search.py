@@ -130,13 +130,14 @@ def _exits(bench: Evaluation, method: Method, times: list[int], bounds: list[flo
     import pandas as pd
 
     from bsnn.simulation import accounting
+    from bsnn.simulation.energy import energy, totals
 
     converted, parts = bench.converted(method, times[-1]), []
     for bound in (None, *bounds):
         result = bench.run(converted, early_exit=bound)
-        totals = accounting.totals(accounting.table(converted.network, result.counts, result.images)).set_index("step")
+        summed = totals(accounting.table(converted.network, result.counts, result.images)).set_index("step")
         steps = times[::-1] if bound is None else times[-1:]
-        costs = totals.assign(nanojoules_45nm=accounting.energy(totals)).loc[steps, list(COSTS)].reset_index(drop=True)
+        costs = summed.assign(nanojoules_45nm=energy(summed)).loc[steps, list(COSTS)].reset_index(drop=True)
         reached = {
             "split": "held-out" if bench.held_out else "test",
             "bound": float("nan") if bound is None else bound,

@@ -16,6 +16,7 @@ import pandas as pd
 from bsnn.config import Method, Weights, check_percentile
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.pipeline.stage import Place
+from bsnn.simulation.energy import energy, totals
 
 if TYPE_CHECKING:
     from bsnn.tables.gather import Source
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bsnn")
 
-ENERGY = "45nm-integer"  # preset of bsnn.simulation.accounting.ENERGY: sums of binary weights are of integers
+PRESET = "45nm-integer"  # of bsnn.simulation.energy.ENERGY: sums of binary weights are of integers
 CONFIDENCE = 1.959964  # standard deviations of a 95 % interval
 LOSS = 0.5  # points that a row to choose may be below the ANN
 NEAR = 1.0  # points within which a curve counts as arrived
@@ -126,7 +127,7 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
         raise ArtifactError(f"{path}: spikes are of layers {run.layers}, the network has {names}; delete it, run again")
     images = torch.full(run.spikes.shape[1:], run.images)
     costs = accounting.table(network, torch.from_numpy(run.spikes), images)
-    return accounting.energy(accounting.totals(costs), ENERGY).to_numpy()
+    return energy(totals(costs), PRESET).to_numpy()
 
 
 def first_lasting(reached: np.ndarray) -> float:

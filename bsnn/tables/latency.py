@@ -18,7 +18,7 @@ import pandas as pd
 from bsnn import artifacts
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.simulation import accounting
+from bsnn.simulation.energy import ENERGY, READOUT, energy, totals
 from bsnn.tables import ideal
 from bsnn.tables.gather import shards
 from bsnn.tables.propagation import delays, later
@@ -50,7 +50,7 @@ class Run:
     def delays(self, document: Mapping[str, Any], layers: Sequence[str]) -> dict[str, int]:
         """Steps of delay of each layer with neurons, and of the read-out."""
         found = delays(document, len(layers), self.pipeline.path("method", self.place))
-        return dict(zip((*layers, accounting.READOUT), found, strict=True))
+        return dict(zip((*layers, READOUT), found, strict=True))
 
     def operations(self) -> pd.DataFrame:
         """Long table of costs (accounting.table), mean over all images."""
@@ -150,7 +150,7 @@ def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
     layers, _, counts = spikes(found, steps, steps)
     if run.delayed:
         delay = run.delays(found[0].document, layers)
-        predicted = later(predicted, delay[accounting.READOUT], 0)
+        predicted = later(predicted, delay[READOUT], 0)
         counts = np.stack([later(row, delay[layer], 0) for row, layer in zip(counts, layers, strict=True)])
     for time in run.times:
         at_time = predicted[:, time - 1]
@@ -186,10 +186,10 @@ def _standard_error(lost: pd.Series) -> float:
 
 
 def _costs(run: Run) -> pd.DataFrame:
-    totals = accounting.totals(run.operations())
-    chosen = totals[np.isin(totals["step"], run.times)].rename(columns={"step": "T"}).reset_index(drop=True)
-    for preset in accounting.ENERGY:
-        chosen[f"nanojoules_{preset}"] = accounting.energy(chosen, preset)
+    summed = totals(run.operations())
+    chosen = summed[np.isin(summed["step"], run.times)].rename(columns={"step": "T"}).reset_index(drop=True)
+    for preset in ENERGY:
+        chosen[f"nanojoules_{preset}"] = energy(chosen, preset)
     return _named(run, chosen)
 
 
