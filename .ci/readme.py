@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn.tables.columns import escaped
+from bsnn.config import format_percentile
+from bsnn.tables.columns import compact, escaped
 
 FOLDER = Path("results/reference")
 PAGES = (Path("README.md"), Path("docs/low-latency.md"), Path("docs/literature.md"))
@@ -40,21 +41,24 @@ def _markdown(frame: pd.DataFrame, **how: Any) -> str:
 
 
 def _accuracy(name: str, folder: Path) -> str:
-    """SNN accuracy at each reported time, a row for each network and percentile, and where it was measured."""
+    """SNN accuracy and spikes per image at each time, for each network and percentile, and where it was measured."""
     frame = pd.read_csv(folder / name / "accuracy.csv")
-    value = {column: frame[column] for column in ("weights", "percentile")}
+    value = {"weights": frame["weights"], "percentile": frame["percentile"]}
     shown = pd.DataFrame(value).assign(
-        ANN=frame["ann_mean"].map("{:.2f} %".format),
+        ANN=frame["ann_mean"].map("{:.2f}".format),
         T="T = " + frame["time"].astype(str),
-        SNN=frame["snn_mean"].map("{:.2f} %".format),
+        SNN=frame["snn_mean"].map("{:.2f}".format) + " " + frame["spikes_per_image"].map(compact),
     )
     wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
     wide = wide[[f"T = {time}" for time in sorted(frame["time"].unique())]].reset_index()
     wide = wide.sort_values(["weights", "percentile"], ascending=[False, True])
+    wide["percentile"] = wide["percentile"].map(format_percentile)
     origin = json.loads((folder / name / "origin.json").read_text())
     seeds, images = len(origin["seeds"]), int(frame["images"].iloc[0])
     note = f"`{origin['command']}`, {images:,} test images, {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{_markdown(wide)}\n\n{note}: [{folder}/{name}]({folder}/{name})."
+    aligned = ("left", *["right"] * (len(wide.columns) - 1))
+    table = _markdown(wide, disable_numparse=True, colalign=aligned)
+    return f"{table}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
 
 
 def _by_method(name: str, folder: Path) -> pd.DataFrame:

@@ -88,6 +88,12 @@ def test_describe_advises_what_can_be_done(folder: Path, capfd: pytest.CaptureFi
         assert ("no setting of config.yaml asks for such a file" in said) != possible
 
 
+def test_describe_is_of_artifacts_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    done = run("describe", "results/digits/report.html")
+    assert done.exit_code == 1
+    assert "only .parquet and .safetensors artifacts carry a description" in done.output + capfd.readouterr().err
+
+
 def test_experiment_comes_first_everywhere() -> None:
     for group in GROUPS.values():
         for name, command in group.items():

@@ -75,6 +75,16 @@ def test_time_left_shares_the_cores(tmp_path: Path) -> None:
     assert found.done == 1
 
 
+def test_time_left_follows_the_pace_of_this_run() -> None:
+    """Where jobs take three times as long as estimated, on a busy machine or another, so will those that wait."""
+    found = timing.Timing({("train", FULL): 10.0, ("simulate", FULL): 20.0, ("simulate", BINARY): 20.0}, cores=1)
+    found.start(1, timing.Running(("train", FULL), 1, (), 0.0))
+    found.finish(1, 30.0)
+    assert found.left(30.0) == (120.0, True)
+    found.start(2, timing.Running(("simulate", FULL), 1, (), 30.0))
+    assert found.left(50.0) == (100.0, True)
+
+
 def test_what_was_never_measured_is_said_and_learnt() -> None:
     found = timing.Timing({("simulate", FULL): None, ("simulate", BINARY): None}, cores=1)
     assert found.left(0.0) == (0.0, False)
@@ -221,6 +231,14 @@ def test_errors_pass_as_they_are(workflow: Workflow) -> None:
     workflow.console.ended(well=False, complete="a.log")
     assert workflow.text == "Error in rule simulate\n  of many lines\nbe careful\nall of Snakemake's messages: a.log\n"
     assert workflow.answers == 0
+
+
+def test_a_misspelled_target_gets_those_that_there_are(workflow: Workflow) -> None:
+    workflow.say("MissingRuleException:\nNo rule to produce latncy (if you use input functions ...).", logging.ERROR)
+    said = workflow.text.splitlines()[-1]
+    assert said.startswith(
+        "latncy: neither a target nor a file of the current settings; is 'latency' meant?; targets: all,"
+    )
 
 
 def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:

@@ -38,13 +38,13 @@ def test_every_reference_result_says_where_it_comes_from() -> None:
 def test_table_of_a_page(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     rows = {"weights": ["full"] * 2, "percentile": [99.9] * 2, "time": [5, 10], "ann_mean": [98.76] * 2}
-    frame = pd.DataFrame({**rows, "snn_mean": [50.0, 98.765], "images": [360] * 2})
+    frame = pd.DataFrame({**rows, "snn_mean": [50.0, 98.765], "spikes_per_image": [950.4, 4321], "images": [360] * 2})
     frame.to_csv(tmp_path / "digits/accuracy.csv", index=False)
     (tmp_path / "digits/origin.json").write_text(json.dumps({"command": "make run", "seeds": [0]}))
     filled = README["fill"]("a\n<!-- table: digits -->\nold\n<!-- end -->\nb", tmp_path)
     assert "old" not in filled
     row = next(line for line in filled.splitlines() if line.startswith("| full"))
-    assert [cell.strip() for cell in row.strip("|").split("|")] == ["full", "99.9", "98.76 %", "50.00 %", "98.77 %"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["full", "99.9", "98.76", "50.00 950", "98.77 4.3k"]
     assert "`make run`, 360 test images, 1 seed" in filled
 
 

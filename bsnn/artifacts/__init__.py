@@ -50,11 +50,11 @@ def describe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix == ".csv" and path.with_suffix(".parquet").is_file():
         path = path.with_suffix(".parquet")
-    if not path.is_file():
-        raise missing(path)
     read = {".parquet": tables.document, ".safetensors": tensors.document}.get(path.suffix)
     if read is None:
         raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts carry a description")
+    if not path.is_file():
+        raise missing(path)
     sealed = notes.require_intact(path)
     try:
         text = read(path)

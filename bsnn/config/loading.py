@@ -150,7 +150,7 @@ def _inner(value: object) -> Iterator[object]:
             yield from _inner(one)
 
 
-def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> str:
+def _message(faults: Iterable[ErrorDetails], whole: Mapping[str, Any], experiments: Mapping[str, Any]) -> str:
     """One line a fault: key, what is wrong or allowed, the value found, and who else has it, by `extends` mostly."""
     places: dict[tuple[str, str], list[str]] = {}
     for fault in faults:
@@ -162,7 +162,7 @@ def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> 
             what = f"unknown key{meant(str(fault['loc'][-1]), known)}; known here: {', '.join(known)}"
         if isinstance(found, str) and "," in found:
             ending += "; several are written [a,b]"
-        place = tuple(str(part) for part in _plain(fault["loc"]))
+        place = tuple(str(part) for part in _plain(_written(fault["loc"], whole)))
         if fault["type"] == "missing" and place[0] == "experiments":
             what += meant(place[1], [name for name in experiments if name != place[1]])
         experiment = place[1] if place[0:1] == ("experiments",) and len(place) > 1 else ""
@@ -171,6 +171,19 @@ def _message(faults: Iterable[ErrorDetails], experiments: Mapping[str, Any]) -> 
     lines = [_line(key, what, _told(names, experiments)) for (key, what), names in islice(places.items(), FAULTS)]
     more = [f"and {len(places) - FAULTS:,} more"] if len(places) > FAULTS else []
     return "\n  ".join(["the configuration is not valid:", *lines, *more])
+
+
+def _written(location: tuple[int | str, ...], whole: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """A fault's place without the index of a value that was written by itself where a list is expected."""
+    value: Any = whole
+    for depth, part in enumerate(location):
+        if isinstance(part, int):
+            if not isinstance(value, list | tuple):
+                return location[:depth] + location[depth + 1 :]
+            value = value[part] if part < len(value) else None
+        elif part not in SORTS or (isinstance(value, Mapping) and part in value):
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return location
 
 
 def _plain(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -229,7 +242,7 @@ def _validated(raw: Mapping[str, Any]) -> Config:
         places = {fault["loc"] for fault in faults}
         faults += [fault for fault in error.errors() if _plain(fault["loc"]) not in places]
     if faults:
-        raise ConfigError(_message(faults, experiments))
+        raise ConfigError(_message(faults, whole, experiments))
     return checked
 
 

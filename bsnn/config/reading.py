@@ -57,8 +57,11 @@ def value(text: str, where: str) -> object:
 
 
 def shortened(text: str, most: int = SHOWN) -> str:
-    """The text, or its beginning and a mark that there is more."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+    """The text, or its beginning, whole words where it has any, and a mark that there is more."""
+    if len(text) <= most:
+        return text
+    words = text[:most].rpartition(" ")[0]
+    return f"{f'{words} ' if words else text[:most]}... ({len(text):,} characters)"
 
 
 def shown(value: object) -> str:

@@ -99,10 +99,10 @@ class Config(Section):
 
     def _has_percentiles(self, name: str) -> None:
         held = self.experiments[name].activations.percentiles
-        for place, value in enumerate(self.percentile):
+        for value in self.percentile:
             if not on_grid(value) and value not in held:
                 raise ValueError(
-                    f"percentile.{place}: {off_grid(value)}; or name it in experiments.{name}.activations.percentiles, "
+                    f"percentile: {off_grid(value)}; or name it in experiments.{name}.activations.percentiles, "
                     "for one more pass over the calibration images"
                 )
 

@@ -53,7 +53,11 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
     for row in chosen(frame, times).to_dict("records"):
         where = f"percentile {format_percentile(row['percentile'])}, T = {row['time']}"
         spikes = f"{row['spikes_per_image']:,.0f} spikes per image"
-        why = "the fewest within half a point of the ANN" if row["near"] else "none is within half a point of the ANN"
+        why = (
+            "the fewest of these rows within half a point of the ANN"
+            if row["near"]
+            else "no row is within half a point of the ANN"
+        )
         yield f"{row['weights']} weights: {where}: {row['accuracy']:.2f} % with {spikes} ({why})"
     yield f"report: {report}"
 

@@ -100,9 +100,8 @@ class Console(logging.Handler):
                 self._clear()
                 self.before.handle(record)
                 if found := re.search(r"No rule to produce (\S+)", message):
-                    self._line(
-                        f"{found[1]}: neither a target nor a file of the current settings{meant(found[1], TARGETS)}"
-                    )
+                    what = f"neither a target nor a file of the current settings{meant(found[1], TARGETS)}"
+                    self._line(f"{found[1]}: {what}; targets: {', '.join(TARGETS)}")
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
 

@@ -75,6 +75,8 @@ class Timing:
     waiting: set[One] = field(init=False)
     running: dict[int, Running] = field(default_factory=dict)
     took: dict[str, list[float]] = field(default_factory=dict)  # seconds of finished jobs, by rule
+    estimated: float = 0.0  # seconds of those finished jobs of which it was known, as estimated
+    measured: float = 0.0  # and as they were
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -89,14 +91,20 @@ class Timing:
         """A job ended well; gives what is known of it."""
         found = self.running.pop(number, None)
         if found is not None:
-            self.took.setdefault(found.job[0], []).append(now - found.begun)
+            seconds, known = now - found.begun, self.expected.get(found.job)
+            self.took.setdefault(found.job[0], []).append(seconds)
+            if known is not None:
+                self.estimated += known
+                self.measured += seconds
             self.done += 1
         return found
 
     def _expected(self, job: One) -> float | None:
         known = self.expected.get(job)
         took = self.took.get(job[0])
-        return sum(took) / len(took) if known is None and took else known
+        if known is None:
+            return sum(took) / len(took) if took else None
+        return known * self.measured / self.estimated if self.estimated else known  # at this run's own pace
 
     def left(self, now: float) -> tuple[float, bool]:
         """Seconds that are left, and whether those of every job are known."""

@@ -85,7 +85,11 @@ def _sentence(row: dict[Any, Any]) -> str:
         f"{row['accuracy']:.2f} % ({row['low']:.1f} to {row['high']:.1f}) with {row['spikes_per_image']:,.0f} spikes "
         f"and {row['nanojoules']:,.0f} nJ per image; the ANN has {row['ann']:.2f} %"
     )
-    why = f"the fewest spikes within {LOSS:g} points of the ANN" if row["near"] else "none is that near to the ANN"
+    why = (
+        f"of the rows asked for, the fewest spikes within {LOSS:g} points of the ANN"
+        if row["near"]
+        else f"no row asked for is within {LOSS:g} points of the ANN"
+    )
     return f"{NAMES[row['weights']].capitalize()} weights: {where} ({why}): {reached}."
 
 
