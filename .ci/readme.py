@@ -15,7 +15,7 @@ from bsnn.config import format_percentile
 from bsnn.tables.columns import compact, escaped
 
 FOLDER = Path("results/reference")
-PAGES = (Path("README.md"), Path("docs/low-latency.md"), Path("docs/literature.md"))
+PAGES = (Path("README.md"), *(Path("docs") / f"{name}.md" for name in ("low-latency", "literature", "own-networks")))
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:
@@ -105,12 +105,38 @@ def _simulation(folder: Path) -> str:
     return f"{table}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."
 
 
+def _resnet20(folder: Path) -> str:
+    """ResNet-20 by this project and by SpikingJelly: accuracy by T, and what all steps cost."""
+    path = folder / "resnet20/comparison.csv"
+    frame = pd.read_csv(path)
+    wide = frame.pivot(index="side", columns="T", values="accuracy").loc[frame["side"].unique()]
+    wide = wide[[steps for steps in wide.columns if steps >= 4]].map("{:.1f}".format).rename(columns="T = {}".format)
+    last = frame.groupby("side", sort=False).last()
+    costs = {
+        "spikes per image": last["spikes_per_image"].map("{:,.0f}".format),
+        "convert, s": last["conversion_seconds"].map("{:.0f}".format),
+        "simulate, s": last["simulation_seconds"].map("{:.0f}".format),
+        "convert, MiB": last["conversion_mib"].map("{:,.0f}".format),
+        "simulate, MiB": last["simulation_mib"].map("{:,.0f}".format),
+    }
+    shown = wide.assign(**costs).rename_axis("", axis=0).rename_axis(None, axis=1).reset_index()
+    aligned = ("left", *["right"] * (len(shown.columns) - 1))
+    row = frame.iloc[0]
+    note = (
+        f"ANN {row['ann']:.1f} % of these {row['images']:,} test images; T = {row['simulated_steps']} simulated; "
+        f"{row['cpu']} ({row['features']}), {row['threads']} thread{'s' if row['threads'] > 1 else ''}, "
+        f"torch {row['torch']}, SpikingJelly {row['spikingjelly']}"
+    )
+    return f"{_markdown(shown, disable_numparse=True, colalign=aligned)}\n\n{note}: [{path}](../{path})."
+
+
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
     "vgg": partial(_accuracy, "cifar100-cpu"),
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_all": partial(_ours, "cifar100-half-all"),
+    "resnet20": _resnet20,
 }
 
 

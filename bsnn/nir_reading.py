@@ -109,7 +109,12 @@ def _path(source: nir.NIRGraph, before: Mapping[str, list[str]], last: str) -> t
             scale = torch.from_numpy(np.asarray(node.scale)).float()
             how["scale"] = scale.flatten(1)[:, 0].clone() if scale.dim() > 1 else scale
         elif not isinstance(node, nir.Flatten) and _held(label, node) == FACTORS:
-            scale = torch.from_numpy(np.asarray(node.weight)).float().flatten(1).diagonal().clone()
+            matrix = torch.from_numpy(np.asarray(node.weight)).float().flatten(1)
+            scale = matrix.diagonal().clone()
+            if not torch.equal(matrix, torch.diag(scale)):
+                raise ArtifactError(
+                    f"NIR node '{label}': is to hold one factor per channel, and has more; changed since"
+                )
             how["scale"] = None if bool((scale == 1).all()) else scale
         elif not isinstance(node, nir.Flatten):
             how |= _weighted(label, node)
@@ -122,7 +127,11 @@ def _weighted(label: str, node: Any) -> dict[str, Any]:
     import nir
 
     weight = torch.from_numpy(np.asarray(node.weight)).float()
-    how: dict[str, Any] = {"name": label, "weight": weight.to(torch.int8) if _held(label, node) == SIGNS else weight}
+    if _held(label, node) == SIGNS:
+        if not bool((weight.abs() == 1).all()):
+            raise ArtifactError(f"NIR node '{label}': is to hold signs, and has other weights than +-1; changed since")
+        weight = weight.to(torch.int8)
+    how: dict[str, Any] = {"name": label, "weight": weight}
     if not isinstance(node, nir.Conv2d):
         return how | {"op": "linear"}
     pairs = {name: _pair(getattr(node, name)) for name in ("stride", "padding", "dilation")}

@@ -76,13 +76,28 @@ def test_time_left_shares_the_cores(tmp_path: Path) -> None:
 
 
 def test_time_left_follows_the_pace_of_this_run() -> None:
-    """Where jobs take three times as long as estimated, on a busy machine or another, so will those that wait."""
-    found = timing.Timing({("train", FULL): 10.0, ("simulate", FULL): 20.0, ("simulate", BINARY): 20.0}, cores=1)
-    found.start(1, timing.Running(("train", FULL), 1, (), 0.0))
+    """Where a simulation takes three times as long as estimated, on a busy machine or another, so will the next one."""
+    expected = {("simulate", FULL): 10.0, ("simulate", BINARY): 20.0, ("train", FULL): 1000.0}
+    found = timing.Timing(expected, cores=1)
+    found.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
     found.finish(1, 30.0)
-    assert found.left(30.0) == (120.0, True)
-    found.start(2, timing.Running(("simulate", FULL), 1, (), 30.0))
-    assert found.left(50.0) == (100.0, True)
+    assert found.left(30.0) == (60.0 + 1000.0, True)
+    found.start(2, timing.Running(("simulate", BINARY), 1, (), 30.0))
+    assert found.left(50.0) == (40.0 + 1000.0, True)
+    elsewhere = timing.Timing(expected, cores=None)
+    elsewhere.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
+    elsewhere.finish(1, 3600.0)  # most of it in a queue
+    elsewhere.start(2, timing.Running(("simulate", BINARY), 1, (), 3600.0))
+    assert elsewhere.left(3600.0)[0] == 1020.0
+
+
+def test_a_resumed_job_is_no_measure_of_the_next_one(tmp_path: Path) -> None:
+    found = timing.Timing({("train", FULL): 1000.0, ("train", FULL._replace(seed=1)): 1000.0}, cores=1)
+    Path(f"{tmp_path}/a.log.progress").write_text("0.9\n")
+    found.start(1, timing.Running(("train", FULL), 1, (tmp_path / "a.log",), 0.0))
+    assert found.left(0.0)[0] == pytest.approx(1100.0)
+    found.finish(1, 100.0)
+    assert found.left(100.0) == (1000.0, True)
 
 
 def test_what_was_never_measured_is_said_and_learnt() -> None:
@@ -152,6 +167,7 @@ class Workflow:
 @pytest.fixture
 def workflow(monkeypatch: pytest.MonkeyPatch) -> Workflow:
     monkeypatch.setenv(log.ALONE, "0")  # set by a console; restored afterwards
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
     return Workflow()
 
 
@@ -249,17 +265,52 @@ def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:
     assert "are kept, and the same command goes on" in line
 
 
-def test_sigterm_is_told_once_and_errors_of_stopped_jobs_are_not(workflow: Workflow) -> None:
+ENDING = "Will exit after finishing currently running jobs (scheduler)."
+
+
+def begins(workflow: Workflow, rule: str, number: int) -> dict[str, Any]:
+    """A job runs; what says that it failed."""
+    event = {"rule_name": rule, "wildcards": {}, "jobid": number, "threads": 1, "log": [], "output": ["x"]}
+    workflow.say("", event="job_info", **event)
+    return {"event": "job_error", "rule_name": rule, "jobid": number}
+
+
+def test_sigterm_is_told_once_and_errors_of_stopped_trainings_are_not(workflow: Workflow) -> None:
+    workflow.say("Job stats:", event="run_info")
+    training, simulation = begins(workflow, "train", 1), begins(workflow, "simulate", 2)
     for _ in range(2):
-        workflow.say("Will exit after finishing currently running jobs (scheduler).")
+        workflow.say(ENDING)
     workflow.say("RuleException: CalledProcessError", logging.ERROR)
-    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train")
-    workflow.say("Error in rule simulate", logging.ERROR, event="job_error", rule_name="simulate")
+    workflow.say("Error in rule train", logging.ERROR, **training)
+    workflow.say("No space left on device", logging.ERROR)
+    workflow.say("Error in rule simulate", logging.ERROR, **simulation)
+    workflow.say("Exiting because a job execution failed.", logging.ERROR)
     workflow.console.ended(well=False, complete="a.log")
-    assert workflow.text.splitlines() == [
+    assert workflow.text.splitlines()[2:] == [
         "stopping: trainings keep a checkpoint, other jobs that run are finished, and the same command goes on",
+        "No space left on device",
         "Error in rule simulate",
         "all of Snakemake's messages: a.log",
+    ]
+
+
+def test_ctrl_c_after_sigterm_ends_all(workflow: Workflow) -> None:
+    workflow.say("Job stats:", event="run_info")
+    simulation = begins(workflow, "simulate", 2)
+    workflow.say(ENDING)
+    workflow.say("Terminating processes on user request, this might take some time.")
+    workflow.say("Error in rule simulate", logging.ERROR, **simulation)
+    assert "Error" not in workflow.text
+
+
+def test_sigterm_in_a_step_of_slurm_ends_all(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    workflow.say("Job stats:", event="run_info")
+    simulation = begins(workflow, "simulate", 2)
+    workflow.say(ENDING)
+    workflow.say("Error in rule simulate", logging.ERROR, **simulation)
+    assert workflow.text.splitlines()[2:] == [
+        "stopping: finished files and checkpoints of trainings are kept, and the same command goes on"
     ]
 
 

@@ -88,29 +88,41 @@ def test_the_order_of_a_sum_comes_back(tmp_path: Path) -> None:
     assert run(engines.create("torch", found), torch.ones(1, 1), [2]).counts[:, 1, 0].tolist() == [0, 1]
 
 
-class Names(nn.Module):
-    """Full-precision weights of +-1, and modules named as NIR's nodes for other things."""
+class Misleading(nn.Module):
+    """Weights in a module named as the node of a path's factors, and full-precision weights of +-1."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.affine, self.scale, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
-        for module in (self.affine, self.scale):
-            module.weight.data = torch.tensor([[1.0, -1, 1, 1], [1, 1, -1, 1], [-1, 1, 1, 1], [1, 1, 1, -1]])
-        self.affine.weight.data[0, 0] = 0.5  # no longer signs
+        self.block = nn.ModuleDict({"affine": nn.Linear(4, 4)})
+        self.second, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        signs = torch.tensor([[1.0, -1, 1, 1], [1, 1, -1, 1], [-1, 1, 1, 1], [1, 1, 1, -1]])
+        self.second.weight.data = signs
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(F.relu(self.scale(F.relu(self.affine(x)))))
+        return self.last(F.relu(self.second(F.relu(self.block["affine"](x)))))
 
 
 def test_a_map_is_what_the_file_says_and_not_what_it_looks_like(tmp_path: Path) -> None:
     batch = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    network = spiking(from_module(Names().eval(), batch), batch)
+    network = spiking(from_module(Misleading().eval(), batch), batch)
+    assert network.layers[0].paths[0].name == "block.affine"
     of_floats = replace(network.layers[1].paths[0], weight=network.layers[1].paths[0].weight.float())  # type: ignore[union-attr]
     network = replace(network, layers=(network.layers[0], replace(network.layers[1], paths=(of_floats,))))
     for one, other in zip(through(network, tmp_path).layers, network.layers, strict=True):
         assert torch.equal(one.paths[0].weight, other.paths[0].weight)  # type: ignore[arg-type]
         assert one.paths[0].binary == other.paths[0].binary
         assert not one.paths[0].binary
+
+
+def test_maps_that_were_changed_are_refused(tmp_path: Path) -> None:
+    for holds, change in (("signs", lambda weight: 0.9 * weight), ("factors", lambda weight: weight + 1)):
+        graph = nir_graph.graph(spiking(described("resnet"), images(8, seed=1)))
+        maps = [node for node in graph.nodes.values() if not isinstance(node, nir.IF)]
+        node = next(node for node in maps if node.metadata.get("bsnn", {}) == {"holds": holds})
+        node.weight = change(node.weight)
+        nir.write(tmp_path / "network.nir", graph)
+        with pytest.raises(ArtifactError, match="changed since"):
+            nir_graph.read(tmp_path / "network.nir")
 
 
 def test_files_that_do_not_say_what_a_map_holds(tmp_path: Path) -> None:

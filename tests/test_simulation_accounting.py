@@ -13,6 +13,7 @@ from bsnn.errors import ConfigError
 from bsnn.simulation import accounting
 from bsnn.simulation.energy import energy, totals
 from bsnn.simulation.run import run
+from bsnn.simulation.works import works
 
 
 def tiny() -> SpikingNetwork:
@@ -128,7 +129,7 @@ def test_images_that_left_early_cost_nothing() -> None:
     assert share[-1] < 1
     dense = values(table, "conv2", "dense_operations")
     assert dense == pytest.approx((dense[0] * share).tolist())
-    assert accounting.works(network)[1].dense == dense[0] == 8 * 8 * 22 * 22
+    assert works(network)[1].dense == dense[0] == 8 * 8 * 22 * 22
 
 
 def test_what_is_refused() -> None:

@@ -217,7 +217,7 @@ def test_foreign_key_is_refused(finished_tiny: Path) -> None:
 
 def test_invalid_settings_stop_before_any_job(scratch: Path) -> None:
     for changes, words in [
-        ({"percentile": "99,9"}, "percentile.0"),
+        ({"percentile": "99,9"}, "percentile: Input should be a valid number"),
         ({"time": 11}, "simulates 10"),
         ({"tiem": 5}, "tiem: unknown key; is 'time' meant?"),
     ]:

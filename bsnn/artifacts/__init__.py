@@ -51,9 +51,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".csv" and path.with_suffix(".parquet").is_file():
         path = path.with_suffix(".parquet")
     read = {".parquet": tables.document, ".safetensors": tensors.document}.get(path.suffix)
-    if read is None:
-        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts carry a description")
-    if not path.is_file():
+    if read is None and (path.suffix not in ("", ".csv") or path.is_file()):
+        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts, and tables, carry a description")
+    if read is None or not path.is_file():
         raise missing(path)
     sealed = notes.require_intact(path)
     try:

@@ -25,7 +25,7 @@ def within_step() -> None:
 
     Works beside any handler that is set later, as Snakemake sets its own. Only in the main thread.
     """
-    if _in_step():
+    if in_step():
         _on_sigterm(_tell_all)
 
 
@@ -34,11 +34,12 @@ def to_trainings() -> None:
 
     Others would lose what they have done, and run to their end. As `within_step`; on Linux alone.
     """
-    if not _in_step():
+    if not in_step():
         _on_sigterm(_tell_who_catch)
 
 
-def _in_step() -> bool:
+def in_step() -> bool:
+    """Whether this process runs in a step of a SLURM job."""
     return "SLURM_STEP_ID" in os.environ
 
 

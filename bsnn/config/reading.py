@@ -15,6 +15,7 @@ BYTES = 2**20  # of a file
 DEPTH = 50  # of sections and lists within each other
 NODES = 100_000  # sections, lists and values, aliases written out
 SHOWN = 600  # characters of a message's part
+WORD = 40  # of these, that may be left out for the sake of a whole word
 
 
 def read(path: str | Path) -> Mapping[str, Any]:
@@ -57,11 +58,11 @@ def value(text: str, where: str) -> object:
 
 
 def shortened(text: str, most: int = SHOWN) -> str:
-    """The text, or its beginning, whole words where it has any, and a mark that there is more."""
+    """The text, or its beginning, to the end of a word that is near, and a mark that there is more."""
     if len(text) <= most:
         return text
-    words = text[:most].rpartition(" ")[0]
-    return f"{f'{words} ' if words else text[:most]}... ({len(text):,} characters)"
+    end = text.rfind(" ", most - WORD, most) + 1
+    return f"{text[: end or most]}... ({len(text):,} characters)"
 
 
 def shown(value: object) -> str:

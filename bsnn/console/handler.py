@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bsnn import log
 from bsnn.cluster import signals
@@ -32,6 +32,12 @@ STOPPING = "Terminating processes on user request"  # as Snakemake says it on Ct
 ENDING = "Will exit after finishing currently running jobs"  # on SIGTERM, at each look at what runs
 NOTHING = "Nothing to be done"
 STOPPED = ("train", "binarize")  # rules whose jobs SIGTERM ends early, with a checkpoint
+FAILED = ("Exiting because a job execution failed", "At least one job did not complete")  # of any job, at the end
+ENDED = {
+    "all": "finished files and checkpoints of trainings are kept",
+    "trainings": "trainings keep a checkpoint, other jobs that run are finished",
+    "none": "jobs that run are finished",
+}
 WARNINGS = 2  # of one job, that are shown
 SHOWN = 2  # running jobs that a line of progress names
 
@@ -56,6 +62,7 @@ class State:
     timing: Timing | None = None
     stopping: bool = False  # on Ctrl-C
     ending: bool = False  # on SIGTERM: no job begins any more
+    stopped: bool = False  # a training failed for that reason
     over: bool = False
     told: float = field(default_factory=time.monotonic)  # when a line of progress was last written
     open: bool = False  # a line on the terminal waits to be drawn over
@@ -96,7 +103,7 @@ class Console(logging.Handler):
         elif message.startswith(NOTHING):
             self._nothing()
         elif record.levelno >= logging.WARNING:
-            if not self._expected(record):
+            if not self._expected(record, message):
                 self._clear()
                 self.before.handle(record)
                 if found := re.search(r"No rule to produce (\S+)", message):
@@ -105,20 +112,30 @@ class Console(logging.Handler):
         elif (tell := self.rules.get(str(getattr(record, "event", "")))) is not None:
             tell(record.__dict__)
 
-    def _expected(self, record: logging.LogRecord) -> bool:
-        """Whether a job failed because it was told to stop, as all are on Ctrl-C and trainings are on SIGTERM.
+    def _expected(self, record: logging.LogRecord, message: str) -> bool:
+        """Whether a message is of the failure of a job that was told to stop: no news.
 
-        Of a job that fails for another reason after SIGTERM, the event alone is told: it names rule and log. What
-        Snakemake says of a failure otherwise does not say whose it is.
+        On Ctrl-C that is every failure. On SIGTERM trainings alone are told to stop, but in a step of a SLURM job.
         """
-        if self.state.ending and self._trainings_stop:
-            return getattr(record, "event", "") != "job_error" or record.__dict__["rule_name"] in STOPPED
-        return self.state.stopping
+        if self.state.stopping or (self.state.ending and self._told == "all"):
+            return True
+        if not self.state.ending or self._told == "none" or record.levelno < logging.ERROR:
+            return False
+        running = {} if self.state.timing is None else self.state.timing.running
+        if getattr(record, "event", "") == "job_error":  # names its rule; other messages do not
+            running.pop(record.__dict__.get("jobid", -1), None)
+            self.state.stopped |= record.__dict__["rule_name"] in STOPPED
+            return record.__dict__["rule_name"] in STOPPED
+        if any(words in message for words in FAILED):
+            return self.state.stopped
+        return any(one.job[0] in STOPPED for one in running.values())
 
     @property
-    def _trainings_stop(self) -> bool:
-        """Whether SIGTERM to Snakemake is handed on to trainings."""
-        return self.run.cores() is not None and signals.HANDED_ON
+    def _told(self) -> Literal["all", "trainings", "none"]:
+        """Which running jobs SIGTERM to Snakemake is handed on to."""
+        if self.run.cores() is None or not signals.HANDED_ON:
+            return "none"
+        return "all" if signals.in_step() else "trainings"
 
     # What Snakemake says.
 
@@ -138,8 +155,7 @@ class Console(logging.Handler):
     def _ending(self) -> None:
         if not self.state.ending:
             self.state.ending = True
-            trainings = "trainings keep a checkpoint, other jobs" if self._trainings_stop else "jobs"
-            self._line(f"stopping: {trainings} that run are finished, and the same command goes on")
+            self._line(f"stopping: {ENDED[self._told]}, and the same command goes on")
 
     def _reused(self, ahead: Collection[One]) -> None:
         found = self.run.reused(ahead)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bsnn.pipeline.costs import One
 
 TOLD = ("train", "binarize", "simulate")  # rules whose jobs are done when their progress is
+MOST = 5.0  # times faster or slower than estimated that jobs of a rule are taken to be, after others of that rule
 SURE = 0.02  # part of a job that must be done before its progress says when it ends
 
 
@@ -75,8 +76,7 @@ class Timing:
     waiting: set[One] = field(init=False)
     running: dict[int, Running] = field(default_factory=dict)
     took: dict[str, list[float]] = field(default_factory=dict)  # seconds of finished jobs, by rule
-    estimated: float = 0.0  # seconds of those finished jobs of which it was known, as estimated
-    measured: float = 0.0  # and as they were
+    paces: dict[str, list[float]] = field(default_factory=dict)  # and over what was estimated, where that is comparable
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -93,18 +93,17 @@ class Timing:
         if found is not None:
             seconds, known = now - found.begun, self.expected.get(found.job)
             self.took.setdefault(found.job[0], []).append(seconds)
-            if known is not None:
-                self.estimated += known
-                self.measured += seconds
+            resumed = found.first is not None and found.first[1] > SURE
+            if known and self.cores is not None and not resumed:  # elsewhere, time in a queue is in it
+                self.paces.setdefault(found.job[0], []).append(seconds / known)
             self.done += 1
         return found
 
     def _expected(self, job: One) -> float | None:
-        known = self.expected.get(job)
-        took = self.took.get(job[0])
+        known, took, paces = self.expected.get(job), self.took.get(job[0]), self.paces.get(job[0])
         if known is None:
             return sum(took) / len(took) if took else None
-        return known * self.measured / self.estimated if self.estimated else known  # at this run's own pace
+        return known * min(max(sum(paces) / len(paces), 1 / MOST), MOST) if paces else known
 
     def left(self, now: float) -> tuple[float, bool]:
         """Seconds that are left, and whether those of every job are known."""

@@ -1,7 +1,4 @@
-"""Image files, decoded and cut to size by worker processes.
-
-torchvision is loaded by what decodes: it takes seconds, and other data sets need nothing of it.
-"""
+"""Image files, decoded and cut to size by worker processes."""
 
 from __future__ import annotations
 
@@ -18,6 +15,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from bsnn.datasets.base import Batches, Split
@@ -226,8 +225,6 @@ class _Decoded(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, index: int) -> Tensor:
-        from torchvision.transforms.v2 import functional
-
         cut = self.split.centre(index) if self.seed is None else self._random(self.split.read(index), index)
         pixels: Tensor = functional.pil_to_tensor(cut)
         return pixels
@@ -240,9 +237,6 @@ class _Decoded(Dataset[Any]):
 
     def _random(self, image: Image.Image, index: int) -> Image.Image:
         """A random part, the same for the same seed and index in any process and any order."""
-        from torchvision.transforms import RandomResizedCrop
-        from torchvision.transforms.v2 import functional
-
         size = self.split.image_size
         state = np.random.SeedSequence([self.seed or 0, index]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):  # the crop draws from the CPU's global generator
@@ -253,8 +247,6 @@ class _Decoded(Dataset[Any]):
 
 
 def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
-    from torchvision.transforms.v2 import functional
-
     shorter = round(size * 256 / 224)
     resized = functional.resize(image, [shorter, shorter] if stretch else [shorter])
     cut: Image.Image = functional.center_crop(resized, [size, size])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bsnn import config
-from bsnn.datasets import arrays, cifar, digits, folder
+from bsnn.datasets import arrays, cifar, digits
 from bsnn.datasets.arrays import Source
 from bsnn.datasets.base import DataSet
 
@@ -35,6 +35,8 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], *, cach
     if settings.name in SOURCES:
         arrays.write(path, SOURCES[settings.name](settings, cache), settings, identity)
     else:
+        from bsnn.datasets import folder  # with torchvision, which takes seconds
+
         folder.prepare(settings, path, identity, workers)
 
 
@@ -50,5 +52,7 @@ def load(path: Path, stands_for: Mapping[str, Any] | None = None, root: Path | N
         ArtifactError: missing, damaged, foreign, of another identity, or with other content than `prepare` writes.
     """
     if Path(path).suffix == ".parquet":
+        from bsnn.datasets import folder
+
         return folder.load(Path(path), stands_for, root)
     return arrays.load(Path(path), stands_for)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.tables import early_exit, latency
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,6 @@ def _there(pipeline: Pipeline, stage: str, place: Place) -> bool:
 
 
 def _latency(pipeline: Pipeline, name: str) -> Iterator[Part]:
-    from bsnn.tables import latency  # these load torch, which a report of tables alone does without
-
     place = Place(name)
     if not (_there(pipeline, "latency_tables", place) and _there(pipeline, "latency_figures", place)):
         return
@@ -60,8 +59,6 @@ def _latency(pipeline: Pipeline, name: str) -> Iterator[Part]:
 
 
 def _search(pipeline: Pipeline, name: str) -> Iterator[Part]:
-    from bsnn.tables import early_exit
-
     places = [one for one in pipeline.places("find_switches", name) if _there(pipeline, "find_switches", one)]
     if not places:
         return
@@ -77,8 +74,6 @@ def _search(pipeline: Pipeline, name: str) -> Iterator[Part]:
 
 
 def _early_exit(pipeline: Pipeline, name: str) -> Iterator[Part]:
-    from bsnn.tables import early_exit
-
     if not _there(pipeline, "exit_results", Place(name)):
         return
     every = early_exit.collect(pipeline, name)
