@@ -92,8 +92,8 @@ def test_describe_is_of_artifacts_alone(capfd: pytest.CaptureFixture[str]) -> No
     done = run("describe", "results/digits/report.html")
     assert done.exit_code == 1
     assert "only .parquet and .safetensors artifacts" in done.output + capfd.readouterr().err
-    run("describe", "results/digits/tables/none.csv")
-    assert "none.csv: no such file" in capfd.readouterr().err
+    done = run("describe", "results/digits/tables/none.csv")
+    assert "none.csv: no such file" in done.output + capfd.readouterr().err
 
 
 def test_experiment_comes_first_everywhere() -> None:
