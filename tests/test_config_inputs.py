@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from bsnn import config
 from bsnn.cli.options import changes_of
+from bsnn.config.reading import shortened
 from bsnn.errors import ConfigError
 
 FILE = Path(__file__).parent.parent / "config.yaml"
@@ -198,3 +200,11 @@ def test_settings_of_the_command_line_are_read_as_those_of_a_file(given: str, wo
         changes_of([given])
     assert words in str(caught.value)
     assert changes_of(["compute.threads=1", "compute.workers=0"]) == {"compute": {"threads": 1, "workers": 0}}
+
+
+def test_long_texts_end_at_a_word_that_is_near() -> None:
+    names = ", ".join(f"'name{number}'" for number in range(100))
+    assert re.fullmatch(r"('name\d+', )+\.\.\. \(\d+ characters\)", shortened(names))
+    for text in ("key: " + "x" * 1000, "/my data/" + "deep/" * 200):
+        assert shortened(text).startswith(text[:600] + "...")
+    assert shortened("short one") == "short one"
