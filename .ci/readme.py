@@ -40,11 +40,15 @@ def _markdown(frame: pd.DataFrame, **how: Any) -> str:
     return str(frame.map(plain).rename(columns=plain).to_markdown(index=False, **how))
 
 
+def _of_numbers(frame: pd.DataFrame) -> str:
+    """The same of numbers as they are written, under each other; the first column names the rows."""
+    return _markdown(frame, disable_numparse=True, colalign=("left", *["right"] * (len(frame.columns) - 1)))
+
+
 def _accuracy(name: str, folder: Path) -> str:
     """SNN accuracy and spikes per image at each time, for each network and percentile, and where it was measured."""
     frame = pd.read_csv(folder / name / "accuracy.csv")
-    value = {"weights": frame["weights"], "percentile": frame["percentile"]}
-    shown = pd.DataFrame(value).assign(
+    shown = frame[["weights", "percentile"]].assign(
         ANN=frame["ann_mean"].map("{:.2f}".format),
         T="T = " + frame["time"].astype(str),
         SNN=frame["snn_mean"].map("{:.2f}".format) + " " + frame["spikes_per_image"].map(compact),
@@ -56,9 +60,7 @@ def _accuracy(name: str, folder: Path) -> str:
     origin = json.loads((folder / name / "origin.json").read_text())
     seeds, images = len(origin["seeds"]), int(frame["images"].iloc[0])
     note = f"`{origin['command']}`, {images:,} test images, {seeds} seed{'s' if seeds > 1 else ''}"
-    aligned = ("left", *["right"] * (len(wide.columns) - 1))
-    table = _markdown(wide, disable_numparse=True, colalign=aligned)
-    return f"{table}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
+    return f"{_of_numbers(wide)}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
 
 
 def _by_method(name: str, folder: Path) -> pd.DataFrame:
@@ -98,11 +100,9 @@ def _simulation(folder: Path) -> str:
         ]
         notes.append(f"{features}: {cpu}, {cores} cores, torch {version}")
     wide = pd.concat(shown, axis=1).fillna("not measured").rename_axis("").reset_index()
-    aligned = ("left", *["right"] * (len(wide.columns) - 1))
-    table = _markdown(wide, disable_numparse=True, colalign=aligned)
     row = frame.iloc[0]
     done = f"{row['network']}, binary weights, {row['batch']} images, {row['steps']} steps"
-    return f"{table}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."
+    return f"{_of_numbers(wide)}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."
 
 
 def _resnet20(folder: Path) -> str:
@@ -120,14 +120,13 @@ def _resnet20(folder: Path) -> str:
         "simulate, MiB": last["simulation_mib"].map("{:,.0f}".format),
     }
     shown = wide.assign(**costs).rename_axis("", axis=0).rename_axis(None, axis=1).reset_index()
-    aligned = ("left", *["right"] * (len(shown.columns) - 1))
     row = frame.iloc[0]
     note = (
         f"ANN {row['ann']:.1f} % of these {row['images']:,} test images; T = {row['simulated_steps']} simulated; "
         f"{row['cpu']} ({row['features']}), {row['threads']} thread{'s' if row['threads'] > 1 else ''}, "
         f"torch {row['torch']}, SpikingJelly {row['spikingjelly']}"
     )
-    return f"{_markdown(shown, disable_numparse=True, colalign=aligned)}\n\n{note}: [{path}](../{path})."
+    return f"{_of_numbers(shown)}\n\n{note}: [{path}](../{path})."
 
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {

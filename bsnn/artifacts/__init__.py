@@ -50,14 +50,14 @@ def describe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix == ".csv" and path.with_suffix(".parquet").is_file():
         path = path.with_suffix(".parquet")
-    read = {".parquet": tables.document, ".safetensors": tensors.document}.get(path.suffix)
-    if read is None and (path.suffix not in ("", ".csv") or path.is_file()):
-        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts, and tables, carry a description")
-    if read is None or not path.is_file():
+    readers = {".parquet": tables.document, ".safetensors": tensors.document}
+    if not path.is_file() and path.suffix in (*readers, ".csv", ""):
         raise missing(path)
+    if path.suffix not in readers:
+        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts, and tables, carry a description")
     sealed = notes.require_intact(path)
     try:
-        text = read(path)
+        text = readers[path.suffix](path)
     except Exception as error:  # an unsealed file may be damaged anywhere, and a decoder then raises anything
         raise ArtifactError(f"{path}: damaged ({error}); {notes.again(path)}") from error
     return notes.parse(path, text, sealed=sealed)
