@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from own_for_tests import with_methods, written
 from slurm_for_tests import Lab, running, site, wait_until
 from test_workflow_faults import contents
 from workflow_for_tests import TINY, checkout, run
@@ -108,6 +109,33 @@ def test_second_checkout_with_the_common_folder_trains_nothing(lab: Lab, undistu
     found, expected = contents(folder), contents(undisturbed)
     assert {name: found[name] for name in expected} == expected
     assert len(found) == len(expected) + 5  # thresholds; predictions and spikes of two shards
+
+
+def test_network_of_ones_own(lab: Lab, tmp_path: Path) -> None:
+    """Read, converted, simulated in shards, with methods, search and early exit: all on the cluster, as at home."""
+    models = tmp_path / "models"
+    models.mkdir()
+    fitted = {"threshold": "squared-error", "initial": 0.5, "signed": True}
+    config = with_methods(written(models), "binary", fitted=fitted)
+    config = merge(config, {"percentile": [99.0], "experiments": {"mine": {"simulation": {"shards": 2}}}})
+    targets = ("all", "latency", "search", "early_exit")
+    folder = site(tmp_path / "submitted", config, {})
+    lab.run(folder, *targets)
+    jobs = lab.accounted(folder)
+    assert {job.state for job in jobs} == {"COMPLETED"}
+    assert {job.rule for job in jobs if job.partition == "cpu"} == {"data"}
+    submitted = Counter(job.rule for job in jobs)
+    assert submitted["binarize"] == submitted["activations"] == submitted["simulations"] == 1  # both shards in one
+    assert {"method", "find", "ideal"} < set(submitted)
+
+    local = checkout(tmp_path / "local", config)
+    run(local, *targets)
+    found = contents(folder, "mine")
+    assert found == contents(local, "mine")
+    assert sum("predictions-" in name for name in found) >= 2
+    for name in ("accuracy", "latency", "early_exit"):
+        table = Path("results/mine/tables") / f"{name}.csv"
+        assert (folder / table).read_bytes() == (local / table).read_bytes()
 
 
 @dataclass(frozen=True)

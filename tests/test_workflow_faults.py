@@ -33,10 +33,10 @@ def kill_when(folder: Path, sign: str) -> None:
     process.wait()
 
 
-def contents(folder: Path) -> dict[str, object]:
+def contents(folder: Path, experiment: str = "tiny") -> dict[str, object]:
     """What all artifacts hold, without where and when they were made."""
     found: dict[str, object] = {}
-    for path in sorted((folder / "results/tiny").rglob("*-*.*")):
+    for path in sorted((folder / "results" / experiment).rglob("*-*.*")):
         name = str(path.relative_to(folder))
         if path.suffix == ".safetensors":
             found[name] = {key: tensor.numpy().tobytes() for key, tensor in load_file(path).items()}

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from own_for_tests import MODELS, built, content, settings, with_methods, written
 from typer.testing import CliRunner
-from workflow_for_tests import TINY, checkout, configure, planned, run, snakemake
+from workflow_for_tests import checkout, configure, planned, run, snakemake
 
 import bsnn
 from bsnn import cli, nir_graph, stages
@@ -28,72 +28,10 @@ from bsnn.pipeline.stage import Place
 from bsnn.simulation.run import run as simulated
 from bsnn.stages.evaluation import Evaluation
 
-MODELS = """
-import torch
-import torch.nn.functional as F
-from beside import WIDTH
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, WIDTH, 3, stride=2, padding=1)
-        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(WIDTH)
-        self.hidden = nn.Linear(16 * WIDTH, 12)
-        self.last = nn.Linear(12, 10)
-
-    def forward(self, x):
-        x = F.relu(self.stem(x))
-        x = F.relu(self.norm(self.conv(x)) + x)
-        return self.last(F.relu(self.hidden(x.flatten(1))))
-
-
-def build():
-    return Net()
-
-
-def broken():
-    raise RuntimeError("no such cell")
-
-
-def nothing():
-    return 3
-"""
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the user's files: models.py, what it imports, and weights, full and binary."""
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "models.py").write_text(MODELS)
-    (folder / "beside.py").write_text("WIDTH = 6\n")
-    torch.manual_seed(0)
-    module = own._built(bsnn.config.Own(module=f"{folder / 'models.py'}:build", content="0" * 64))
-    save_file(module.state_dict(), folder / "full.safetensors")
-    for part in (module.conv, module.hidden):
-        weight = part.weight.data
-        alpha = weight.abs().flatten(1).mean(1).reshape(-1, *[1] * (weight.dim() - 1))
-        part.weight.data = torch.where(weight >= 0, alpha, -alpha)
-    save_file(module.state_dict(), folder / "binary.safetensors")
-    return folder
-
-
-def content(models: Path, weights: str) -> str:
-    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
-    own._load(module, models / f"{weights}.safetensors")
-    return plain.digest(from_module(module, torch.randn(2, 3, 8, 8)))
-
-
-def settings(models: Path, weights: str = "binary", /, **network: Any) -> dict[str, Any]:
-    given = {
-        "module": f"{models / 'models.py'}:build",
-        "weights": str(models / f"{weights}.safetensors"),
-        "content": content(models, weights),
-    }
-    mine = {"extends": "tiny", "network": {**given, **network}}
-    return merge(TINY, {"run": ["mine"], "weights": [weights], "experiments": {"mine": mine}})
+    return written(tmp_path_factory.mktemp("models"))
 
 
 def job_of(config: dict[str, Any], root: Path, weights: str) -> Job:
@@ -166,9 +104,7 @@ def test_the_other_kind_of_weights_is_told(models: Path, tmp_path: Path) -> None
 
 
 def test_the_summary_counts_bits_and_operations(models: Path) -> None:
-    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
-    own._load(module, models / "binary.safetensors")
-    graph = from_module(module, torch.randn(2, 3, 8, 8))
+    graph = from_module(built(models, "binary"), torch.randn(2, 3, 8, 8))
     assert own.kind(graph) == "binary"
     table = binary.summary(graph).set_index("layer")
     assert table["binary"].to_dict() == {"stem": False, "conv": True, "hidden": True, "last": False}
@@ -183,17 +119,6 @@ def test_the_papers_results_are_of_the_family(models: Path, target: str) -> None
         ConfigError, match=r"experiments\.mine\.network: the paper's results .* \(latency\), search, early_"
     ):
         Pipeline(validate(settings(models))).target(target)
-
-
-def with_methods(models: Path, weights: str, **methods: Any) -> dict[str, Any]:
-    latency = {
-        "time": [2, 6],
-        "images": 16,
-        "methods": methods,
-        "search": {"time": 4, "images": 30, "percentiles": [99.0]},
-        "early_exit": {"images": 30, "method": "baseline"},
-    }
-    return merge(settings(models, weights), {"experiments": {"mine": {"latency": latency}}})
 
 
 def test_latency_search_and_early_exit(models: Path, tmp_path: Path) -> None:
@@ -295,8 +220,7 @@ def test_files_that_cannot_be_used_are_told(models: Path, network: dict[str, str
 
 
 def test_descriptions_come_back_from_their_file(models: Path, tmp_path: Path) -> None:
-    module = own._built(bsnn.config.Own(module=f"{models / 'models.py'}:build", content="0" * 64))
-    graph = from_module(module, torch.randn(2, 3, 8, 8))
+    graph = from_module(built(models), torch.randn(2, 3, 8, 8))
     network = own.OwnNetwork(own.Computed(graph), ("a", "b"), (0.5,) * 3, (0.25,) * 3)
     own.save(tmp_path / "ann.safetensors", network, {"stage": "train"})
     found = own.load(tmp_path / "ann.safetensors", {"stage": "train"})
