@@ -242,7 +242,9 @@ def test_notices_of_a_job_are_told_while_it_runs(
 
 
 def test_errors_pass_as_they_are(workflow: Workflow) -> None:
-    workflow.say("Error in rule simulate\n  of many lines", logging.ERROR, event="job_error")
+    workflow.say(
+        "Error in rule simulate\n  of many lines", logging.ERROR, event="job_error", rule_name="simulate", jobid=1
+    )
     workflow.say("be careful", logging.WARNING)
     workflow.console.ended(well=False, complete="a.log")
     assert workflow.text == "Error in rule simulate\n  of many lines\nbe careful\nall of Snakemake's messages: a.log\n"
@@ -259,7 +261,7 @@ def test_a_misspelled_target_gets_those_that_there_are(workflow: Workflow) -> No
 
 def test_a_stopped_run_says_so_once(workflow: Workflow) -> None:
     workflow.say("Terminating processes on user request, this might take some time.")
-    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train", jobid=1)
     workflow.console.ended(well=False, complete="a.log")
     [line] = workflow.text.splitlines()
     assert "are kept, and the same command goes on" in line
@@ -294,6 +296,14 @@ def test_sigterm_is_told_once_and_errors_of_stopped_trainings_are_not(workflow: 
     ]
 
 
+def test_a_failed_job_runs_no_more(workflow: Workflow) -> None:
+    workflow.say("Job stats:", event="run_info")
+    simulation = begins(workflow, "simulate", 2)
+    assert "simulate" in workflow.console._progress(0)
+    workflow.say("Error in rule simulate", logging.ERROR, **simulation)
+    assert "simulate" not in workflow.console._progress(0)
+
+
 def test_ctrl_c_after_sigterm_ends_all(workflow: Workflow) -> None:
     workflow.say("Job stats:", event="run_info")
     simulation = begins(workflow, "simulate", 2)
@@ -317,7 +327,7 @@ def test_sigterm_in_a_step_of_slurm_ends_all(workflow: Workflow, monkeypatch: py
 def test_sigterm_stops_nothing_where_processes_cannot_be_seen(workflow: Workflow, monkeypatch) -> None:
     monkeypatch.setattr(signals, "HANDED_ON", False)
     workflow.say("Will exit after finishing currently running jobs (scheduler).")
-    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train", jobid=1)
     assert workflow.text.splitlines() == [
         "stopping: jobs that run are finished, and the same command goes on",
         "Error in rule train",
@@ -327,7 +337,7 @@ def test_sigterm_stops_nothing_where_processes_cannot_be_seen(workflow: Workflow
 def test_sigterm_stops_no_job_that_runs_elsewhere(workflow: Workflow) -> None:
     workflow.console.run = replace(workflow.console.run, cores=lambda: None)
     workflow.say("Will exit after finishing currently running jobs (scheduler).")
-    workflow.say("Error in rule train", logging.ERROR, event="job_error")
+    workflow.say("Error in rule train", logging.ERROR, event="job_error", rule_name="train", jobid=1)
     assert workflow.text.splitlines() == [
         "stopping: jobs that run are finished, and the same command goes on",
         "Error in rule train",

@@ -2,12 +2,14 @@
 
 `load` turns config.yaml (and Snakemake's overrides) into a `Config`; `schema` writes the JSON schema that editors
 use. Nothing else in the project states a default. Modules: `values` (shared by all), `training` (data, network,
-recipes), `conversion` (activations to methods), `experiment`, `run` (the whole), and `loading` (from and to text).
+recipes), `conversion` (activations to methods), `experiment`, `run` (the whole), `loading` (from text), `faults` (in
+the user's words) and `json_schema`.
 """
 
 from bsnn.config.conversion import METHODS, Activations, EarlyExit, Latency, Method, Search, Simulation, Thresholds
 from bsnn.config.experiment import QUIRKS, Checkpoint, Experiment, Imported, Protocol
-from bsnn.config.loading import POOLING, load, merge, schema, validate, variant_name
+from bsnn.config.json_schema import schema
+from bsnn.config.loading import POOLING, load, merge, validate, variant_name
 from bsnn.config.run import Compute, Config, Paper
 from bsnn.config.training import Augment, Binarize, Data, Full, Network, Optimiser, Own, Schedule, Teacher, Train
 from bsnn.config.values import (

@@ -103,6 +103,8 @@ class Console(logging.Handler):
         elif message.startswith(NOTHING):
             self._nothing()
         elif record.levelno >= logging.WARNING:
+            if getattr(record, "event", "") == "job_error":
+                self._failed(record.__dict__)
             if not self._expected(record, message):
                 self._clear()
                 self.before.handle(record)
@@ -121,13 +123,11 @@ class Console(logging.Handler):
             return True
         if not self.state.ending or self._told == "none" or record.levelno < logging.ERROR:
             return False
-        running = {} if self.state.timing is None else self.state.timing.running
         if getattr(record, "event", "") == "job_error":  # names its rule; other messages do not
-            running.pop(record.__dict__.get("jobid", -1), None)
-            self.state.stopped |= record.__dict__["rule_name"] in STOPPED
             return record.__dict__["rule_name"] in STOPPED
         if any(words in message for words in FAILED):
             return self.state.stopped
+        running = {} if self.state.timing is None else self.state.timing.running
         return any(one.job[0] in STOPPED for one in running.values())
 
     @property
@@ -183,6 +183,11 @@ class Console(logging.Handler):
                 self._line(f"warning of {jobs.label(ended.job)}: {warning}")
             if len(found) > WARNINGS:
                 self._line(f"and {len(found) - WARNINGS} more warnings, in {', '.join(map(str, ended.logs))}")
+
+    def _failed(self, event: Mapping[str, Any]) -> None:
+        if self.state.timing is not None:
+            self.state.timing.running.pop(event["jobid"], None)
+        self.state.stopped |= self.state.ending and event["rule_name"] in STOPPED
 
     # What is told meanwhile, and at the end.
 

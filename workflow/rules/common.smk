@@ -2,6 +2,8 @@
 # (bsnn/pipeline/declarations.py). A path's key stands for all settings that its content depends on. Inputs are
 # `ancient`: whether a job runs is decided by missing paths alone, never by file times.
 
+import sys
+
 from snakemake.exceptions import WorkflowError
 
 from bsnn import config as settings
@@ -14,7 +16,7 @@ from bsnn.pipeline.model import Pipeline
 try:
     CONFIG = settings.validate(config)
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(str(error))  # as a WorkflowError it would stand between this file's name and line, which nobody needs
 
 signals.within_step()
 PIPELINE = Pipeline(CONFIG)
