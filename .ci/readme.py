@@ -105,9 +105,9 @@ def _simulation(folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\n{done}; {'; '.join(notes)}; `make benchmark`: [{path}]({path})."
 
 
-def _resnet20(folder: Path) -> str:
+def _resnet20(name: str, folder: Path) -> str:
     """ResNet-20 by this project and by SpikingJelly: accuracy by T, and what all steps cost."""
-    path = folder / "resnet20/comparison.csv"
+    path = folder / f"resnet20/{name}.csv"
     frame = pd.read_csv(path)
     wide = frame.pivot(index="side", columns="T", values="accuracy").loc[frame["side"].unique()]
     wide = wide[[steps for steps in wide.columns if steps >= 4]].map("{:.1f}".format).rename(columns="T = {}".format)
@@ -135,7 +135,8 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_all": partial(_ours, "cifar100-half-all"),
-    "resnet20": _resnet20,
+    "resnet20": partial(_resnet20, "comparison"),
+    "resnet20_binary": partial(_resnet20, "comparison_binary"),
 }
 
 
