@@ -185,7 +185,7 @@ def test_every_process_takes_some_seconds(tmp_path: Path) -> None:
 
 def test_plan_names_its_estimates(tmp_path: Path) -> None:
     text = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path))
-    assert "hours estimated (the recipe's operations, and 5 s or more for each process), never measured: " in text
+    assert "times estimated (the recipe's operations, and 5 s or more for each process), never measured: " in text
     assert f"simulate of {small.NAME}" in text
     assert "not measured yet" not in text
     searched = to_text(costs(Pipeline(experiment(), tmp_path / "results"), tmp_path, "search"))

@@ -17,6 +17,7 @@ from bsnn import log
 from bsnn.cluster import signals
 from bsnn.config import validate
 from bsnn.console import answer, handler, jobs, timing
+from bsnn.pipeline import costs
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.tables.columns import compact
@@ -42,7 +43,7 @@ def test_a_job_is_named_by_its_coordinates() -> None:
     ("seconds", "text"), [(3.0, "10 s"), (44.0, "40 s"), (90.0, "2 min"), (3000.0, "50 min"), (9000.0, "2.5 h")]
 )
 def test_durations_are_round(seconds: float, text: str) -> None:
-    assert timing.duration(seconds) == text
+    assert costs.duration(seconds) == text
 
 
 @pytest.mark.parametrize(

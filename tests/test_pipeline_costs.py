@@ -34,9 +34,10 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert counted(tmp_path) == {rule: (0, count) for rule, count in to_do.items()}
     text = costs.to_text(costs.costs(Pipeline(SETTINGS, tmp_path), tmp_path / "none"))
     assert "never measured: data of tiny, train of tiny, activations of tiny, thresholds of tiny" in text
-    assert cells(text) == {  # 5 s each: of operations for less
-        **{("tiny", rule): ["0", str(n), "0.001", "-", f"{5 * n / 3600:.2f}", "-"] for rule, n in to_do.items()},
-        ("sum", ""): ["0", "44", "-", "-", "0.06", "-"],
+    times = {1: "5 s", 2: "10 s", 4: "20 s", 8: "40 s", 24: "2 min"}  # 5 s each: of operations for less
+    assert cells(text) == {
+        **{("tiny", rule): ["0", str(n), "5 s", "-", times[n], "-"] for rule, n in to_do.items()},
+        ("sum", ""): ["0", "44", "-", "-", "4 min", "-"],
     }
 
 
@@ -54,10 +55,10 @@ def test_nothing_measured_is_a_dash_and_nothing_to_do_a_zero() -> None:
         costs.Cost("a", "simulate", 0, 4, None, 12.0, False, None),
     ]
     assert cells(costs.to_text(found)) == {
-        ("a", "data"): ["1", "0", "-", "-", "0.00", "0.0"],
-        ("a", "train"): ["1", "2", "0.500", "-", "1.00", "6.0"],
+        ("a", "data"): ["1", "0", "-", "-", "0 s", "0.0"],
+        ("a", "train"): ["1", "2", "30 min", "-", "60 min", "6.0"],
         ("a", "simulate"): ["0", "4", "-", "12", "-", "-"],
-        ("sum", ""): ["2", "6", "-", "-", "1.00", "6.0"],
+        ("sum", ""): ["2", "6", "-", "-", "60 min", "6.0"],
     }
 
 
@@ -66,7 +67,7 @@ def test_sum_of_what_was_not_measured_is_no_zero() -> None:
     done = costs.Cost("a", "data", 1, 0, 0.5, 1.0, False, 9.0)
     ahead = costs.Cost("a", "train", 0, 2, None, None, False, None)
     assert cells(costs.to_text([done, ahead]))[("sum", "")] == ["1", "2", "-", "-", "-", "-"]
-    assert cells(costs.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0.00", "0.0"]
+    assert cells(costs.to_text([done]))[("sum", "")] == ["1", "0", "-", "-", "0 s", "0.0"]
 
 
 def planned(changes: dict[str, object], target: str, root: Path) -> dict[tuple[str, str], int]:

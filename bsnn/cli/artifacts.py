@@ -100,7 +100,7 @@ def plan(
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
-    """Tell what a target has to do: jobs by rule; hours, memory and disk as measured, or hours as estimated."""
+    """Tell what a target has to do: jobs by rule; time, memory and disk as measured, or time as estimated."""
     from bsnn.pipeline import costs
 
     with log.job():

@@ -21,9 +21,9 @@ from typing import Any, Literal
 from bsnn import log
 from bsnn.cluster import signals
 from bsnn.console import jobs
-from bsnn.console.timing import Running, Timing, duration
+from bsnn.console.timing import Running, Timing
 from bsnn.errors import meant
-from bsnn.pipeline.costs import One
+from bsnn.pipeline.costs import One, duration
 from bsnn.pipeline.declarations import STAGES, TARGETS
 
 EVERY = 60.0  # seconds between two lines of progress in a file

@@ -116,10 +116,3 @@ class Timing:
         busy = sum(seconds * min(count, together) for seconds, count in known) / together
         longest = max((seconds for seconds, _ in running if seconds is not None), default=0.0)
         return max(busy, longest), len(known) == len(running) + len(waiting)
-
-
-def duration(seconds: float) -> str:
-    """For example "40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{max(10, round(seconds, -1)):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

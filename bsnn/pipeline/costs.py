@@ -1,4 +1,4 @@
-"""What is still to do, and its cost: jobs by rule, hours and memory from benchmark files, disk from artifacts."""
+"""What is still to do, and its cost: jobs by rule, time and memory from benchmark files, disk from artifacts."""
 
 from __future__ import annotations
 
@@ -174,31 +174,55 @@ def _benchmark(path: Path) -> tuple[float, float | None]:
     return float(found["s"]), None if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
 
 
+def duration(seconds: float) -> str:
+    """For example "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def to_text(found: list[Cost]) -> str:
     """A table for people; a dash where nothing is known. Sums are those of what is known; estimates are named below."""
     from tabulate import tabulate
 
-    heads = ["experiment", "rule", "done", "to do", "hours each", "MB", "hours to do", "MiB to do"]
+    heads = ["experiment", "rule", "done", "to do", "time each", "MB", "time to do", "MiB to do"]
     rows: list[list[object]] = [
-        [s.experiment, s.rule, s.done, s.to_do, s.hours_each, s.memory_mb, s.hours, s.size and s.size / 2**20]
+        [
+            s.experiment,
+            s.rule,
+            s.done,
+            s.to_do,
+            _time(s.hours_each),
+            s.memory_mb,
+            _time(s.hours),
+            s.size and s.size / 2**20,
+        ]
         for s in found
     ]
     ahead = [s for s in found if s.to_do]
     hours, size = _sum([s.hours for s in ahead]), _sum([s.size for s in ahead])
     done, to_do = sum(s.done for s in found), sum(s.to_do for s in found)
-    rows.append(["sum", "", done, to_do, None, None, hours, size and size / 2**20])
+    rows.append(["sum", "", done, to_do, None, None, _time(hours), size and size / 2**20])
+    sides = ("left", "left", *["right"] * 6)
     text = tabulate(
-        rows, heads, tablefmt="github", missingval="-", floatfmt=("", "", "", "", ".3f", ".0f", ".2f", ".1f")
+        rows, heads, tablefmt="github", missingval="-", floatfmt=(*[""] * 5, ".0f", "", ".1f"), colalign=sides
     )
     unknown = [f"{s.rule} of {s.experiment}" for s in ahead if s.hours is None]
     guessed = [f"{s.rule} of {s.experiment}" for s in ahead if s.estimated]
     lines = [text]
     if guessed:
         by = f"the recipe's operations, and {estimates.START:.0f} s or more for each process"
-        lines.append(f"hours estimated ({by}), never measured: {', '.join(guessed)}")
+        lines.append(f"times estimated ({by}), never measured: {', '.join(guessed)}")
     if unknown:
         lines.append(f"not measured yet, and in no sum: {', '.join(unknown)}")
     return "\n".join(lines)
+
+
+def _time(hours: float | None) -> str | None:
+    """As `duration`, which rounds to tens of seconds: of short jobs the seconds themselves."""
+    if hours is None:
+        return None
+    return f"{3600 * hours:.0f} s" if 3600 * hours < 10 else duration(3600 * hours)
 
 
 def _sum(costs: list[float | None]) -> float | None:
