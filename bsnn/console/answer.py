@@ -58,7 +58,8 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
             if row["near"]
             else "no row is within half a point of the ANN"
         )
-        yield f"{row['weights']} weights: {where}: {row['accuracy']:.2f} % with {spikes} ({why})"
+        accuracy = f"{row['accuracy']:.2f} % (95 % interval {row['low']:.1f} to {row['high']:.1f})"
+        yield f"{row['weights']} weights: {where}: {accuracy} with {spikes} ({why})"
     yield f"report: {report}"
 
 
