@@ -175,6 +175,8 @@ def _neurons(layer: SpikingLayer, bias: Tensor | None, more: Mapping[str, Any]) 
     assert layer.threshold is not None
     threshold = per_output(layer.threshold.cpu(), layer.shape).expand(layer.shape).numpy().copy()
     said: dict[str, Any] = {"reset": "subtract", "fires": "at", "signed": int(layer.signed), **more}
+    if layer.lower is not None:
+        said["negative_threshold"] = layer.lower.cpu().numpy()
     if layer.initial is not None:
         said["initial"] = layer.initial.cpu().numpy()
     if bias is not None:

@@ -79,6 +79,7 @@ def _layer(
         initial=_tensor(said.get("initial")),
         bias=_tensor(said.get("bias")),
         signed=bool(int(said["signed"])),
+        lower=_tensor(said.get("negative_threshold")),
         paths=paths,
         offset=offset,
     )

@@ -37,6 +37,10 @@ MEMBERS: dict[str, dict[str, object]] = {
 SINGLE = {name: Method.model_validate(switches) for name, switches in METHODS.items() if "second_pass" not in switches}
 SINGLE |= {
     "balanced, temporal, signed": Method(threshold="balanced", initial=0.5, correction="temporal", signed=True),
+    "taken back at once": Method(initial=0.5, signed=True, negative_threshold=0.0),
+    "a quarter below": Method(
+        threshold="squared-error", initial=0.5, signed=True, negative_threshold=0.25, correction="potential"
+    ),
     "squared error, temporal": Method(threshold="squared-error", correction="temporal", delay=2),
 }
 
@@ -145,6 +149,7 @@ class _Neurons:
         self.signed = layer.signed
         if layer.threshold is not None:
             self.threshold = _full(layer.threshold, layer.shape)
+            self.lower = -self.threshold if layer.lower is None else _full(layer.lower, layer.shape)
         if layer.initial is not None:
             self.v = self.v + _full(layer.initial, layer.shape)
 
@@ -152,7 +157,7 @@ class _Neurons:
         self.v = self.v + x
         s = (self.v >= self.threshold).float()
         if self.signed:
-            s = torch.where((self.v <= -self.threshold) & (self.sent > 0), torch.tensor(-1.0), s)
+            s = torch.where((self.v <= self.lower) & (self.sent > 0), torch.tensor(-1.0), s)
         self.v = self.v - s * self.threshold
         self.sent = self.sent + s
         return s

@@ -80,7 +80,7 @@ def reference(network: SpikingNetwork, batch: Tensor, steps: int, order: tuple[i
             s = (v >= threshold).astype(np.float32)
             total = sent.get(layer.name, np.zeros_like(s))
             if layer.signed:
-                s -= (v <= -threshold) & (total > 0)
+                s -= (v <= _spread(layer.negative_threshold, layer)) & (total > 0)
             sent[layer.name] = total + s
             potential[layer.name] = v - s * threshold
             outputs[layer.name] = torch.from_numpy(s)

@@ -16,6 +16,7 @@ from bsnn.conversion import method as conversion
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import convert
+from bsnn.engines import torch_engine
 from bsnn.errors import ConversionError, EngineError
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import delayed, restarted
@@ -72,6 +73,25 @@ def test_signed_spikes_take_back_what_came_too_early() -> None:
     signed = switches.with_signed_spikes(network)
     engine = engines.create("torch", signed)
     assert engine.advance(engine.start(row(-1.5)), 4)[1].spikes.flatten().tolist() == [1, -1, 0, 0]
+
+
+def test_spikes_that_are_taken_back_at_zero_are_those_of_even_input() -> None:
+    """Whatever the order of the input, the count after each step is the ideal curve's: rounded, not below 0."""
+    layer = SpikingLayer("n", "linear", (200,), threshold=torch.full((200,), 5.0))
+    plain = switches.with_initial(SpikingNetwork((layer,), torch.zeros(1, 200).double(), (1, 1, 200)), 0.5)
+    currents = torch.randint(-5, 6, (40, 1, 200), generator=torch.Generator().manual_seed(0)).float()
+    even = torch.floor(currents.cumsum(0) / 5 + 0.5).clamp(min=0)
+
+    def counts(fraction: float) -> torch.Tensor:
+        [layer] = switches.with_signed_spikes(plain, fraction).layers
+        assert layer.initial is not None
+        start = layer.initial.expand(1, 200).clone()
+        return torch_engine.scan(layer, currents.clone(), start, torch.zeros(1, 200)).cumsum(0)
+
+    assert torch.equal(counts(0.0), even)
+    assert (counts(1.0) - even).abs().sum() > (counts(0.25) - even).abs().sum() > 0
+    with pytest.raises(ConversionError, match=r"fraction of the threshold, 0 to 1: 1\.5"):
+        counts(1.5)
 
 
 def test_charges_and_currents_add_up() -> None:

@@ -52,6 +52,8 @@ def test_baseline_is_always_there_and_plain() -> None:
     assert latency.method("baseline") == config.Method()
     with pytest.raises(ConfigError, match="always there"):
         load(methods={"baseline": {"signed": True}})
+    with pytest.raises(ConfigError, match="negative threshold is that of signed spikes"):
+        load(methods={"mine": {"negative_threshold": 0.0}})
 
 
 def test_ideal_curves_are_of_thresholds_and_rounding() -> None:

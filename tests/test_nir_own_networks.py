@@ -21,7 +21,12 @@ from bsnn.conversion.layers import SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.reading import from_module
 
-SWITCHES = [{}, {"initial": 0.5, "signed": True}, {"shift": True}]
+SWITCHES = [
+    {},
+    {"initial": 0.5, "signed": True},
+    {"initial": 0.5, "signed": True, "negative_threshold": 0.25},
+    {"shift": True},
+]
 
 
 def through(network: SpikingNetwork, folder: Path) -> SpikingNetwork:

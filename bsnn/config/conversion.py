@@ -59,6 +59,13 @@ class Method(Section):
     initial: float = Field(0.0, ge=0, lt=1, description="Initial membrane potential, as a fraction of the threshold.")
     shift: bool = Field(False, description="Half a threshold spread over T steps, instead of an initial potential.")
     signed: bool = Field(False, description="Negative spikes take back what was sent too early.")
+    negative_threshold: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Negative threshold of signed neurons, as a fraction of the threshold; 0: spikes are taken back as "
+        "soon as the potential is below zero.",
+    )
     correction: Literal["none", "potential", "channel", "bias", "temporal"] = Field(
         "none",
         description="Mean error on calibration images, added to the potentials of each neuron or channel, or "
@@ -132,6 +139,8 @@ class Method(Section):
                 "second_pass takes back spikes sent too early, restarts the read-out and has fewer steps than T: it "
                 "cannot be combined with signed spikes, delay, or settings that are fitted to T"
             )
+        if self.negative_threshold != 1 and not self.signed:
+            raise ValueError("a negative threshold is that of signed spikes: give `signed: true` as well")
         if self.threshold != "percentile" and (self.percentile is not None or self.percentiles):
             raise ValueError(f"threshold {self.threshold} chooses thresholds by itself: leave the percentile out")
         return self
@@ -162,13 +171,21 @@ METHODS: dict[str, dict[str, Any]] = {
     "bias-correction": {"correction": "bias"},
     "temporal-correction": {"correction": "temporal"},
     "signed": {"signed": True},
+    "settled": {"initial": 0.5, "signed": True, "negative_threshold": 0.0},
     "srp": {"initial": 0.5, "second_pass": "srp"},
     "cos": {"initial": 0.5, "second_pass": "cos"},
     "channel-thresholds": {"channels": True},
     "burst": {"burst": 5},
-    "best": {"threshold": "squared-error", "initial": 0.5, "correction": "potential", "signed": True},
+    "best": {
+        "threshold": "squared-error",
+        "initial": 0.5,
+        "correction": "potential",
+        "signed": True,
+        "negative_threshold": 0.0,
+    },
 }
-"""Each switch alone (`balanced` as published, with half a threshold at the start), and one combination (`best`).
+"""Each switch alone (`balanced` as published, `settled` where it settles: both with half a threshold at the start), and
+one combination (`best`).
 
 They are the same everywhere; `snakemake search` finds a network's own. Bursts of up to 5 as in Li & Zeng 2022 (IJCAI).
 Methods for full-precision networks only are left out for binary ones.

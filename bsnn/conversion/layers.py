@@ -10,7 +10,8 @@ A 2x2 average of currents is kept as their sum with 4 * V_o (a power of two: exa
 alpha = 1. The last layer never spikes: it is read out from summed spikes (see bsnn.simulation.readout).
 
 Neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V;  v(0) = initial.
-With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= -V.
+With `signed`, a neuron that has sent more positive than negative spikes may also send one of -1 when v <= lower, its
+negative threshold: -V, unless it has one of its own.
 With `burst`, s = min(floor(v / V), burst). The current x of a step is the sum, plus the bias, plus that step's row of
 the schedule. All are fields of a layer; so is a threshold of its own for each channel, whose spikes' amplitude
 theta_c is then multiplied into the next layer's weights: for full precision only.
@@ -46,6 +47,7 @@ class SpikingLayer:
     initial: Tensor | None = None  # float32 [out] or the layer's shape: membrane potential before the first step
     bias: Tensor | None = None  # float32 [out] or the layer's shape: added to the current after the exact sum
     signed: bool = False  # negative spikes
+    lower: Tensor | None = None  # float32 as `threshold`: the negative threshold of signed neurons; None: -threshold
     burst: int = 1  # most spikes per step
     schedule: Tensor | None = None  # float32 [steps, out]: added to the current of each step, after the bias
     paths: tuple[Path, ...] = ()  # of op sum: terms of the current, added in this order (bsnn.conversion.from_graph)
@@ -55,6 +57,11 @@ class SpikingLayer:
     def fires(self) -> bool:
         """Whether the layer has neurons."""
         return self.threshold is not None
+
+    @property
+    def negative_threshold(self) -> Tensor:
+        """Potential at or below which a signed neuron takes a spike back, float32 as `threshold`."""
+        return -cast(Tensor, self.threshold) if self.lower is None else self.lower
 
     @property
     def neurons(self) -> int:
@@ -81,6 +88,7 @@ class SpikingLayer:
             self,
             weight=moved(self.weight),
             threshold=moved(self.threshold),
+            lower=moved(self.lower),
             initial=moved(self.initial),
             bias=moved(self.bias),
             schedule=moved(self.schedule),

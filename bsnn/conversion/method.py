@@ -105,7 +105,7 @@ def convert(
     if method.shift:
         network = switches.with_shift(network, steps)
     if method.signed:
-        network = switches.with_signed_spikes(network)
+        network = switches.with_signed_spikes(network, method.negative_threshold)
     if method.burst > 1:
         network = switches.with_bursts(network, method.burst)
     if method.correction == "none":

@@ -37,13 +37,14 @@ class Score:
 
 def values(percentiles: list[float], weights: Weights = "binary") -> list[list[dict[str, Any]]]:
     """Values of each switch, in the order in which switches take their turn; one excludes what it cannot go with."""
-    single: dict[str, Any] = {"signed": False, "second_pass": "none", "threshold": "percentile"}
+    unsigned: dict[str, Any] = {"signed": False, "negative_threshold": 1.0}
+    single: dict[str, Any] = {**unsigned, "second_pass": "none", "threshold": "percentile"}
     full: list[list[dict[str, Any]]] = [
         [{"channels": False}, {"channels": True, "threshold": "percentile"}],
         [{"burst": 1}, *({"burst": most, **single} for most in (2, 5))],
     ]
     by_percentile = [{"threshold": "percentile", "percentile": percentile} for percentile in percentiles]
-    alone: dict[str, Any] = {"signed": False, "correction": "none", "delay": 0, "threshold": "percentile"}
+    alone: dict[str, Any] = {**unsigned, "correction": "none", "delay": 0, "threshold": "percentile"}
     once: dict[str, Any] = {"second_pass": "none"}
     return [
         [
@@ -55,7 +56,7 @@ def values(percentiles: list[float], weights: Weights = "binary") -> list[list[d
             *({"initial": part, "shift": False} for part in (0.0, 0.25, 0.5, 0.75)),
             {"initial": 0.0, "shift": True, **once},
         ],
-        [{"signed": False}, {"signed": True, **once}],
+        [unsigned, *({"signed": True, "negative_threshold": part, **once} for part in (1.0, 0.25, 0.0))],
         [
             {"correction": "none"},
             *({"correction": kind, **once} for kind in ("potential", "channel", "bias", "temporal")),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
@@ -68,13 +69,32 @@ def with_shift(network: SpikingNetwork, steps: int) -> SpikingNetwork:
     return each_neuron(network, lambda layer: with_bias(layer, _threshold(layer) / (2 * steps)))
 
 
-def with_signed_spikes(network: SpikingNetwork) -> SpikingNetwork:
+def with_signed_spikes(network: SpikingNetwork, fraction: float = 1.0) -> SpikingNetwork:
     """Negative spikes (signed neuron with memory, SNM; Wang et al. 2022, IJCAI).
 
-    A neuron that has sent more positive than negative spikes sends -1 when v <= -V, and V is added to v: a spike that
-    came too early, since the input was uneven, is taken back. Weights stay +-1; events carry a sign, and both count.
+    A neuron that has sent more positive than negative spikes sends -1 when v <= -fraction * V, and V is added to v: a
+    spike that came too early, since the input was uneven, is taken back. Weights stay +-1; events carry a sign, and
+    both count.
+
+    At 1, as published, a neuron may keep one spike too many: potentials between -V and 0 stand for less than was sent.
+    At 0 it takes a spike back as soon as v < 0 (Li, Ma & Furber 2022, Front. Neurosci. 16:918793, have a negative
+    threshold just below 0). Whenever it can keep up, 0 <= v < V holds after each step, and its count is
+    floor(sum / V + v(0) / V), whatever the order of its input: that of the ideal curve (bsnn.conversion.ideal). The
+    price is spikes that come and go.
+
+    Raises:
+        ConversionError: a fraction outside 0 to 1.
     """
-    return each_neuron(network, lambda layer: replace(layer, signed=True))
+    if not 0 <= fraction <= 1:
+        raise ConversionError(f"the negative threshold is a fraction of the threshold, 0 to 1: {fraction}")
+    if fraction == 1:
+        return each_neuron(network, lambda layer: replace(layer, signed=True))
+    smallest = torch.finfo(torch.float32).tiny  # v <= -smallest is v < 0: sums and thresholds have no such digits
+
+    def changed(layer: SpikingLayer) -> SpikingLayer:
+        return replace(layer, signed=True, lower=-(_threshold(layer) * fraction).clamp_min(smallest))
+
+    return each_neuron(network, changed)
 
 
 def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:

@@ -28,6 +28,7 @@ class IFNodes(SubtractiveResetIFNodes):
         self.schedule = [] if layer.schedule is None else [per_output(row, layer.shape) for row in layer.schedule]
         self.step = 0
         self.signed = layer.signed
+        self.lower = per_output(layer.negative_threshold, layer.shape)
         self.offset = None if layer.offset is None else per_output(layer.offset, layer.shape)
         self.rounds = rounds
         self.sent = torch.zeros(0)
@@ -46,7 +47,7 @@ class IFNodes(SubtractiveResetIFNodes):
         self.v = self.v + x
         self.s = self.v >= self.thresh
         if self.signed:
-            self.s = self.s.float() - ((self.v <= -self.thresh) & (self.sent > 0)).float()
+            self.s = self.s.float() - ((self.v <= self.lower) & (self.sent > 0)).float()
             self.sent = self.sent + self.s
         self.v = self.v - self.s * self.thresh
         Nodes.forward(self, x)

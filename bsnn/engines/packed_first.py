@@ -21,12 +21,14 @@ def constant(shape, y0, y1, current, neurons, work):  # type: ignore[no-untyped-
             if shape.out_planes == 1:
                 scan_constant(
                     current, neurons.schedule, channel, shape.schedule_stride, neurons.v, neurons.sent, at,
-                    neurons.threshold, channel, shape.steps, work.spikes, to, shape.out_bytes, plane, neurons.counts,
+                    neurons.threshold, neurons.lower, channel, shape.steps,
+                    work.spikes, to, shape.out_bytes, plane, neurons.counts,
                 )  # fmt: skip
             else:
                 scan_constant_signed(
                     current, neurons.schedule, channel, shape.schedule_stride, neurons.v, neurons.sent, at,
-                    neurons.threshold, channel, shape.steps, work.spikes, to, shape.out_bytes, plane, neurons.counts,
+                    neurons.threshold, neurons.lower, channel, shape.steps,
+                    work.spikes, to, shape.out_bytes, plane, neurons.counts,
                 )  # fmt: skip
 
 

@@ -212,14 +212,14 @@ def _fire(shape, currents, y0, y1, step0, steps, lanes, channel0, neurons, work)
                 scan_currents(
                     currents, first, lanes, steps, neurons.offsets, neurons.bias, more,
                     neurons.schedule, row, shape.schedule_stride,
-                    neurons.v, neurons.sent, at, neurons.threshold, channel,
+                    neurons.v, neurons.sent, at, neurons.threshold, neurons.lower, channel,
                     work.spikes, to, shape.out_bytes, plane, neurons.counts[step0:],
                 )  # fmt: skip
             else:
                 scan_currents_signed(
                     currents, first, lanes, steps, neurons.offsets, neurons.bias, more,
                     neurons.schedule, row, shape.schedule_stride,
-                    neurons.v, neurons.sent, at, neurons.threshold, channel,
+                    neurons.v, neurons.sent, at, neurons.threshold, neurons.lower, channel,
                     work.spikes, to, shape.out_bytes, plane, neurons.counts[step0:],
                 )  # fmt: skip
 

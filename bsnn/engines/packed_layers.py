@@ -21,6 +21,7 @@ from bsnn.engines.packed_terms import Map, block_of, maps, term_and_weights
 from bsnn.engines.packed_vectors import LINE, aligned
 from bsnn.graphs.description import IMAGE, Path
 
+LARGEST = torch.finfo(torch.float32).max
 HELD = 2**18  # bytes of lists and currents at once for one thread: half of a common second-level cache
 DENSITY = 4  # at most every so many-th channel is expected to spike, for what is held at once
 STEPS = 8  # steps at once at least, before fewer rows are taken
@@ -51,6 +52,7 @@ class Stage:
     scales: np.ndarray  # float32 [terms, channels]
     offsets: np.ndarray  # float32 [channels]
     threshold: np.ndarray  # float32 [channels]
+    lower: np.ndarray  # float32 [channels]: negative threshold of signed neurons
     bias: np.ndarray  # float32 [channels] or [positions, channels]
     initial: Tensor  # float32 [1, positions * channels]
     schedule: np.ndarray  # float32 [steps, channels] of all steps that have currents, or zeros [channels]
@@ -198,6 +200,7 @@ def _stage(
         block=block_of(channels), bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
     )  # fmt: skip
     threshold = torch.ones(layer.shape[0]) if layer.threshold is None else layer.threshold
+    lower = layer.negative_threshold if layer.signed else -threshold
     bias, initial, schedule = torch.zeros(channels), torch.zeros(layer.shape), torch.zeros(channels)
     if layer.bias is not None:
         by_place = layer.bias.shape == layer.shape and len(layer.shape) > 1
@@ -217,7 +220,8 @@ def _stage(
         scales=_flat(torch.stack([_padded(scale, channels) for scale in scales])),
         offsets=_flat(_padded(torch.zeros(layer.shape[0]) if layer.offset is None else layer.offset, channels)),
         # the largest number, not infinity: 0 * infinity is no number
-        threshold=_flat(_padded(threshold, channels, torch.finfo(torch.float32).max)),
+        threshold=_flat(_padded(threshold, channels, LARGEST)),
+        lower=_flat(_padded(lower, channels, -LARGEST)),
         bias=_flat(bias),
         initial=channels_last(initial[None], channels),
         schedule=_flat(schedule),

@@ -1,7 +1,7 @@
 """Neurons of the engine `packed`, which write their spikes as bits. LLVM instructions.
 
 The neuron, element by element in float32:  v <- v + x;  s = (v >= V);  v <- v - s * V. A signed one that has sent more
-positive than negative spikes also sends -1 when v <= -V. All steps are done while v stays in its register.
+positive than negative spikes also sends -1 when v <= lower. All steps are done while v stays in its register.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from bsnn.engines.packed_vectors import F32, I16, I32, I64, NEURONS, arrays, poi
 class _Neurons:
     """NEURONS neurons whose potentials stay in registers."""
 
-    def __init__(self, builder: ir.IRBuilder, v: ir.Value, sent: ir.Value | None, threshold: ir.Value) -> None:
+    def __init__(
+        self, builder: ir.IRBuilder, v: ir.Value, sent: ir.Value | None, threshold: ir.Value, lower: ir.Value
+    ) -> None:
         self.builder, self.signed = builder, sent is not None
         self.places = [v] if sent is None else [v, sent]
         self.kept = [cgutils.alloca_once_value(builder, builder.load(place, align=4)) for place in self.places]
         self.threshold = builder.load(threshold, align=4)
+        self.lower = builder.load(lower, align=4) if self.signed else None
 
     def step(self, current: ir.Value) -> list[ir.Value]:
         """Masks of the positive and, for signed neurons, of the negative spikes."""
@@ -34,7 +37,7 @@ class _Neurons:
             builder.store(builder.select(above, builder.fsub(v, threshold), v), self.kept[0])
             return [above]
         sent = builder.load(self.kept[1])
-        below = builder.fcmp_ordered("<=", v, builder.fneg(threshold))
+        below = builder.fcmp_ordered("<=", v, self.lower)
         below = builder.and_(below, builder.fcmp_ordered(">", sent, ir.Constant(sent.type, [0.0] * NEURONS)))
         up, down = builder.and_(above, builder.not_(below)), builder.and_(below, builder.not_(above))
         one = ir.Constant(sent.type, [1.0] * NEURONS)
@@ -72,11 +75,14 @@ def _send(builder: ir.IRBuilder, masks: list[ir.Value], step: ir.Value, sent: Se
 _FLOATS, _SHORTS = vector(F32, NEURONS), vector(I16, NEURONS)
 
 
-def _neurons(builder: ir.IRBuilder, v: Any, sent: Any, place: Any, threshold: Any, channel: Any) -> _Neurons:
+def _neurons(
+    builder: ir.IRBuilder, v: Any, sent: Any, place: Any, threshold: Any, lower: Any, channel: Any
+) -> _Neurons:
     """Neurons whose potentials begin at `v[place]` and thresholds at `threshold[channel]`; `sent` may be None."""
     potentials = pointer(builder, v, place, _FLOATS)
     net = None if sent is None else pointer(builder, sent, place, _FLOATS)
-    return _Neurons(builder, potentials, net, pointer(builder, threshold, channel, _FLOATS))
+    levels = (pointer(builder, level, channel, _FLOATS) for level in (threshold, lower))
+    return _Neurons(builder, potentials, net, *levels)
 
 
 def _floats(builder: ir.IRBuilder, shorts: Any, place: Any) -> ir.Value:
@@ -97,17 +103,17 @@ def _constant_scan(signed: bool) -> Callable[..., None]:
     @intrinsic
     def scan_constant(
         typing: Any, current: Any, schedule: Any, row: Any, across: Any, v: Any, sent: Any, at: Any, threshold: Any,
-        channel: Any, steps: Any,
+        lower: Any, channel: Any, steps: Any,
         bits: Any, place: Any, stride: Any, plane: Any, counts: Any,
     ) -> Any:  # fmt: skip
         """Advance NEURONS neurons whose sum never changes; arguments as of `scan_currents`."""
         i = types.intp
-        signature = types.void(current, schedule, i, i, v, sent, i, threshold, i, i, bits, i, i, i, counts)
+        signature = types.void(current, schedule, i, i, v, sent, i, threshold, lower, i, i, bits, i, i, i, counts)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             values = arrays(context, builder, signature, arguments)
-            current, schedule, row, across, v, sent, at, threshold, channel, steps, *out = values
-            neurons = _neurons(builder, v, sent if signed else None, at, threshold, channel)
+            current, schedule, row, across, v, sent, at, threshold, lower, channel, steps, *out = values
+            neurons = _neurons(builder, v, sent if signed else None, at, threshold, lower, channel)
             x = builder.load(pointer(builder, current, at, _FLOATS), align=4)
             with cgutils.for_range(builder, steps) as loop:
                 added = _scheduled(builder, x, schedule, row, across, loop.index)
@@ -127,7 +133,7 @@ def _current_scan(signed: bool) -> Callable[..., None]:
     def scan_currents(
         typing: Any, currents: Any, first: Any, lanes: Any, steps: Any, offsets: Any, bias: Any, more: Any,
         schedule: Any, row: Any, across: Any,
-        v: Any, sent: Any, at: Any, threshold: Any, channel: Any,
+        v: Any, sent: Any, at: Any, threshold: Any, lower: Any, channel: Any,
         bits: Any, place: Any, stride: Any, plane: Any, counts: Any,
     ) -> Any:  # fmt: skip
         """Advance NEURONS neurons by `steps`.
@@ -138,20 +144,21 @@ def _current_scan(signed: bool) -> Callable[..., None]:
             bias: float32, from `more` on; added then.
             schedule: float32, added last; from `row` on for the first step, each next step's `across` further.
             v: float32 potentials, from `at` on; so is `sent`, the spikes sent so far with their sign.
-            threshold: float32, from `channel` on.
+            threshold: float32, from `channel` on; so is `lower`, the negative threshold of signed neurons.
             bits: uint8, receives the spikes from `place` on, `stride` bytes per step, `plane` bytes to negative ones.
             counts: int64 [steps], the number of spikes is added.
         """
         i = types.intp
         signature = types.void(
-            currents, i, i, i, offsets, bias, i, schedule, i, i, v, sent, i, threshold, i, bits, i, i, i, counts
+            currents, i, i, i, offsets, bias, i, schedule, i, i, v, sent, i, threshold, lower, i,
+            bits, i, i, i, counts,
         )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             values = arrays(context, builder, signature, arguments)
             currents, first, lanes, steps, offsets, bias, more, schedule, row, across, *rest = values
-            v, sent, at, threshold, channel, *out = rest
-            neurons = _neurons(builder, v, sent if signed else None, at, threshold, channel)
+            v, sent, at, threshold, lower, channel, *out = rest
+            neurons = _neurons(builder, v, sent if signed else None, at, threshold, lower, channel)
             places = ((offsets, channel), (bias, more))
             added = [builder.load(pointer(builder, *place, _FLOATS), align=4) for place in places]
             whole = signature.args[0].dtype == types.int16

@@ -85,7 +85,9 @@ class Run:
         v, sent = self.potential[firing][image], self.sent[firing][image]
         schedule = stage.schedule[self.begin * stage.shape.schedule_stride :]
         sent = sent if stage.layer.signed else v
-        return Neurons(stage.offsets, stage.bias, schedule, stage.threshold, v, sent, np.empty(0, np.int64))
+        return Neurons(
+            stage.offsets, stage.bias, schedule, stage.threshold, stage.lower, v, sent, np.empty(0, np.int64)
+        )
 
     def _fire(
         self,

@@ -84,6 +84,7 @@ class Neurons(NamedTuple):
     bias: np.ndarray  # float32 [channels] or [positions, channels]
     schedule: np.ndarray  # float32 [steps, channels], or zeros [channels]
     threshold: np.ndarray  # float32 [channels]
+    lower: np.ndarray  # float32 [channels]: negative threshold of signed ones
     v: np.ndarray  # float32 [positions, channels]: potentials
     sent: np.ndarray  # float32 [positions, channels]: spikes sent so far with their sign; unsigned ones use none
     counts: np.ndarray  # int64 [steps]: the number of spikes is added

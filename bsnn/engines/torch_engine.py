@@ -99,6 +99,7 @@ def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor,
     Potential and sent are updated in place. `begin`: number of steps done before.
     """
     threshold = per_output(cast(Tensor, layer.threshold), layer.shape)
+    lower = per_output(layer.negative_threshold, layer.shape) if layer.signed else threshold
     bias = None if layer.bias is None else per_output(layer.bias, layer.shape)
     for step, current in enumerate(currents, begin):
         if bias is not None:
@@ -107,7 +108,7 @@ def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor,
         spike = current
         _fire(potential, threshold, layer.burst, spike)
         if layer.signed:
-            spike.sub_(((potential <= -threshold) & (sent > 0)).float())
+            spike.sub_(((potential <= lower) & (sent > 0)).float())
             sent.add_(spike)
         potential.addcmul_(spike, threshold, value=-1)
     return currents

@@ -107,6 +107,7 @@ class TritonEngine(Engine):
         spikes, potential, sent, out, counts = tensors
         # what a layer does not have is never read: counts stand in
         threshold = counts if item.threshold is None else item.threshold
+        lower = threshold if item.lower is None else item.lower
         bias = counts if item.bias is None else item.bias
         weights = [] if item.weight is None else [item.weight]
         schedule = counts if item.schedule is None else item.schedule[done:]
@@ -115,7 +116,7 @@ class TritonEngine(Engine):
         grid = (programs(item, size[1], tile.rows, tile.columns),)
         kernel = getattr(self.kernels, item.kernel)
         kernel[grid](
-            spikes, *before, threshold, potential, sent, out, counts, *size,
+            spikes, *before, threshold, lower, potential, sent, out, counts, *size,
             **constants(item, tile), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
 

@@ -28,11 +28,14 @@ def _rows_and_columns(OUTER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.const
 
 
 @triton.jit
-def _fire(v, sent, x, threshold, SIGNED: tl.constexpr):
-    """One step of the neurons: potential, spikes sent so far (net; only if signed) and spikes (int32)."""
+def _fire(v, sent, x, threshold, lower, SIGNED: tl.constexpr):
+    """One step of the neurons: potential, spikes sent so far (net; only if signed) and spikes (int32).
+
+    `lower`: negative threshold; only if signed.
+    """
     v = v + x
     if SIGNED:
-        spike = (v >= threshold).to(tl.int32) - ((v <= -threshold) & (sent > 0)).to(tl.int32)
+        spike = (v >= threshold).to(tl.int32) - ((v <= lower) & (sent > 0)).to(tl.int32)
         sent = sent + spike
     else:
         spike = (v >= threshold).to(tl.int32)
@@ -79,7 +82,7 @@ def _scheduled(x, schedule, column, SCHEDULED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def constant_scan(
-    current, schedule, threshold, membrane, sent, out, counts,
+    current, schedule, threshold, lower, membrane, sent, out, counts,
     steps, images, layer, layers,
     POSITIONS: tl.constexpr, OUTER: tl.constexpr, SIGNED: tl.constexpr, SCHEDULED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
@@ -90,12 +93,12 @@ def constant_scan(
     inside = (row < total)[:, None]
     cells = row.to(tl.int64)[:, None] * OUTER + column[None, :]
     x = tl.load(current + cells, mask=inside, other=0.0)
-    level = tl.load(threshold + column)[None, :]
+    level, floor = tl.load(threshold + column)[None, :], tl.load(lower + column)[None, :]
     v, number = _membrane(membrane, sent, cells, inside, SIGNED)
     step_cells = total.to(tl.int64) * OUTER
     for step in range(steps):
         added = _scheduled(x, schedule + step * OUTER, column, SCHEDULED)
-        v, number, spike = _fire(v, number, added, level, SIGNED)
+        v, number, spike = _fire(v, number, added, level, floor, SIGNED)
         tl.store(out + step * step_cells + cells, spike.to(tl.int8), mask=inside)
         _count(spike, counts + (step * layers + layer) * images, row0, total, POSITIONS, ROWS, GROUP)
     _save(membrane, sent, cells, inside, v, number, SIGNED)
@@ -176,14 +179,14 @@ def _current(total, bias, position, column, OUTER: tl.constexpr, BIAS: tl.conste
 
 @triton.jit
 def _advance(
-    total, v, number, level, bias, schedule, position, column, cells, inside, row0, rows, out, counts,
+    total, v, number, level, floor, bias, schedule, position, column, cells, inside, row0, rows, out, counts,
     POSITIONS: tl.constexpr, OUTER: tl.constexpr, BIAS: tl.constexpr, SIGNED: tl.constexpr,
     SCHEDULED: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One step of a tile from its exact sums; `schedule`, `out` and `counts` are those of the step."""
     x = _current(total, bias, position, column, OUTER, BIAS)
     x = _scheduled(x, schedule, column, SCHEDULED)
-    v, number, spike = _fire(v, number, x, level, SIGNED)
+    v, number, spike = _fire(v, number, x, level, floor, SIGNED)
     tl.store(out + cells, spike.to(tl.int8), mask=inside)
     _count(spike, counts, row0, rows, POSITIONS, ROWS, GROUP)
     return v, number
@@ -191,7 +194,7 @@ def _advance(
 
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def product_scan(
-    spikes, weight, bias, schedule, threshold, membrane, sent, out, counts,
+    spikes, weight, bias, schedule, threshold, lower, membrane, sent, out, counts,
     steps, images, layer, layers,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
     OUT_HEIGHT: tl.constexpr, OUT_WIDTH: tl.constexpr, OUTER: tl.constexpr,
@@ -210,7 +213,7 @@ def product_scan(
     inside = (row < rows)[:, None]
     position = row % POSITIONS
     cells = row.to(tl.int64)[:, None] * OUTER + column[None, :]
-    level = tl.load(threshold + column)[None, :]
+    level, floor = tl.load(threshold + column)[None, :], tl.load(lower + column)[None, :]
     v, number = _membrane(membrane, sent, cells, inside, SIGNED)
     step_in = images.to(tl.int64) * (HEIGHT * WIDTH * INNER)
     step_out = rows.to(tl.int64) * OUTER
@@ -231,7 +234,8 @@ def product_scan(
             sums0, sums1, sums2, sums3 = _parts(sums, ROWS, COLUMNS)
             total = tl.maximum(tl.maximum(sums0, sums1), tl.maximum(sums2, sums3))
             v, number = _advance(
-                total, v, number, level, bias, schedule + step * OUTER, position, column, cells, inside, row0, rows,
+                total, v, number, level, floor, bias, schedule + step * OUTER,
+                position, column, cells, inside, row0, rows,
                 out + step * step_out, counts + (step * layers + layer) * images,
                 POSITIONS, OUTER, BIAS, SIGNED, SCHEDULED, ROWS, GROUP,
             )  # fmt: skip
@@ -245,7 +249,7 @@ def product_scan(
             for offset in tl.static_range(4):
                 if step + offset < steps:
                     v, number = _advance(
-                        four[offset], v, number, level, bias, schedule + (step + offset) * OUTER,
+                        four[offset], v, number, level, floor, bias, schedule + (step + offset) * OUTER,
                         position, column, cells, inside, row0, rows,
                         out + (step + offset) * step_out, counts + ((step + offset) * layers + layer) * images,
                         POSITIONS, OUTER, BIAS, SIGNED, SCHEDULED, ROWS, GROUP,
@@ -255,7 +259,7 @@ def product_scan(
 
 @triton.jit(do_not_specialize=["steps", "images", "layer", "layers"])
 def pool_scan(
-    spikes, bias, schedule, threshold, membrane, sent, out, counts,
+    spikes, bias, schedule, threshold, lower, membrane, sent, out, counts,
     steps, images, layer, layers,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTER: tl.constexpr,
     MAX: tl.constexpr, FIRES: tl.constexpr, BIAS: tl.constexpr, SIGNED: tl.constexpr,
@@ -272,7 +276,7 @@ def pool_scan(
     corner = ((row // POSITIONS).to(tl.int64) * HEIGHT + position // OUT_WIDTH * 2) * WIDTH + position % OUT_WIDTH * 2
     source = spikes + corner[:, None] * OUTER + column[None, :]
     if FIRES:
-        level = tl.load(threshold + column)[None, :]
+        level, floor = tl.load(threshold + column)[None, :], tl.load(lower + column)[None, :]
         v, number = _membrane(membrane, sent, cells, inside, SIGNED)
     step_in = images.to(tl.int64) * (HEIGHT * WIDTH * OUTER)
     step_cells = total.to(tl.int64) * OUTER
@@ -285,7 +289,7 @@ def pool_scan(
         if FIRES:
             x = _current(spike, bias, position, column, OUTER, BIAS)
             x = _scheduled(x, schedule + step * OUTER, column, SCHEDULED)
-            v, number, spike = _fire(v, number, x, level, SIGNED)
+            v, number, spike = _fire(v, number, x, level, floor, SIGNED)
             _count(spike, counts + (step * layers + layer) * images, row0, total, POSITIONS, ROWS, GROUP)
         tl.store(out + step * step_cells + cells, spike.to(tl.int8), mask=inside)
     if FIRES:

@@ -59,6 +59,7 @@ class Lowered:
     target: Map
     result: Map
     threshold: Tensor | None = None  # float32 [stored channels of target]
+    lower: Tensor | None = None  # the same: negative threshold of signed neurons
     initial: Tensor | None = None  # float32 [positions, stored channels of result]
     bias: Tensor | None = None  # float32 [stored channels of target] or [positions, stored channels]
     schedule: Tensor | None = None  # float32 [steps, stored channels of target]
@@ -148,12 +149,14 @@ def _linear_taps(weight: Tensor, before: Map, result: Map) -> Tensor:
 
 
 def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **weights: Tensor | int) -> Lowered:
-    threshold = bias = initial = schedule = None
+    threshold = lower = bias = initial = schedule = None
     if layer.threshold is not None:
         # silent channels get the largest threshold, not infinity: 0 * infinity is no number
-        fill = torch.finfo(torch.float32).max
-        threshold = F.pad(layer.threshold, (0, result.stored - result.channels), value=fill)
-        threshold = threshold.repeat(target.stored // result.stored).contiguous()
+        fill, silent = torch.finfo(torch.float32).max, (0, result.stored - result.channels)
+        again = target.stored // result.stored
+        threshold = F.pad(layer.threshold, silent, value=fill).repeat(again).contiguous()
+        if layer.signed:
+            lower = F.pad(layer.negative_threshold, silent, value=-fill).repeat(again).contiguous()
     if layer.bias is not None:
         bias = _of_layer(layer.bias, layer)
         if target.positions == 1:
@@ -165,7 +168,7 @@ def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **
     if layer.schedule is not None:
         schedule = F.pad(layer.schedule, (0, result.stored - result.channels))
         schedule = schedule.repeat(1, target.stored // result.stored).contiguous()
-    return Lowered(layer, source, target, result, threshold, initial, bias, schedule, **weights)  # type: ignore[arg-type]
+    return Lowered(layer, source, target, result, threshold, lower, initial, bias, schedule, **weights)  # type: ignore[arg-type]
 
 
 def _of_layer(values: Tensor, layer: SpikingLayer) -> Tensor:
