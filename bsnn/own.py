@@ -69,7 +69,7 @@ def to_spiking(
 
     Raises:
         ConfigError: a loader that cannot be read twice in the same order, a method that needs `steps`, or no measured
-            image.
+            image, or calibration images of another size.
         BsnnError: no images, or activations without a positive value.
         ConversionError: a switch that this network cannot have; logits of calibration images (the first of each batch)
             that are not those of the module that the graph was read from, beyond rounding.
@@ -109,10 +109,12 @@ def simulate(
         memory_mib: memory budget of the simulation; more steps or images at once are faster, and change no result.
 
     Raises:
-        ConfigError: no images, or labels for some batches only.
+        ConfigError: no time step, no images, or labels for some batches only or of other classes.
         EngineError: an engine that cannot run this network.
     """
     chosen = config.Method() if method is None else method
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}: simulate at least one time step")
     made, why = methods.engine(engine, network, chosen, device, memory_mib)
     labels: list[Tensor] = []
     result = run(made, _remembering(batches, labels, device), steps, skipped=methods.skipped(chosen))
@@ -122,6 +124,9 @@ def simulate(
     found = torch.cat(labels) if labels else None
     if found is not None and len(found) != images:
         raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    classes = len(network.readout)
+    if found is not None and not bool(((found >= 0) & (found < classes)).all()):
+        raise ConfigError(f"labels are {int(found.min())} to {int(found.max())}, and the network has {classes} classes")
     return Result(
         engine=f"{made.name}: {why}",
         accuracy=None if found is None else accuracy(result.predicted, found),
@@ -165,6 +170,9 @@ def _first(batches: Iterable[Tensor], count: int) -> Tensor:
 
 def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Iterator[Tensor]:
     for images in images_of(batches, graph.device):
+        if images.shape[1:] != graph.input_shape:
+            wanted, found = list(graph.input_shape), list(images.shape[1:])
+            raise ConfigError(f"calibration images are {found}, and the network was read for {wanted}")
         if compares:
             require_source(graph, images[:COMPARED])
         yield images

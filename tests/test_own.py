@@ -86,3 +86,14 @@ def test_bad_inputs_are_refused() -> None:
         own.simulate(own.to_spiking(graph, DataLoader(data, 4)), [], steps=2)
     with pytest.raises(ConfigError, match="accuracy needs labels"):
         own.ann_accuracy(graph, [images()])
+
+
+def test_images_steps_and_labels_of_another_network_are_refused() -> None:
+    _, graph = read()
+    with pytest.raises(ConfigError, match=r"images are \[3, 16, 16\], and the network was read for \[3, 8, 8\]"):
+        own.to_spiking(graph, [torch.randn(4, 3, 16, 16)], percentile=99)
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    with pytest.raises(ConfigError, match="steps is 0"):
+        own.simulate(network, [images()], steps=0)
+    with pytest.raises(ConfigError, match="labels are 20 to 20, and the network has 10 classes"):
+        own.simulate(network, [(images(), torch.full((12,), 20))], steps=2)

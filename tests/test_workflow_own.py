@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from own_for_tests import MODELS, built, content, settings, with_methods, written
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 from workflow_for_tests import checkout, configure, planned, run, snakemake
 
@@ -181,7 +182,10 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
         ({"weights": ["full"], "compute": {"engine": "packed"}}, "takes binary networks only"),
         ({"experiments": {"mine": {"ablation": True}}}, "ablation varies the pools"),
         ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
-        ({"experiments": {"mine": {"network": {"module": "models.py"}}}}, r"mine\.network\.module: .*pattern"),
+        (
+            {"experiments": {"mine": {"network": {"module": "models.py"}}}},
+            r"mine\.network.*: expected FILE\.py",
+        ),
         ({"experiments": {"mine": {"network": {"depth": 3}}}}, "unknown key; known here: module, weights, content"),
         ({"experiments": {"tiny": {"network": {"depth": 3}}}}, "unknown key; known here: features, hidden"),
     ],
@@ -189,6 +193,44 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
 def test_settings_are_checked(models: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(merge(settings(models), changes))
+
+
+def test_content_that_is_missing_is_said_where_to_be_found(models: Path) -> None:
+    config = settings(models)
+    del config["experiments"]["mine"]["network"]["content"]
+    with pytest.raises(ConfigError, match=r"mine\.network.*: content is missing; `bsnn read-network"):
+        validate(config)
+
+
+def test_the_description_is_not_that_of_the_network_it_replaces(models: Path) -> None:
+    config = merge(settings(models), {"experiments": {"tiny": {"description": "A VGG."}}})
+    assert validate(config).experiments["mine"].description == "A network of one's own."
+    config = merge(config, {"experiments": {"mine": {"description": "My own."}}})
+    assert validate(config).experiments["mine"].description == "My own."
+
+
+def test_weights_of_a_wrapped_module_are_told_by_their_prefix(models: Path, tmp_path: Path) -> None:
+    state = {f"model.{name}": tensor for name, tensor in built(models, "full").state_dict().items()}
+    save_file(state, tmp_path / "wrapped.safetensors")
+    with pytest.raises(ArtifactError, match=r"it lacks stem\.weight, .* and \d+ more; .* all its names begin with"):
+        own._load(built(models), tmp_path / "wrapped.safetensors")
+    save_file({**built(models).state_dict(), "last.bias": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ArtifactError, match=r"last\.bias is \[3\] in place of \[10\]"):
+        own._load(built(models), tmp_path / "other.safetensors")
+
+
+def test_nir_is_of_the_kind_of_weights_that_was_read(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    config = settings(models, "full")
+    configure(folder, config)
+    made(job_of(config, folder / "results", "full"), "data", "train", "activations")
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(cli.app, ["export-nir", "mine", "network.nir"])
+    assert done.exit_code == 0, done.output
+    assert "mine, full weights" in done.output
 
 
 def test_a_module_takes_the_place_of_the_family_and_the_other_way_round(models: Path) -> None:

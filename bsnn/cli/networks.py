@@ -107,10 +107,11 @@ def read_network(
         if not job.pipeline.path("data", job.place).exists():
             stages.run("data", job)
         graph = train.own_network(job, job.data_set(), settings).graph
+        digest = plain.digest(graph)
         kind, binary = own.kind(graph), ", ".join(graph.binary) or "none"
         typer.echo(f"read: {len(graph.layers)} layers; binary weights: {binary}; run it with weights={kind}")
         typer.echo(f"its settings, to be added to experiments.{experiment}:")
-        found = {"network": {"content": plain.digest(graph)}}
+        found = {"network": {"content": digest}}
         typer.echo(yaml.safe_dump(found, sort_keys=False), nl=False)
 
 
@@ -136,7 +137,10 @@ def export_nir(
     file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
     name: MethodName = "baseline",
     steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
-    weights: Kind = "binary",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="full or binary; without it the kind that a network of one's own is, else binary."),
+    ] = None,
     seed: Seed = 0,
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
@@ -146,13 +150,17 @@ def export_nir(
     from bsnn.stages.evaluation import Evaluation
 
     with log.job():
-        job = job_of(config_file, changes, experiment, weights=weights, seed=seed)
+        job = job_of(config_file, changes, experiment, weights=weights or "binary", seed=seed)
+        if weights is None and job.experiment.own is not None and not job.pipeline.path("binarize", job.place).exists():
+            job = job_of(config_file, changes, experiment, weights="full", seed=seed)
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
         network = Evaluation(job).converted(switches, steps).network
         percentile = switches.percentile_at(steps, settings.percentile)
         thresholds = f"percentile {percentile:g}" if switches.threshold == "percentile" else switches.threshold
         fitted = f", T = {steps}" if switches.per_time else ""
-        about = f"{experiment}, {weights} weights, seed {seed}, method {name}, thresholds by {thresholds}{fitted}"
+        about = (
+            f"{experiment}, {job.place.weights} weights, seed {seed}, method {name}, thresholds by {thresholds}{fitted}"
+        )
         nir_graph.write(file, network, about)
         typer.echo(f"exported: {file} ({about})")

@@ -49,6 +49,8 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
     inherited = _extended(parent, experiments, (*seen, name))
     if _of_another_sort(inherited.get("network"), own.get("network")):
         inherited["network"] = {}
+        if sort_of_network(own["network"]) == "<own>":  # what is said of the other network is not true of this one
+            inherited["description"] = "A network of one's own."
     return merge(inherited, own)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -106,6 +107,9 @@ class Network(Section):
         return self.features.count("P")
 
 
+MODULE = r".+\.py:[A-Za-z_]\w*"
+
+
 class Own(Section):
     """A network of one's own: a torch module, made by a function of a Python file, and its trained weights.
 
@@ -113,7 +117,7 @@ class Own(Section):
     """
 
     module: str = Field(
-        pattern=r"^.+\.py:[A-Za-z_]\w*$",
+        pattern=f"^{MODULE}$",
         description="FILE.py:FUNCTION: the function is called without arguments, and returns a torch.nn.Module.",
     )
     weights: Path | None = Field(
@@ -124,6 +128,20 @@ class Own(Section):
         description="SHA-256 of what was read, layers and weights; printed by `bsnn read-network`. It stands for the "
         "network in all keys, whatever the files are called.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_what_it_wants(cls, value: Any) -> Any:
+        """In the words of users, not of patterns."""
+        if isinstance(value, Mapping):
+            module = value.get("module")
+            if isinstance(module, str) and not re.fullmatch(MODULE, module):
+                raise ValueError(
+                    f"module: expected FILE.py:FUNCTION, for example my_models.py:build (found {module!r})"
+                )
+            if "content" not in value:
+                raise ValueError("content is missing; `bsnn read-network EXPERIMENT` reads the network and prints it")
+        return value
 
 
 class Optimiser(Section):

@@ -44,10 +44,14 @@ def from_module(module: nn.Module, example: Tensor) -> Graph:
 
 
 def _check(module: nn.Module, example: Tensor) -> None:
+    if not isinstance(module, nn.Module):
+        raise ConversionError(f"the module is a {type(module).__name__}; give a torch.nn.Module")
     types = {tensor.dtype for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()}
-    if not isinstance(example, Tensor) or example.dtype != torch.float32 or types - {torch.float32}:
-        found = sorted({*map(str, types), str(getattr(example, "dtype", type(example).__name__))})
-        raise ConversionError(f"module and example must be float32, found {', '.join(found)}; use module.float()")
+    if types - {torch.float32}:
+        raise ConversionError(f"the module must be float32, found {', '.join(map(str, types))}; use module.float()")
+    if not isinstance(example, Tensor) or example.dtype != torch.float32:
+        found = getattr(example, "dtype", type(example).__name__)
+        raise ConversionError(f"the example must be float32, found {found}; give normalised images")
     if example.dim() not in (2, 4) or not example.numel():
         raise ConversionError(
             f"the example is {list(example.shape)}; give images [N, channels, height, width], or vectors [N, units]"

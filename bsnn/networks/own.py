@@ -142,13 +142,40 @@ def _load(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"{path.absolute()}: no such file; network.weights must name a safetensors file")
     try:
-        module.load_state_dict(load_file(path))
-    except Exception as error:  # a damaged file, or the state of another network
-        first = str(error).strip().splitlines()
+        state = load_file(path)
+    except Exception as error:  # a damaged file, or one of another kind
         raise ArtifactError(
-            f"{path}: not the weights of this network ({'; '.join(line.strip() for line in first[:3])}); save "
-            "module.state_dict() with safetensors.torch.save_file"
+            f"{path}: not the weights of this network ({error}); save module.state_dict() with "
+            "safetensors.torch.save_file"
         ) from error
+    wanted = module.state_dict()
+    faults = _differences(wanted, state)
+    if faults:
+        raise ArtifactError(f"{path}: not the weights of this network: {'; '.join(faults)}")
+    module.load_state_dict(state)
+
+
+def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a state from being a module's."""
+    lacking, strange = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    shapes = [
+        f"{name} is {list(found[name].shape)} in place of {list(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    texts = [f"it lacks {_some(lacking)}"] if lacking else []
+    texts += [f"it has {_some(strange)}, which the module has not"] if strange else []
+    texts += [f"{_some(shapes)}"] if shapes else []
+    prefix = strange[0].partition(".")[0] + "." if strange else ""
+    if strange and lacking and all(name.removeprefix(prefix) in wanted for name in found):
+        texts.append(
+            f"all its names begin with '{prefix}', as those of a wrapped module do: save the inner module's state"
+        )
+    return texts
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def save(
