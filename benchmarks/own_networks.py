@@ -104,8 +104,12 @@ SIDES: dict[str, Callable[..., Simulate]] = {
     "bsnn, 100": ours(100.0),
     "bsnn, 99.9, half threshold": ours(99.9, initial=0.5),
     "bsnn, 99.9, half threshold, signed": ours(99.9, initial=0.5, signed=True),
+    "bsnn, 99.9, half threshold, settled": ours(99.9, initial=0.5, signed=True, negative_threshold=0.0),
     "bsnn, 99.9, half threshold, channels": ours(99.9, initial=0.5, channels=True),
     "bsnn, 99.9, half threshold, channels, signed": ours(99.9, initial=0.5, channels=True, signed=True),
+    "bsnn, 99.9, half threshold, channels, settled": ours(
+        99.9, initial=0.5, channels=True, signed=True, negative_threshold=0.0
+    ),
     "spikingjelly, Max": spikingjelly("Max"),
     "spikingjelly, 99.9%": spikingjelly("99.9%"),
     "spikingjelly, 99.9%, robust": spikingjelly("99.9%", **ROBUST),
