@@ -9,9 +9,10 @@ at the end. Weights of +-1 stay as they are, and so do thresholds.
 
 NIR's IF neuron fires above its threshold and resets to a value. What it cannot say stands in the metadata of its node,
 under "bsnn": soft reset (`reset: subtract`), firing at the threshold (`fires: at`), potentials before the first step,
-signed spikes, a bias that no map carries; of a network of one's own also the layers' order, and the order in which
-terms are added. A map's metadata says what it holds: signs, weights, or a path's factors. A simulator that does not
-read it gives other spikes, which `write` says in a warning. Maximum pools have no node in NIR.
+signed spikes and their negative threshold, a bias that no map carries; of a network of one's own also the layers'
+order, and the order in which terms are added. A map's metadata says what it holds: signs, weights, or a path's factors.
+A simulator that does not read it gives other spikes, which `write` says in a warning. Maximum pools have no node in
+NIR.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bsnn")
 UNSAID = (
-    "soft reset, firing at the threshold, initial potentials, signed spikes, the order of sums, which float32 rounds "
-    "by, and biases of single neurons or beside another (they are metadata)"
+    "soft reset, firing at the threshold, initial potentials, signed spikes and their negative threshold, the order of "
+    "sums, which float32 rounds by, and biases of single neurons or beside another (they are metadata)"
 )
 MISJUDGED = "nir works out wrong shapes for grouped convolutions and for kernels that are not square"
 

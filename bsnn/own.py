@@ -117,16 +117,15 @@ def simulate(
         raise ConfigError(f"steps is {steps}: simulate at least one time step")
     made, why = methods.engine(engine, network, chosen, device, memory_mib)
     labels: list[Tensor] = []
-    result = run(made, _remembering(batches, labels, device), steps, skipped=methods.skipped(chosen))
+    result = run(
+        made, _remembering(batches, labels, device, len(network.readout)), steps, skipped=methods.skipped(chosen)
+    )
     images = len(result.predicted)
     if not images:
         raise ConfigError("there are no images to simulate; give at least one batch")
     found = torch.cat(labels) if labels else None
     if found is not None and len(found) != images:
         raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
-    classes = len(network.readout)
-    if found is not None and not bool(((found >= 0) & (found < classes)).all()):
-        raise ConfigError(f"labels are {int(found.min())} to {int(found.max())}, and the network has {classes} classes")
     return Result(
         engine=f"{made.name}: {why}",
         accuracy=None if found is None else accuracy(result.predicted, found),
@@ -178,14 +177,22 @@ def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Ite
         yield images
 
 
-def _remembering(batches: Iterable[Any], labels: list[Tensor], device: torch.device | str) -> Iterator[Tensor]:
+def _remembering(
+    batches: Iterable[Any], labels: list[Tensor], device: torch.device | str, classes: int | None = None
+) -> Iterator[Tensor]:
+    """Images of batches, on a device; their labels are put into a list, and must be of so many classes."""
     for batch in batches:
         images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) else (batch, ())
         if not isinstance(images, Tensor) or images.dtype != torch.float32:
             found = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
             raise ConversionError(f"a batch holds {found}; give float32 images [N, ...], or pairs of them and labels")
         if rest:
-            labels.append(torch.as_tensor(rest[0]).cpu())
+            given = torch.as_tensor(rest[0]).cpu()
+            if classes is not None and not bool(((given >= 0) & (given < classes)).all()):
+                raise ConfigError(
+                    f"labels are {int(given.min())} to {int(given.max())}, and the network has {classes} classes"
+                )
+            labels.append(given)
         yield images.to(device)
 
 

@@ -46,8 +46,15 @@ SINGLE |= {
 
 
 def signed(network: SpikingNetwork) -> SpikingNetwork:
-    """The same network with negative spikes in every layer that has neurons."""
-    return replace(network, layers=tuple(replace(layer, signed=layer.fires) for layer in network.layers))
+    """The same network with negative spikes in every layer that has neurons, by several negative thresholds."""
+    layers = []
+    for index, layer in enumerate(network.layers):
+        if layer.threshold is None:
+            layers.append(layer)
+            continue
+        lower = (None, layer.threshold * -0.25, torch.full_like(layer.threshold, -torch.finfo(torch.float32).tiny))
+        layers.append(replace(layer, signed=True, lower=lower[index % 3]))
+    return replace(network, layers=tuple(layers))
 
 
 def biased(network: SpikingNetwork, seed: int) -> SpikingNetwork:

@@ -118,7 +118,11 @@ class _Maker:
             fields["offset"] = self.values(shape[:1], typical / 3)
         if self.random.random() < 0.3:
             fields["schedule"] = self.values((STEPS, shape[0]), typical / 3)
-        return SpikingLayer(name, "sum", shape, paths=tuple(paths), signed=self.random.random() < 0.3, **fields)  # type: ignore[arg-type]
+        signed = self.random.random() < 0.3
+        if signed and self.random.random() < 0.5:
+            part = self.random.choice((0.0, 0.25, 0.5))
+            fields["lower"] = -(fields["threshold"] * part).clamp_min(torch.finfo().tiny)
+        return SpikingLayer(name, "sum", shape, paths=tuple(paths), signed=signed, **fields)  # type: ignore[arg-type]
 
 
 def random_graph(seed: int) -> SpikingNetwork:

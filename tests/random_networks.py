@@ -32,6 +32,8 @@ class _Maker:
         """Fields of the neurons of a layer whose currents are about so large."""
         threshold = self.values(shape[:1], typical / 2).abs() + _STEP
         found: dict[str, object] = {"threshold": threshold, "signed": self.random.random() < 0.3}
+        if found["signed"] and self.random.random() < 0.5:
+            found["lower"] = -(threshold * self.random.choice((0.0, 0.25, 0.5))).clamp_min(torch.finfo().tiny)
         for name in ("initial", "bias"):
             if self.random.random() < 0.3:
                 own = shape if self.random.random() < 0.5 else shape[:1]

@@ -121,3 +121,11 @@ def test_every_tried_combination_is_allowed() -> None:
         assert Method.model_validate(method.model_dump()) == method
     whole = sum(1 for _ in product(*SWITCHES))
     assert 10 < len(seen) < whole
+
+
+def test_negative_thresholds_are_tried() -> None:
+    [signed] = [switch for switch in SWITCHES if "signed" in switch[0] and len(switch[0]) == 2]
+    assert [value["negative_threshold"] for value in signed] == [1.0, 1.0, 0.25, 0.0]
+    assert best(lambda method: Score(100 * method.signed - method.negative_threshold, 0.0, 0.0), [Method()], SWITCHES)[
+        0
+    ] == Method(signed=True, negative_threshold=0.0)

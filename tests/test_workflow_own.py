@@ -207,6 +207,8 @@ def test_the_description_is_not_that_of_the_network_it_replaces(models: Path) ->
     assert validate(config).experiments["mine"].description == "A network of one's own."
     config = merge(config, {"experiments": {"mine": {"description": "My own."}}})
     assert validate(config).experiments["mine"].description == "My own."
+    back = {"experiments": {"again": {"extends": "mine", "network": {"features": [4, "P"], "hidden": []}}}}
+    assert validate(merge(config, back)).experiments["again"].description == ""
 
 
 def test_weights_of_a_wrapped_module_are_told_by_their_prefix(models: Path, tmp_path: Path) -> None:
@@ -219,18 +221,30 @@ def test_weights_of_a_wrapped_module_are_told_by_their_prefix(models: Path, tmp_
         own._load(built(models), tmp_path / "other.safetensors")
 
 
+def test_weights_load_as_torch_loads_them(models: Path, tmp_path: Path) -> None:
+    """Files from before batch norm counted its batches have no such count."""
+    state = built(models, "full").state_dict()
+    state.pop("norm.num_batches_tracked")
+    save_file(state, tmp_path / "older.safetensors")
+    module = built(models)
+    own._load(module, tmp_path / "older.safetensors")
+    assert torch.equal(module.last.weight, state["last.weight"])
+
+
+@pytest.mark.parametrize("weights", ["full", "binary"])
 def test_nir_is_of_the_kind_of_weights_that_was_read(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
 ) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
-    config = settings(models, "full")
+    config = settings(models, weights)
     configure(folder, config)
-    made(job_of(config, folder / "results", "full"), "data", "train", "activations")
+    kept = {"full": "train", "binary": "binarize"}[weights]
+    made(job_of(config, folder / "results", weights), "data", kept, "activations")
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(cli.app, ["export-nir", "mine", "network.nir"])
     assert done.exit_code == 0, done.output
-    assert "mine, full weights" in done.output
+    assert f"mine, {weights} weights" in done.output
 
 
 def test_a_module_takes_the_place_of_the_family_and_the_other_way_round(models: Path) -> None:

@@ -28,10 +28,12 @@ Case = Callable[[], None]
 
 def eager(network: SpikingNetwork, divisor: float) -> SpikingNetwork:
     """The same network with lower thresholds: deep layers fire within a few steps."""
-    layers = [
-        layer if layer.threshold is None else replace(layer, threshold=layer.threshold / divisor)
-        for layer in network.layers
-    ]
+    layers = []
+    for layer in network.layers:
+        if layer.threshold is not None:
+            lower = None if layer.lower is None else (layer.lower / divisor).clamp(max=-torch.finfo().tiny)
+            layer = replace(layer, threshold=layer.threshold / divisor, lower=lower)
+        layers.append(layer)
     return replace(network, layers=tuple(layers))
 
 

@@ -151,8 +151,9 @@ def export_nir(
 
     with log.job():
         job = job_of(config_file, changes, experiment, weights=weights or "binary", seed=seed)
-        if weights is None and job.experiment.own is not None and not job.pipeline.path("binarize", job.place).exists():
-            job = job_of(config_file, changes, experiment, weights="full", seed=seed)
+        if weights is None and job.experiment.own is not None and not job.pipeline.path("network", job.place).exists():
+            full = job_of(config_file, changes, experiment, weights="full", seed=seed)
+            job = full if full.pipeline.path("network", full.place).exists() else job
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
         network = Evaluation(job).converted(switches, steps).network

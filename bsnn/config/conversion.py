@@ -184,8 +184,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "negative_threshold": 0.0,
     },
 }
-"""Each switch alone (`balanced` as published, `settled` where it settles: both with half a threshold at the start), and
-one combination (`best`).
+"""Each switch alone (`balanced` as published, `settled`: both with half a threshold at the start, so that counts are
+rounded), and one combination (`best`).
 
 They are the same everywhere; `snakemake search` finds a network's own. Bursts of up to 5 as in Li & Zeng 2022 (IJCAI).
 Methods for full-precision networks only are left out for binary ones.

@@ -49,8 +49,8 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
     inherited = _extended(parent, experiments, (*seen, name))
     if _of_another_sort(inherited.get("network"), own.get("network")):
         inherited["network"] = {}
-        if sort_of_network(own["network"]) == "<own>":  # what is said of the other network is not true of this one
-            inherited["description"] = "A network of one's own."
+        to_own = sort_of_network(own["network"]) == "<own>"
+        inherited["description"] = "A network of one's own." if to_own else ""  # the other's is not true of this one
     return merge(inherited, own)
 
 

@@ -78,9 +78,9 @@ def with_signed_spikes(network: SpikingNetwork, fraction: float = 1.0) -> Spikin
 
     At 1, as published, a neuron may keep one spike too many: potentials between -V and 0 stand for less than was sent.
     At 0 it takes a spike back as soon as v < 0 (Li, Ma & Furber 2022, Front. Neurosci. 16:918793, have a negative
-    threshold just below 0). Whenever it can keep up, 0 <= v < V holds after each step, and its count is
-    floor(sum / V + v(0) / V), whatever the order of its input: that of the ideal curve (bsnn.conversion.ideal). The
-    price is spikes that come and go.
+    threshold just below 0). As long as no step brings more than V in size, its count after each step is then
+    max(0, floor(sum / V + v(0) / V)), up to float32's rounding of v and whatever the order of its input: that of even
+    input (bsnn.conversion.ideal), if the layers before it send theirs. The price is spikes that come and go.
 
     Raises:
         ConversionError: a fraction outside 0 to 1.

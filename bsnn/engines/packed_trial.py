@@ -39,7 +39,7 @@ def _chain(generator: torch.Generator) -> SpikingNetwork:
         SpikingLayer("pass", "pool", (40, 2, 2), pool="max"),
         SpikingLayer(
             "signed", "conv", (130, 2, 2), _signs(generator, 130, 40, 3, 3), threshold=torch.full((130,), 3.0),
-            signed=True,
+            lower=torch.full((130,), -1.0), signed=True,
         ),
         SpikingLayer(
             "pool", "pool", (130, 1, 1), pool="average", threshold=torch.full((130,), 2.0), schedule=schedule

@@ -148,15 +148,15 @@ def _load(module: nn.Module, path: Path) -> None:
             f"{path}: not the weights of this network ({error}); save module.state_dict() with "
             "safetensors.torch.save_file"
         ) from error
-    wanted = module.state_dict()
-    faults = _differences(wanted, state)
-    if faults:
-        raise ArtifactError(f"{path}: not the weights of this network: {'; '.join(faults)}")
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # the state of another network, or what the user's own hooks raise
+        faults = "; ".join(_differences(module.state_dict(), state)) or str(error)
+        raise ArtifactError(f"{path}: not the weights of this network: {faults}") from error
 
 
 def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a state from being a module's."""
+    """How the names and shapes of a state are not a module's."""
     lacking, strange = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
     shapes = [
         f"{name} is {list(found[name].shape)} in place of {list(wanted[name].shape)}"
@@ -166,8 +166,8 @@ def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> l
     texts = [f"it lacks {_some(lacking)}"] if lacking else []
     texts += [f"it has {_some(strange)}, which the module has not"] if strange else []
     texts += [f"{_some(shapes)}"] if shapes else []
-    prefix = strange[0].partition(".")[0] + "." if strange else ""
-    if strange and lacking and all(name.removeprefix(prefix) in wanted for name in found):
+    prefix = next((name.removesuffix(own) for name in strange[:1] for own in lacking if name.endswith(f".{own}")), "")
+    if prefix and all(name.startswith(prefix) and name.removeprefix(prefix) in wanted for name in found):
         texts.append(
             f"all its names begin with '{prefix}', as those of a wrapped module do: save the inner module's state"
         )

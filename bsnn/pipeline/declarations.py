@@ -226,7 +226,8 @@ STAGES: dict[str, Stage] = {
     "find_switches": Stage(
         {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
         NETWORK,
-        version=4,  # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves
+        # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves; 5: negative thresholds
+        version=5,
         name="search",
         same_step=True,
         settings=search,
