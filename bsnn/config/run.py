@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -10,6 +11,7 @@ from bsnn.config.experiment import Experiment
 from bsnn.config.values import AnyPercentile, Engine, Name, Percentile, Section, Several, Weights, off_grid, on_grid
 from bsnn.errors import meant
 
+VARIANT = r"-(average|max)-(before|after)$"  # names of a pooling ablation's experiments (loading.variant_name)
 RESERVED = ("data", "reference", "checkpoints", "benchmarks")  # folders of results/ that no experiment may take
 
 
@@ -78,7 +80,10 @@ class Config(Section):
         for name in self.run:
             if name not in self.experiments:
                 known = sorted(self.experiments)
-                raise ValueError(f"run: there is no experiment '{name}'{meant(name, known)}; experiments: {known}")
+                written = [one for one in known if not re.search(VARIANT, one)]
+                raise ValueError(
+                    f"run: there is no experiment '{name}'{meant(name, known)}; experiments: {', '.join(written)}"
+                )
             simulated = self.experiments[name].simulation.time
             if max(self.time) > simulated:
                 raise ValueError(
