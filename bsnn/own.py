@@ -141,10 +141,11 @@ def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
     """Fraction of images that the network itself, before conversion, classifies correctly.
 
     Raises:
-        ConfigError: no labels.
+        ConfigError: no labels, or some of classes that the network has not.
     """
     labels: list[Tensor] = []
-    found = [forward(graph, images).argmax(1).cpu() for images in _remembering(batches, labels, graph.device)]
+    given = _remembering(batches, labels, graph.device, graph.layers[-1].shape[0])
+    found = [forward(graph, images).argmax(1).cpu() for images in given]
     if not labels:
         raise ConfigError("accuracy needs labels: give pairs of images and labels")
     return float((torch.cat(found) == torch.cat(labels)).double().mean())

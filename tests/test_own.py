@@ -97,3 +97,5 @@ def test_images_steps_and_labels_of_another_network_are_refused() -> None:
         own.simulate(network, [images()], steps=0)
     with pytest.raises(ConfigError, match="labels are 20 to 20, and the network has 10 classes"):
         own.simulate(network, [(images(), torch.full((12,), 20))], steps=2)
+    with pytest.raises(ConfigError, match="labels are -1 to -1"):
+        own.ann_accuracy(graph, [(images(), torch.full((12,), -1))])
