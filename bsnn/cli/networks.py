@@ -107,11 +107,10 @@ def read_network(
         if not job.pipeline.path("data", job.place).exists():
             stages.run("data", job)
         graph = train.own_network(job, job.data_set(), settings).graph
-        digest = plain.digest(graph)
         kind, binary = own.kind(graph), ", ".join(graph.binary) or "none"
         typer.echo(f"read: {len(graph.layers)} layers; binary weights: {binary}; run it with weights={kind}")
         typer.echo(f"its settings, to be added to experiments.{experiment}:")
-        found = {"network": {"content": digest}}
+        found = {"network": {"content": plain.digest(graph)}}
         typer.echo(yaml.safe_dump(found, sort_keys=False), nl=False)
 
 
