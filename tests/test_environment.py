@@ -92,6 +92,23 @@ sys.exit(1)
 
 
 LOST = "wait: No child processes"
+TRIES = 3
+
+
+def interrupted(folder: Path, whom: list[str]) -> tuple[str, int | None]:
+    """What `make run` says after SIGINT to some of its processes, and its status."""
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(["make", "run"], cwd=folder, start_new_session=True, **streams) as make:
+        assert make.stdout is not None
+        too_long = threading.Timer(60, os.killpg, (make.pid, signal.SIGKILL))
+        too_long.start()
+        assert make.stdout.readline() == "snakemake\n"
+        snakemake, shell = map(int, make.stdout.readline().split())
+        for one in whom:
+            os.kill({"all": -make.pid, "shell": shell, "snakemake": snakemake}[one], signal.SIGINT)
+        text = make.stdout.read()
+        too_long.cancel()
+    return text, make.returncode
 
 
 @pytest.mark.parametrize(
@@ -116,19 +133,10 @@ def test_make_run_adds_no_line_on_ctrl_c_and_fails_in_any_case(
     monkeypatch.setenv("SNAKEMAKE", kind)
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of a make that runs the tests
         monkeypatch.delenv(name, raising=False)
-    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(["make", "run"], cwd=tmp_path, start_new_session=True, **streams) as make:
-        assert make.stdout is not None
-        too_long = threading.Timer(60, os.killpg, (make.pid, signal.SIGKILL))
-        too_long.start()
-        assert make.stdout.readline() == "snakemake\n"
-        snakemake, shell = map(int, make.stdout.readline().split())
-        for one in whom:
-            os.kill({"all": -make.pid, "shell": shell, "snakemake": snakemake}[one], signal.SIGINT)
-        text = make.stdout.read()
-        too_long.cancel()
-    assert make.returncode not in (None, 0)
-    if LOST in text:  # a race of make's own, when the signal comes as it begins to wait: nothing that a recipe can mend
-        pytest.skip(f"make lost its child: {text}")
+    for _ in range(TRIES):
+        text, returned = interrupted(tmp_path, whom)
+        if LOST not in text:  # else make itself lost its child, since the signal came as it began to wait: once more
+            break
+    assert returned not in (None, 0)
     assert re.fullmatch(said, text)
-    assert status in (None, make.returncode)
+    assert status in (None, returned)

@@ -184,7 +184,7 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
         ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
         (
             {"experiments": {"mine": {"network": {"module": "models.py"}}}},
-            r"mine\.network.*: expected FILE\.py",
+            r"mine\.network: module: expected FILE\.py:FUNCTION",
         ),
         ({"experiments": {"mine": {"network": {"depth": 3}}}}, "unknown key; known here: module, weights, content"),
         ({"experiments": {"tiny": {"network": {"depth": 3}}}}, "unknown key; known here: features, hidden"),
@@ -198,7 +198,7 @@ def test_settings_are_checked(models: Path, changes: dict[str, Any], message: st
 def test_content_that_is_missing_is_said_where_to_be_found(models: Path) -> None:
     config = settings(models)
     del config["experiments"]["mine"]["network"]["content"]
-    with pytest.raises(ConfigError, match=r"mine\.network.*: content is missing; `bsnn read-network"):
+    with pytest.raises(ConfigError, match=r"mine\.network: content is missing; `bsnn read-network"):
         validate(config)
 
 
