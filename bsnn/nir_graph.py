@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     import nir
 
 logger = logging.getLogger("bsnn")
-UNSAID = (
-    "soft reset, firing at the threshold, initial potentials, signed spikes and their negative threshold, the order of "
-    "sums, which float32 rounds by, and biases of single neurons or beside another (they are metadata)"
-)
 MISJUDGED = "nir works out wrong shapes for grouped convolutions and for kernels that are not square"
 
 
@@ -62,9 +58,7 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
     ends: dict[str, tuple[str, tuple[int, ...]]] = {IMAGE: (INPUT, network.input_shape)}
     for place, (layer, paths) in enumerate(zip(network.layers, network.sums, strict=True)):
         _check(layer, paths)
-        carried, bias = layer.offset, layer.bias
-        if carried is None and bias is not None and bias.numel() == layer.shape[0]:
-            carried, bias = bias.reshape(-1), None
+        carried, bias = _biases(layer)
         found, order = _layer_nodes(layer, paths, carried, ends, edges)
         own = f"{layer.name}{SUFFIX}"
         found[own] = _neurons(layer, bias, {"place": place, "paths": json.dumps(order)} if layer.paths else {})
@@ -79,7 +73,30 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
         chain = {f"{READOUT}.flatten": _flatten(shape), **chain}
     nodes |= chain
     edges += pairwise([last, *chain])
-    return nir.NIRGraph(nodes, edges, metadata={"bsnn": UNSAID, "about": about}, type_check=not _misjudged(network))
+    return nir.NIRGraph(
+        nodes, edges, metadata={"bsnn": unsaid(network), "about": about}, type_check=not _misjudged(network)
+    )
+
+
+def unsaid(network: SpikingNetwork) -> str:
+    """What NIR's neurons do not say of a network, and a reader has to look up in the nodes' metadata."""
+    neurons = [layer for layer in network.layers if layer.threshold is not None]
+    parts = {
+        "initial potentials": any(layer.initial is not None for layer in neurons),
+        "signed spikes": any(layer.signed for layer in neurons),
+        "their negative threshold": any(layer.lower is not None for layer in neurons),
+        "biases of single neurons": any(_biases(layer)[1] is not None for layer in neurons),
+        "the order of sums, which float32 rounds by": any(len(paths) > 1 for paths in network.sums),
+    }
+    return ", ".join(["soft reset", "firing at the threshold", *(part for part, there in parts.items() if there)])
+
+
+def _biases(layer: SpikingLayer) -> tuple[Tensor | None, Tensor | None]:
+    """A layer's shift of each channel, which its last map carries, and the bias that no map carries."""
+    carried, bias = layer.offset, layer.bias
+    if carried is None and bias is not None and bias.numel() == layer.shape[0]:
+        return bias.reshape(-1), None
+    return carried, bias
 
 
 def _misjudged(network: SpikingNetwork) -> bool:
@@ -216,7 +233,7 @@ def write(path: str | File, source: SpikingNetwork, about: str = "") -> None:
     made = graph(source, about)
     with artifacts.replacing(path) as temporary:
         nir.write(temporary, made)
-    logger.warning("%s: NIR's neurons know none of these, as far as the network has them: %s", path, UNSAID)
+    logger.warning("%s: NIR's neurons do not say these of this network; its metadata do: %s", path, unsaid(source))
     if _misjudged(source):
         logger.warning("%s: read it with nir.read(..., type_check=False): %s", path, MISJUDGED)
 

@@ -43,6 +43,13 @@ class Result:
     spikes_per_image: dict[str, Tensor]  # float64 [T] by layer, of either sign, sent at each step
     simulation: Simulation  # predictions, margins, counts
 
+    def __repr__(self) -> str:
+        """The last step in a line; tensors of every step would fill the screen."""
+        sent = sum(float(spikes.sum()) for spikes in self.spikes_per_image.values())
+        right = "" if self.accuracy is None else f" accuracy={float(self.accuracy[-1]):.4f},"
+        steps = len(next(iter(self.spikes_per_image.values())))
+        return f"Result(T={steps},{right} spikes_per_image={sent:,.0f}, engine={self.engine!r})"
+
 
 def to_spiking(
     graph: Graph,

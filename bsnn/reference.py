@@ -21,7 +21,7 @@ from bsnn.pipeline.costs import closure
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import RESULTS, Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.tables import Results, latency
+from bsnn.tables import SETTINGS, Results, latency
 from bsnn.tables.early_exit import of_network
 from bsnn.tables.origins import COLUMNS, SUMMED, merged, origin
 
@@ -158,7 +158,13 @@ def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     """Tables of the methods of conversion, of the search and of early exit, where they exist."""
     found, folder = {}, pipeline.root / name / "tables"
     if (folder / f"{latency.TABLES[0]}.parquet").exists():
-        tables = latency.load(folder, pipeline.identity("latency_tables", Place(name)))
+        try:
+            tables = latency.load(folder, pipeline.identity("latency_tables", Place(name)))
+        except ArtifactError as error:  # a change of methods or their times alone makes no other table anew
+            raise ArtifactError(
+                f"{error}. If the methods changed since {folder / SETTINGS} was written, delete that file instead and "
+                "run again: snakemake all latency"
+            ) from error
         found = {table: tables[table] for table in ("latency", "latency_costs", "latency_errors", "latency_ideal")}
     for table, stage in {"search": "find_switches", "early_exit": "find_exit"}.items():
         places = [place for place in pipeline.places(stage, name) if pipeline.path(stage, place).exists()]

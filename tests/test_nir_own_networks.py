@@ -206,6 +206,7 @@ def test_what_other_simulators_see(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, logger="bsnn"):
         nir_graph.write(tmp_path / "network.nir", network)
     assert "the order of sums" in caplog.text
+    assert "signed" not in caplog.text  # this network has none
     assert "type_check" not in caplog.text
     graph = nir.read(tmp_path / "network.nir")
     assert {("blocks.1.conv2.path0.scale", "blocks.1.conv2.neurons"), ("conv", "conv.neurons")} <= set(graph.edges)

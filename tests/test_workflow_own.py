@@ -184,7 +184,7 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
         ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
         (
             {"experiments": {"mine": {"network": {"module": "models.py"}}}},
-            r"mine\.network: module: expected FILE\.py:FUNCTION",
+            r"mine\.network\.module: expected FILE\.py:FUNCTION",
         ),
         ({"experiments": {"mine": {"network": {"depth": 3}}}}, "unknown key; known here: module, weights, content"),
         ({"experiments": {"tiny": {"network": {"depth": 3}}}}, "unknown key; known here: features, hidden"),
@@ -292,6 +292,7 @@ def test_the_workflow_runs_it_to_the_report(models: Path, tmp_path: Path, monkey
     done = CliRunner().invoke(cli.app, ["read-network", "mine"])
     assert done.exit_code == 0, done.output
     assert "binary weights: conv, hidden; run it with weights=binary" in done.output
+    assert f"it is another network than its settings name ({'0' * 64})" in done.output
     found = yaml.safe_load("network:" + done.output.partition("network:")[2])["network"]["content"]
     assert found == content(models, "binary")
     configure(folder, settings(models))

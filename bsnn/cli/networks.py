@@ -109,9 +109,20 @@ def read_network(
         graph = train.own_network(job, job.data_set(), settings).graph
         kind, binary = own.kind(graph), ", ".join(graph.binary) or "none"
         typer.echo(f"read: {len(graph.layers)} layers; binary weights: {binary}; run it with weights={kind}")
+        content, former = plain.digest(graph), _content(config_file, changes, experiment)
+        if former not in (None, content):
+            typer.echo(f"it is another network than its settings name ({former}): with these, results are made anew")
         typer.echo(f"its settings, to be added to experiments.{experiment}:")
-        found = {"network": {"content": plain.digest(graph)}}
-        typer.echo(yaml.safe_dump(found, sort_keys=False), nl=False)
+        typer.echo(yaml.safe_dump({"network": {"content": content}}, sort_keys=False), nl=False)
+
+
+def _content(config_file: Path, changes: Changes, experiment: str) -> str | None:
+    """Content that the settings give for an experiment's own network; None where they give none yet."""
+    try:
+        own = config.load(config_file, changes_of(changes)).experiments[experiment].own
+    except ConfigError:
+        return None
+    return None if own is None else own.content
 
 
 def export_checkpoint(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from bsnn.config.values import Section
 
@@ -133,14 +133,15 @@ class Own(Section):
     @classmethod
     def _says_what_it_wants(cls, value: Any) -> Any:
         """In the words of users, not of patterns."""
-        if isinstance(value, Mapping):
-            module = value.get("module")
-            if isinstance(module, str) and not re.fullmatch(MODULE, module):
-                raise ValueError(
-                    f"module: expected FILE.py:FUNCTION, for example my_models.py:build (found {module!r})"
-                )
-            if "content" not in value:
-                raise ValueError("content is missing; `bsnn read-network EXPERIMENT` reads the network and prints it")
+        if isinstance(value, Mapping) and "content" not in value:
+            raise ValueError("content is missing; `bsnn read-network EXPERIMENT` reads the network and prints it")
+        return value
+
+    @field_validator("module", mode="before")
+    @classmethod
+    def _names_a_function(cls, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(MODULE, value):
+            raise ValueError(f"expected FILE.py:FUNCTION, for example my_models.py:build (found {value!r})")
         return value
 
 
