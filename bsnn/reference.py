@@ -147,11 +147,19 @@ def _of_paper(pipeline: Pipeline, name: str) -> list[Path]:
     """Tables of the paper's results that were made under these settings."""
     folder = pipeline.root / name / "paper"
     found = []
+    pipeline = _shown_together(pipeline, name, folder)
     for place in pipeline.places("paper_result", name):
         if pipeline.path("paper_result", place).exists():
             write.read(pipeline, place, folder)  # raises for those of other settings
             found += [folder / f"{table}.csv" for table in CATALOGUE[place.result].tables]
     return [file for file in found if file.exists()]
+
+
+def _shown_together(pipeline: Pipeline, name: str, folder: Path) -> Pipeline:
+    """The pipeline that also runs the experiments beside which the paper's accuracies are shown, as their note says."""
+    notes_of = (artifacts.read_note(path) for path in folder.glob("accuracy-*.json"))
+    named = {other for note in notes_of for other in note["parts"] if other in pipeline.config.experiments}
+    return Pipeline(pipeline.config.model_copy(update={"run": [name, *sorted(named - {name})]}), pipeline.root)
 
 
 def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:

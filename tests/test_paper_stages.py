@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from workflow_for_tests import TINY
 
-from bsnn import stages
+from bsnn import reference, stages, tables
 from bsnn.config import Config, merge, validate
 from bsnn.errors import ConfigError
 from bsnn.paper import plan
@@ -84,6 +84,17 @@ def test_every_result_in_every_format(finished: Path) -> None:
         ("png", figures),
     ):
         assert {path.stem for path in folder.glob(f"*.{suffix}")} == names
+
+
+def test_references_keep_the_protocols_that_stand_side_by_side(finished: Path, tmp_path: Path) -> None:
+    """The experiment's own tables name its own run alone."""
+    results = tables.Results(
+        validate(merge(TINY, {**CHANGES, "run": ["tiny"]})), "tiny", {"origins": pd.DataFrame({"key": []})}
+    )
+    place = reference.keep(results, "snakemake paper", tmp_path, finished / "results")
+    for table in ("accuracy", "protocols", "time"):
+        made = (finished / f"results/tiny/paper/{table}.csv").read_text()
+        assert (place / f"paper/{table}.csv").read_text() == made
 
 
 def test_operations_of_the_ann_by_hand(finished: Path) -> None:
