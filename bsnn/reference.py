@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
         former.unlink()
     for table, frame in frames.items():
         artifacts.write_csv(place / f"{table}.csv", frame)
-    for file in of_paper:
+    for file in of_paper.files:
         artifacts.copy(file, place / "paper" / file.name)
     about = {
         "command": command,
         "seeds": list(config.seeds),
         "definition": _definition(config, name),
         "settings": results.identity,
-        "made": _made(results, pipeline, [*frames, *(("paper",) if of_paper else ())]),
+        "made": _made(results, pipeline, [*frames, *(("paper",) if of_paper.files else ())], of_paper.origins),
         "kept": kept,
     }
     artifacts.write_text(place / "origin.json", json.dumps(about, indent=2, default=str) + "\n")
@@ -122,7 +123,9 @@ def _definition(config: Config, name: str) -> dict[str, Any]:
     return identity.canonical(config.experiments[name]) | {"data": _data(config.experiments[name])}
 
 
-def _made(results: Results, pipeline: Pipeline, tables: Collection[str]) -> list[dict[str, Any]]:
+def _made(
+    results: Results, pipeline: Pipeline, tables: Collection[str], of_paper: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Rows of the artifacts behind the tables: those of `origins`, and in their manner those of other targets."""
     known: list[Any] = results["origins"].to_dict(orient="records")
     listed = {row["key"] for row in known}
@@ -140,26 +143,37 @@ def _made(results: Results, pipeline: Pipeline, tables: Collection[str]) -> list
         found = pd.DataFrame(rows).astype({name: COLUMNS[name] for name in SUMMED})
         more = merged(found.convert_dtypes()).astype(object)
         known += more.where(more.notna(), None).to_dict(orient="records")
-    return known
+    listed = {row["key"] for row in known}
+    return known + [row for row in of_paper if row["key"] not in listed]  # of other experiments beside it
 
 
-def _of_paper(pipeline: Pipeline, name: str) -> list[Path]:
-    """Tables of the paper's results that were made under these settings."""
+@dataclass(frozen=True)
+class _OfPaper:
+    """The paper's results that were made under the settings at hand."""
+
+    files: list[Path]
+    origins: list[dict[str, Any]]
+
+
+def _of_paper(pipeline: Pipeline, name: str) -> _OfPaper:
     folder = pipeline.root / name / "paper"
-    found = []
-    pipeline = _shown_together(pipeline, name, folder)
+    files: list[Path] = []
+    rows: list[Any] = []
     for place in pipeline.places("paper_result", name):
-        if pipeline.path("paper_result", place).exists():
-            write.read(pipeline, place, folder)  # raises for those of other settings
-            found += [folder / f"{table}.csv" for table in CATALOGUE[place.result].tables]
-    return [file for file in found if file.exists()]
+        for note in folder.glob(f"{place.result}-*.json"):
+            stands_for = _shown_together(pipeline.identity("paper_result", place), artifacts.read_note(note))
+            if not note.name.startswith(f"{place.result}-{identity.key(stands_for)}"):
+                continue  # of other settings
+            frames = write.read(pipeline, place, folder, stands_for)
+            files += [folder / f"{table}.csv" for table in CATALOGUE[place.result].tables]
+            known = frames.get(f"{place.result}-{write.ORIGINS}", pd.DataFrame()).astype(object)
+            rows += known.where(known.notna(), None).to_dict(orient="records")
+    return _OfPaper([file for file in files if file.exists()], rows)
 
 
-def _shown_together(pipeline: Pipeline, name: str, folder: Path) -> Pipeline:
-    """The pipeline that also runs the experiments beside which the paper's accuracies are shown, as their note says."""
-    notes_of = (artifacts.read_note(path) for path in folder.glob("accuracy-*.json"))
-    named = {other for note in notes_of for other in note["parts"] if other in pipeline.config.experiments}
-    return Pipeline(pipeline.config.model_copy(update={"run": [name, *sorted(named - {name})]}), pipeline.root)
+def _shown_together(own: Mapping[str, Any], note: Mapping[str, Any]) -> dict[str, Any]:
+    """Identity of a result with the experiments of the same networks that its tables have too, as their note says."""
+    return {**own, "parts": {**note["parts"], **own["parts"]}} if "parts" in own else dict(own)
 
 
 def _methods(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:

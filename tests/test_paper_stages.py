@@ -1,5 +1,6 @@
 """Every result of the paper from networks that were really trained and simulated, by the stages in one process."""
 
+import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -87,14 +88,19 @@ def test_every_result_in_every_format(finished: Path) -> None:
 
 
 def test_references_keep_the_protocols_that_stand_side_by_side(finished: Path, tmp_path: Path) -> None:
-    """The experiment's own tables name its own run alone."""
-    results = tables.Results(
-        validate(merge(TINY, {**CHANGES, "run": ["tiny"]})), "tiny", {"origins": pd.DataFrame({"key": []})}
-    )
+    """The settings that an experiment's tables were made with may know of no other experiment."""
+    config = merge(TINY, {**CHANGES, "run": ["tiny"]})
+    del config["experiments"]["tiny-original"]
+    results = tables.Results(validate(config), "tiny", {"origins": pd.DataFrame({"key": []})})
     place = reference.keep(results, "snakemake paper", tmp_path, finished / "results")
     for table in ("accuracy", "protocols", "time"):
         made = (finished / f"results/tiny/paper/{table}.csv").read_text()
         assert (place / f"paper/{table}.csv").read_text() == made
+    made = json.loads((place / "origin.json").read_text())["made"]
+    assert sum("augmented_test" in row["settings"] for row in made if row["stage"] == "simulate") == 1
+    other = tables.Results(validate(merge(config, {"paper": {"chosen": 99.9}})), "tiny", results.frames)
+    place = reference.keep(other, "snakemake paper", tmp_path, finished / "results")
+    assert "accuracy.csv" not in {path.name for path in (place / "paper").iterdir()}
 
 
 def test_operations_of_the_ann_by_hand(finished: Path) -> None:

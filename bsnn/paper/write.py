@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -109,13 +110,21 @@ def draw(results: Results, result: str, folder: Path) -> None:
             save(picture.draw(results), folder, name)
 
 
-def read(pipeline: Pipeline, place: Place, folder: Path) -> Mapping[str, pd.DataFrame]:
+def read(
+    pipeline: Pipeline, place: Place, folder: Path, stands_for: Mapping[str, Any] | None = None
+) -> Mapping[str, pd.DataFrame]:
     """Tables of a result as `write` left them, without the long ones.
+
+    Args:
+        pipeline: the configuration, its files and keys.
+        place: the result.
+        folder: where its tables lie.
+        stands_for: what they are to be of; by default the result under these settings.
 
     Raises:
         ArtifactError: when one is missing, damaged, another table, or of other settings.
     """
-    stands_for, result = pipeline.identity("paper_result", place), place.result
+    stands_for, result = stands_for or pipeline.identity("paper_result", place), place.result
     names = [table for table, entry in CATALOGUE[result].tables.items() if not entry.long]
     names += [f"{result}-{ORIGINS}"] if plan.simulated(pipeline.config, place.experiment, result) else []
     return artifacts.read_frames(folder, names, KIND, stands_for)
