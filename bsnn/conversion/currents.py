@@ -75,12 +75,14 @@ def _products(path: graph.Path, parts: list[Tensor], values: Tensor) -> list[Ten
     if path.op == "linear":
         return [values.flatten(1) @ part.T for part in parts]
     kernel = tuple(parts[0].shape[-2:])
+    # im2col: [N, channels * taps, places], channels outermost, as in flattened weights; so a group's are one run
     columns = F.unfold(values, kernel, path.dilation, path.padding, path.stride)
     grouped = columns.unflatten(1, (path.groups, -1))  # [N, groups, products, places]
+    # all parts are one matrix [groups, parts * outputs, products] (outputs of one group): columns are read once
     stacked = torch.stack([part.flatten(1).unflatten(0, (path.groups, -1)) for part in parts], 1)
     sums = stacked.flatten(1, 2) @ grouped  # [N, groups, parts * outputs, places]
     size = (*(_places(path, axis, values.shape[axis - 2], kernel[axis]) for axis in (0, 1)),)
-    each = sums.unflatten(2, (len(parts), -1)).unbind(2)
+    each = sums.unflatten(2, (len(parts), -1)).unbind(2)  # [N, groups, outputs, places] for each part
     return [part.flatten(1, 2).unflatten(-1, size) for part in each]
 
 
@@ -108,12 +110,12 @@ def on_grid(images: Tensor) -> Tensor:
         ConversionError: values beyond `IMAGE_LIMIT`, or NaN.
     """
     largest = images.abs().amax() if images.numel() else images.new_zeros(())
-    if not bool(largest <= IMAGE_LIMIT):
+    if not bool(largest <= IMAGE_LIMIT):  # not `>`, which NaN would pass
         raise ConversionError(
             f"normalised images reach {float(largest):g}, and the first layer takes values up to {IMAGE_LIMIT:g}; "
             "check the images, and the mean and std that they are normalised with"
         )
-    return torch.round(images.double() / IMAGE_STEP) * IMAGE_STEP
+    return torch.round(images.double() / IMAGE_STEP) * IMAGE_STEP  # a power of two: only `round` rounds
 
 
 def weight_parts(weight: Tensor, pool: Pool | None, window: int = 4) -> list[Tensor]:
@@ -125,6 +127,7 @@ def weight_parts(weight: Tensor, pool: Pool | None, window: int = 4) -> list[Ten
         ConversionError: so many input channels that no bit is left for a part.
     """
     inputs = math.prod(weight.shape[1:]) * (window if pool == "average" else 1)
+    # what 32 bits of an image value and ceil(log2(inputs)) bits of carries leave of 53
     bits = SIGNIFICANT - int(math.log2(IMAGE_LIMIT / IMAGE_STEP)) - (inputs - 1).bit_length()
     if bits < 1:
         raise ConversionError(f"the first layer adds up {inputs} products, too many for exact sums; 2^20 are possible")
@@ -135,6 +138,7 @@ def weight_parts(weight: Tensor, pool: Pool | None, window: int = 4) -> list[Ten
     while not parts or kept < _WEIGHT_BITS:
         kept += bits + bool(parts)  # what is left of a part is at most half its step: one more bit
         step = 2.0 ** (exponent - kept)
+        # integers up to 2^bits, that one too: sums reach 2^53 at most, which float64 holds
         parts.append(torch.round(rest / step) * step)
-        rest = rest - parts[-1]
+        rest = rest - parts[-1]  # exact: no bit of a weight is lost between parts
     return parts

@@ -103,6 +103,7 @@ class BindsnetEngine(Engine):
         for nodes in self.simulator.layers.values():
             nodes.set_batch_size(images)
         for nodes, v, count in zip(self._firing, potential, sent, strict=True):
+            # set_batch_size has just put zeros into v
             nodes.v, nodes.sent, nodes.step = v, count, done
 
 
@@ -133,10 +134,12 @@ def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Networ
     images = iter(inputs(network))
     for layer, paths in zip(network.layers, network.sums, strict=True):
         bare = len(paths) == 1 and paths[0].pool is None and paths[0].scale is None  # no more than weighted sums
+        # bare sums are rounded by the neurons themselves, others by their TermConnection, before pool and scale
         rounds = [path.binary and path.source != IMAGE and not direct_sums(device) for path in paths]
         target = IFNodes(layer, rounds=bare and rounds[0]) if layer.fires else _passing(layer.shape)
         terms: list[tuple[str, AbstractConnection]] = []
         for number, path in enumerate(paths):
+            # BindsNET keys connections by (source, target): of several paths, each needs nodes of its own in between
             holds = len(paths) > 1 or (path.weight is not None and not bare)
             if path.source == IMAGE:
                 source = next(images)
@@ -145,6 +148,7 @@ def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Networ
             else:
                 source, shape = names[path.source], shapes[path.source]
             if holds:
+                # only the shape is wanted: on the device `meta` nothing is computed
                 sums = _passing(unpooled(path.to("meta"), torch.zeros(1, *shape, device="meta")).shape[1:])
                 name = f"{names[layer.name]}_path_{number}"
                 made.add_layer(sums, name)
@@ -153,6 +157,7 @@ def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Networ
             nodes = made.layers[source]
             term = _weights(nodes, target, path) if bare else TermConnection(nodes, target, path, rounds=rounds[number])
             terms.append((source, term))
+        # after the nodes of its paths: in one-step mode BindsNET updates layers in the order in which they were added
         made.add_layer(target, names[layer.name])
         for source, term in terms:
             made.add_connection(term, source, names[layer.name])

@@ -96,6 +96,7 @@ def _pooled(x: Tensor, pool: Pool | None) -> Tensor:
     if pool is None or pool.kind == "max" or (pool.kernel, pool.stride, pool.padding) != ((2, 2), (2, 2), (0, 0)):
         return pooled(x, pool)
     height, width = (size // 2 for size in x.shape[-2:])
+    # [..., height, 2, width, 2]: both axes of 2 are summed
     windows = x[..., : 2 * height, : 2 * width].unflatten(-1, (width, 2)).unflatten(-3, (height, 2))
     return windows.sum((-3, -1))
 

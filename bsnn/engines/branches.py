@@ -66,9 +66,12 @@ class Branches:
     def __init__(self, network: SpikingNetwork, *, direct: bool) -> None:
         self.layers, self.direct = network.layers, direct
         self.paths = [[ready(path) for path in paths] for paths in network.sums]
+        # asked of the paths as they were: `ready` makes weights float32, and then they count as real ones
         self.binary = [[path.binary for path in paths] for paths in network.sums]
         sources = [[path.source for path in paths] for paths in network.sums]
+        # terms of the image lie in one list, layer by layer: a layer's begin after those of all layers before
         self.images = [sum(some.count(IMAGE) for some in sources[:index]) for index in range(len(sources))]
+        # layers that read the image alone: the same current at every step
         self.first = [all(source == IMAGE for source in some) for some in sources]
 
     def current(
@@ -89,11 +92,13 @@ class Branches:
             for path, binary in zip(self.paths[index], self.binary[index], strict=True)
         ]
         found = total(self.layers[index], terms)
+        # the scan writes spikes over currents, so each step needs memory of its own; elsewhere image terms broadcast
         return found.expand(steps, *found.shape).clone() if self.first[index] else found
 
     def _term(self, path: Path, spikes: Tensor, binary: bool, bfloat16: bool) -> Tensor:
         sums = path_sum(path, spikes.flatten(0, 1), binary=binary, direct=self.direct, bfloat16=bfloat16)
         term = times_scale(path, sums)
+        # an identity path without pool and scale gives the source's own memory, which the scan would write over
         return (term.clone() if term.data_ptr() == spikes.data_ptr() else term).unflatten(0, spikes.shape[:2])
 
     @property
@@ -119,6 +124,8 @@ class Branches:
             paths = self.paths[index]
             read = {path.source for some in self.paths[index:] for path in some}
             held = sum(before.neurons for before in self.layers[:index] if before.name in read)
+            # a pool of stride 2 takes four sums for each that it gives; those that `ready` folds in are gone, and pools
+            # of spikes read what is held
             pools = [path.pool for path in paths if path.pool is not None and path.weight is not None]
             unpooled = max([0, *(pool.stride[0] * pool.stride[1] for pool in pools)])
             # Beside the sum: all terms, and one before its factor; of a single one, it before its factor or the offset.
@@ -142,7 +149,9 @@ def ready(path: Path) -> Path:
     pool = path.pool
     quarters = pool is not None and (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
     if plain and pool is not None and pool.kind == "average" and quarters:
+        # window (top, left) of the pool sees the kernel moved by as much; F.pad begins with the last axis
         shifts = [(top, left, 1 - top, 1 - left) for top in (0, 1) for left in (0, 1)]
         weight = torch.stack([F.pad(weight, (left, right, top, low)) for top, left, low, right in shifts]).sum(0)
+        # with the same padding: an odd last row or column of sums is left out, as by the pool
         path = replace(path, stride=(2, 2), pool=None)
     return replace(path, weight=weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight)

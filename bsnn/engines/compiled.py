@@ -50,6 +50,7 @@ def cache_folder() -> Path:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: compiled at its first call, without Python's lock while it runs, and kept in `cache_folder`."""
+    # numba takes the folder when the decorator is applied, from one setting for the whole process: others keep theirs
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_folder())
     try:
         made: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)

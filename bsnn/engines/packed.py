@@ -75,6 +75,7 @@ class PackedEngine(Engine):
         largest = max(stage.map.bits for stage in self._stages)
         work = sum(array.nbytes for array in self._work(1))
         step = self._threads * self._spikes
+        # results of a block: a byte for each neuron of the last layer, 8 for each count
         step += images * (self.network.layers[-1].neurons + 8 * len(self.network.firing))
         return max(1, min(RECYCLED // largest, (self.memory - self._state * images - self._threads * work) // step))
 
@@ -98,6 +99,7 @@ class PackedEngine(Engine):
         first = self._stages[0]
         parts = weight_parts(first_weight(self.network, images), first.layer.pool)
         stored = (0, first.channels - first.layer.shape[0])
+        # [channels, 3, 3, parts * stored channels]: all that one value of the image is multiplied by lies side by side
         weights = torch.cat([F.pad(part.permute(1, 2, 3, 0), stored) for part in parts], 3).numpy()
         grid = on_grid(images).contiguous().numpy()
         current = np.empty((len(images), first.places), np.float32)
@@ -136,6 +138,8 @@ class PackedEngine(Engine):
         spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
         counts = np.empty((steps, len(network.firing), images), np.int64)
         run = Run(stages, state, steps, self._ones, spikes, counts)
+        # A memory for each thread, so `pop` always finds one. `whole` hands on a single memory: its layers are of one
+        # part, which `_each` runs in the same thread, and no thread of the pool ever waits for the pool.
         works = deque(self._work(steps) for _ in range(self._threads))
 
         def whole(image: int) -> None:

@@ -28,6 +28,7 @@ from bsnn.engines.packed_vectors import NEURONS
 @inlined
 def _reach(term, y0, y1):  # type: ignore[no-untyped-def]
     """First row of the input that rows `y0` to `y1` of the output read, and the row after the last one."""
+    # rows of windows, from the first one of y0's pool to the last one of that of y1 - 1, without those off the map
     first = max(0, y0 // term.side * term.pool_down - term.pool_top)
     last = min(term.sums_height, ((y1 - 1) // term.side) * term.pool_down - term.pool_top + term.pool_rows) - 1
     end = last * term.down - term.top + (term.rows - 1) * term.row_gap + 1
@@ -41,6 +42,8 @@ def _list(term, row0, row1, step0, steps, all_steps, ones, work):  # type: ignor
     room = 8 * size * term.planes
     for row in range(row0, row1):
         for step in range(steps):
+            # One list for each row and step, over all columns: any run of columns is one piece of it. An entry is
+            # column * room + input, where inputs of the negative plane follow those of the positive one.
             number = (row - row0) * steps + step
             first = term.entries + number * term.width * room
             starts = term.starts + number * (term.width + 1)
@@ -48,6 +51,7 @@ def _list(term, row0, row1, step0, steps, all_steps, ones, work):  # type: ignor
             for column in range(term.width):
                 work.starts[starts + column] = count
                 for plane in range(term.planes):
+                    # spikes lie [plane, row, column, step, byte]
                     place = (plane * term.height + row) * term.width + column
                     count += list_spikes(
                         work.spikes, term.source + (place * all_steps + step0 + step) * size, size,
@@ -63,6 +67,7 @@ def _window(term, y, x, row0, step, steps, count, work):  # type: ignore[no-unty
     Places of a window that lie side by side are one list.
     """
     room = 8 * term.bytes * term.planes
+    # columns side by side are one run; where there are gaps, each is a run of its own
     pieces = 1 if term.column_gap == 1 else term.columns
     run = term.columns if term.column_gap == 1 else 1
     half = term.rows * term.columns * room
@@ -79,6 +84,8 @@ def _window(term, y, x, row0, step, steps, count, work):  # type: ignore[no-unty
                     first = work.starts[starts + left]
                     size = work.starts[starts + right] - first
                     for turn in range(term.halves):
+                        # from entry column' * room + input to the byte of its row of weights: in a window that begins
+                        # at x = 5, column' = 6 is tap 1; with gaps, a run is the one column of tap `piece`
                         offset = ((row * term.columns + piece - column) * room + turn * half) << term.shift
                         count = join(work.entries, entries + first, size, term.shift, offset, work.joined, count)
     return count
@@ -98,6 +105,7 @@ def _spikes(term, y, x, row0, step, steps, work):  # type: ignore[no-untyped-def
 @inlined
 def _sum(term, count, weights, offset, work):  # type: ignore[no-untyped-def]
     """Counters of the first `count` joined rows; returns the number of their levels."""
+    # the row of zeros behind a block's weights makes whole groups of 8: it adds nothing to P, and S stays `count`
     nothing = (term.halves * term.rows * term.columns * 8 * term.bytes * term.planes) << term.shift
     for number in range(count, count + 8):
         work.joined[number] = nothing
@@ -109,6 +117,8 @@ def _sum(term, count, weights, offset, work):  # type: ignore[no-untyped-def]
         sum_rows_256(work.joined, groups, weights, offset, work.carries, work.planes)
     else:
         sum_rows_128(work.joined, groups, weights, offset, work.carries, work.planes)
+    # A pass leaves three bits of the counters and carries worth 8**level: a sum below 8**level is complete. 5 passes
+    # are the most: their 15 bits hold 2**15 - 1.
     while count >= bound:
         if term.shift == 6:
             sum_carries_512(work.carries, groups, work.planes, level)
@@ -124,7 +134,7 @@ def _sum(term, count, weights, offset, work):  # type: ignore[no-untyped-def]
 @inlined
 def _write(term, first, lanes, levels, total, place, keep, work):  # type: ignore[no-untyped-def]
     """Currents of one place of a tile; with `keep` they are added to what is there, or the largest one stays."""
-    half = term.halves - 1
+    half = term.halves - 1  # places that 2 P - S is shifted to the right
     for lane in range(0, lanes, NEURONS):
         byte = first + lane // 8
         if not keep:
@@ -139,6 +149,7 @@ def _write(term, first, lanes, levels, total, place, keep, work):  # type: ignor
 def _tiles(shape, term, y0, y1, row0, steps, lanes, weights, offset, work):  # type: ignore[no-untyped-def]
     """Currents of `lanes` output channels in rows `y0` to `y1` of the output: [place, step, lane]."""
     side = term.side
+    # four parts of a tile of one place are the windows of its pool; of a tile of 2x2 they are its places
     pooled = term.parts > side * side
     for tile in range(y0 // side, (y1 + side - 1) // side):
         for across in range((shape.out_width + side - 1) // side):
@@ -154,16 +165,18 @@ def _tiles(shape, term, y0, y1, row0, steps, lanes, weights, offset, work):  # t
                         if inside:
                             count = _window(term, top, left, row0, step, steps, count, work)
                         last = turn + 1 == term.pool_rows and fold + 1 == term.pool_columns
+                        # a maximum needs the sum of each window; a sum takes the spikes of all as one list, ended here
                         if inside if term.largest else last:
                             levels = _sum(term, count, weights, offset, work)
                             for part in range(term.parts):
+                                # S of a part is of its own 3x3 places: other spikes met zeros in its P
                                 total = count
                                 if term.parts > 1:
                                     total = _spikes(term, top + part // 2, left + part % 2, row0, step, steps, work)
                                 row, column = side * tile - y0, side * across
                                 if not pooled:
                                     row, column = row + part // 2, column + part % 2
-                                if y0 + row < shape.out_height and column < shape.out_width:
+                                if y0 + row < shape.out_height and column < shape.out_width:  # not beyond an odd map
                                     place = ((row * shape.out_width + column) * steps + step) * lanes
                                     first = part * shape.block // 8
                                     keep = written or (pooled and part > 0)
@@ -203,10 +216,11 @@ def _fire(shape, currents, y0, y1, step0, steps, lanes, channel0, neurons, work)
         position = y0 * shape.out_width + place
         for lane in range(0, lanes, NEURONS):
             channel = channel0 + lane
+            # potentials [position, channel]; spikes [plane, position, step, byte]; currents [place in band, step, lane]
             at = position * channels + channel
             to = shape.out + (position * shape.steps + step0) * shape.out_bytes + channel // 8
             first = place * steps * lanes + lane
-            more = position * shape.bias_stride + channel
+            more = position * shape.bias_stride + channel  # stride 0: one row for all places
             row = step0 * shape.schedule_stride + channel
             if shape.out_planes == 1:
                 scan_currents(
@@ -240,6 +254,8 @@ def advance(  # type: ignore[no-untyped-def]
         neurons: Neurons.
         work: Work.
     """
+    # Layers before have done all steps of the block already, so rows and channels may come in any order; only steps
+    # must follow each other. Bands and chunks keep lists and currents in the cache, and all blocks share the lists.
     channels = 8 * shape.out_bytes
     for top in range(y0, y1, shape.band):
         low = min(y1, top + shape.band)
@@ -251,16 +267,16 @@ def advance(  # type: ignore[no-untyped-def]
                 lanes = min(shape.block, channels - channel)
                 for number in range(shape.terms):
                     term = term_of(terms, number)
-                    if term.kind == CONSTANT:
+                    if term.kind == CONSTANT:  # comes scaled, of `image_terms`
                         first = term.source + top * shape.out_width * channels + channel
                         _add_constant(places, steps, lanes, current, first, channels, number == 0, work)
                         continue
                     if term.kind == LISTED:
                         row0, row1 = _reach(term, top, low)
-                        if block == block0:
+                        if block == block0:  # lists do not depend on output channels
                             _list(term, row0, row1, step0, steps, shape.steps, ones, work)
                         room = 8 * term.bytes * term.planes
-                        size = (term.halves * term.rows * term.columns * room + 1) << term.shift
+                        size = (term.halves * term.rows * term.columns * room + 1) << term.shift  # + 1: the zeros
                         _tiles(shape, term, top, low, row0, steps, lanes, weights, term.weights + block * size, work)
                     else:
                         channelwise(shape, term, top, low, step0, steps, lanes, channel, weights, work)

@@ -75,6 +75,8 @@ class Stage:
     def planned(self, steps: int) -> tuple[Shape, np.ndarray]:
         """Shape and table of terms for blocks of `steps` steps; what is done at once stays in the caches."""
         side = self.shape.side
+        # Three tries to stay within HELD: the whole map, for STEPS steps or as many more as fit; fewer rows, for STEPS
+        # steps; and where one row of tiles takes too much, that row for fewer steps.
         fixed, band = min(steps, STEPS), -(-self.shape.out_height // side) * side
         chunk = fixed
         if self._bytes(band) * fixed <= HELD:
@@ -83,6 +85,7 @@ class Stage:
             while band > side and self._bytes(band) * fixed > HELD:
                 band -= side
             chunk = max(1, min(fixed, HELD // self._bytes(band)))
+        # a layer's spikes of all steps lie together: each beginning is that of a single step times the steps
         shape = self.shape._replace(out=self.shape.out * steps, steps=steps, chunk=chunk, band=band)
         table, entries, starts = [], 0, 0
         for term in self.terms:
@@ -90,6 +93,8 @@ class Stage:
                 term = term._replace(source=term.source * steps, entries=entries, starts=starts)
             table.append(term)
             if term.kind == LISTED:
+                # Lists of all terms lie one after another. There is room for a spike of every input, though few will
+                # come; each row has a start for every place, and one more for its end.
                 rows = _rows_read(term, band) * chunk
                 entries, starts = entries + rows * term.width * _inputs(term), starts + rows * (term.width + 1)
         return shape, np.array(table, np.int64).flatten()
@@ -104,11 +109,12 @@ class Stage:
             entries=sum(row * term.width * _inputs(term) for row, term in zip(rows, listed, strict=True)),
             starts=sum(row * (term.width + 1) for row, term in zip(rows, listed, strict=True)),
             joined=max(windows, default=0),
+            # a carry for each group of rows, and up to GROUP - 1 zeros after them (`sum_carries`)
             carries=max(
                 ((window // GROUP + 2 * GROUP) << term.shift for window, term in zip(windows, listed, strict=True)),
                 default=0,
             ),
-            currents=currents + shape.chunk * shape.block,
+            currents=currents + shape.chunk * shape.block,  # and a spare place (packed_channels)
             totals=0 if shape.single else currents,
         )
 
@@ -120,6 +126,7 @@ class Stage:
         """Bytes of lists and currents for one step."""
         listed = [term for term in self.terms if term.kind == LISTED]
         lists = sum(4 * _rows_read(term, band) * term.width * _inputs(term) // DENSITY for term in listed)
+        # currents have 2 bytes; float32 totals, where terms are added up, 4 more
         return lists + (2 if self.shape.single else 6) * self.shape.block * self._outputs(band)
 
 
@@ -130,8 +137,10 @@ def _inputs(term: Term) -> int:
 
 def _rows_read(term: Term, band: int) -> int:
     """Rows of the input that so many rows of the output read, at most."""
+    # rows of windows under the pools: 3 rows of tiles and a 2x2 pool of stride 2 take (3 - 1) * 2 + 2 = 6
     windows = (-(-band // term.side) - 1) * term.pool_down + term.pool_rows
     windows = min(windows, term.sums_height)
+    # from the first tap of the first window to the last tap of the last one, dilation counted
     return min(term.height, (windows - 1) * term.down + (term.rows - 1) * term.row_gap + 1)
 
 
@@ -161,7 +170,9 @@ def memory(network: SpikingNetwork) -> tuple[list[int], int]:
     held: list[tuple[int, int, str]] = []
     begins, size = [], 0
     for number, layer in enumerate(network.layers):
+        # what this layer reads is still held, so it never gets the memory of its own sources
         begin, wanted = 0, outputs[layer.name].bits
+        # the first gap between those held that is wide enough, or else the place after the last one
         for low, top, _ in sorted(held):
             if begin + wanted <= low:
                 break
@@ -180,9 +191,9 @@ def channels_last(values: Tensor, channels: int) -> Tensor:
 
 def channels_first(bits: np.ndarray, output: Map, steps: int) -> np.ndarray:
     """Spikes int8 [steps, neurons] of one image in the order of the network, from the bits of its output."""
-    planes = bits[: output.bits * steps].reshape(output.planes, -1, steps, output.bytes)
+    planes = bits[: output.bits * steps].reshape(output.planes, -1, steps, output.bytes)  # bit c: channel c
     spikes = np.unpackbits(planes, axis=-1, count=output.channels, bitorder="little").view(np.int8)
-    signed = spikes[0] - spikes[1] if output.planes == 2 else spikes[0]
+    signed = spikes[0] - spikes[1] if output.planes == 2 else spikes[0]  # [positions, steps, channels]
     return signed.transpose(1, 2, 0).reshape(steps, -1)
 
 
@@ -191,18 +202,22 @@ def _stage(
 ) -> Stage:
     output = outputs[layer.name]
     channels = 8 * output.bytes
+    # a layer that reads the image alone has no terms: its current is added up once, before the first step
     images = [path for path in paths if path.source == IMAGE]
     constant = constants if len(images) == len(paths) else None
     terms, weights = _terms(paths if constant is None else (), outputs, output, begins, constants)
+    # `single`: integers go to the neurons as int16, with no float32 totals. `side`: bands and threads cut the output
+    # between tiles, hence between those of the term with the largest ones.
     shape = Shape(
         output.height, output.width, output.bytes, output.planes, begins[layer.name], len(terms),
         single=len(terms) == 1 and paths[0].scale is None, side=max((term.side for term in terms), default=1),
         block=block_of(channels), bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
     )  # fmt: skip
     threshold = torch.ones(layer.shape[0]) if layer.threshold is None else layer.threshold
-    lower = layer.negative_threshold if layer.signed else -threshold
+    lower = layer.negative_threshold if layer.signed else -threshold  # never read if unsigned
     bias, initial, schedule = torch.zeros(channels), torch.zeros(layer.shape), torch.zeros(channels)
     if layer.bias is not None:
+        # one bias a channel is a map of one place, and a stride of 0 reads it at every place
         by_place = layer.bias.shape == layer.shape and len(layer.shape) > 1
         given = layer.bias if by_place else layer.bias.reshape(-1, 1, 1)
         bias = channels_last(given[None], channels)[0]
@@ -212,6 +227,7 @@ def _stage(
     if layer.schedule is not None:
         schedule = _padded(layer.schedule, channels)
         shape = shape._replace(schedule_stride=channels)
+    # a row for each path, so that a term's number finds its own; terms of the image come scaled and skip theirs
     scales = [torch.ones(layer.shape[0]) if path.scale is None else path.scale.float() for path in paths]
     return Stage(
         layer, output, shape, terms, constant,
@@ -219,6 +235,7 @@ def _stage(
         weights=weights,
         scales=_flat(torch.stack([_padded(scale, channels) for scale in scales])),
         offsets=_flat(_padded(torch.zeros(layer.shape[0]) if layer.offset is None else layer.offset, channels)),
+        # silent channels have bits of 0 alone, and so no current above 0: they never reach their threshold,
         # the largest number, not infinity: 0 * infinity is no number
         threshold=_flat(_padded(threshold, channels, LARGEST)),
         lower=_flat(_padded(lower, channels, -LARGEST)),
@@ -242,7 +259,7 @@ def _terms(
             continue
         term, weights = term_and_weights(path, outputs[path.source], output, begins[path.source])
         found.append(term._replace(weights=size))
-        blocks.append(np.pad(weights, (0, -weights.size % LINE)))
+        blocks.append(np.pad(weights, (0, -weights.size % LINE)))  # each begins with a line of the cache
         size += blocks[-1].size
     together = aligned(size)
     return tuple(found), np.concatenate(blocks, out=together) if blocks else together

@@ -27,10 +27,12 @@ def ones_of_bytes() -> np.ndarray:
 def _places(builder: ir.IRBuilder, word: ir.Value, ones: ir.Value) -> ir.Value:
     """Places of the ones of a word, lowest first, as a vector of 32 bits each."""
     if word.type.width == 8:
+        # eight places from the table, widened: 0b00100110 gives 1, 2, 5, and zeros after its popcount of 3
         row = builder.shl(builder.zext(word, I64), constant(3))
         return builder.zext(builder.load(pointer(builder, ones, row, vector(I8, 8)), align=1), vector(I32, 8))
+    # numbers 0 to 15 whose bit is set move to the front, in order: 0b1001 gives 0, 3, and then zeros
     kind, lanes = vector(I32, WORD), vector(I1, WORD)
-    compress = ir.FunctionType(kind, [kind, lanes, kind])
+    compress = ir.FunctionType(kind, [kind, lanes, kind])  # values, mask, what follows the chosen ones
     function = cgutils.get_or_insert_function(builder.module, compress, f"llvm.experimental.vector.compress.v{WORD}i32")
     places = ir.Constant(kind, list(range(WORD)))
     return builder.call(function, [places, builder.bitcast(word, lanes), ir.Constant(kind, [0] * WORD)])
@@ -60,6 +62,8 @@ def list_spikes(
         source, target = builder.gep(bits, [first]), builder.gep(entries, [end])
         lanes = WORD if ternary() else 8
         begin = builder.trunc(number, I32)
+        # No branch for each spike: a word stores a whole vector of numbers, of which its popcount stay, and the next
+        # word writes over the rest. There are no more numbers than bits so far: no vector leaves the room for all bits.
         with cgutils.for_range(builder, builder.sdiv(count, constant(lanes // 8))) as loop:
             word = pointer(builder, source, builder.mul(loop.index, constant(lanes // 8)), ir.IntType(lanes))
             word = builder.load(word, align=1)
@@ -93,8 +97,10 @@ def join(
         entries, first, count, shift, offset, joined, end = arrays(context, builder, signature, arguments)
         kind = vector(I32, COPIED)
         source, target = builder.gep(entries, [first]), builder.gep(joined, [end])
+        # an offset may be negative, as of a window far from column 0: it wraps at 2**32, and the sum wraps back
         shifts = splat(builder, builder.trunc(shift, I32), COPIED)
         offsets = splat(builder, builder.trunc(offset, I32), COPIED)
+        # whole vectors, ceil(count / COPIED): the surplus lies behind the new end, where the next call writes over it
         copies = builder.lshr(builder.add(count, constant(COPIED - 1)), constant(COPIED.bit_length() - 1))
         with cgutils.for_range(builder, copies) as loop:
             place = builder.mul(loop.index, constant(COPIED))

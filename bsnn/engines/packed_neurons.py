@@ -24,6 +24,7 @@ class _Neurons:
     ) -> None:
         self.builder, self.signed = builder, sent is not None
         self.places = [v] if sent is None else [v, sent]
+        # slots on the stack, which LLVM promotes to registers: memory is read once, and written once by `save`
         self.kept = [cgutils.alloca_once_value(builder, builder.load(place, align=4)) for place in self.places]
         self.threshold = builder.load(threshold, align=4)
         self.lower = builder.load(lower, align=4) if self.signed else None
@@ -34,13 +35,17 @@ class _Neurons:
         v = builder.fadd(builder.load(self.kept[0]), current)
         above = builder.fcmp_ordered(">=", v, threshold)
         if not self.signed:
+            # v or v - V, the bits of v - s * V: a product with 0 or 1 is exact
             builder.store(builder.select(above, builder.fsub(v, threshold), v), self.kept[0])
             return [above]
         sent = builder.load(self.kept[1])
         below = builder.fcmp_ordered("<=", v, self.lower)
         below = builder.and_(below, builder.fcmp_ordered(">", sent, ir.Constant(sent.type, [0.0] * NEURONS)))
+        # where both hold (lower >= V) they cancel, as in s = (v >= V) - (v <= lower) of the other engines
         up, down = builder.and_(above, builder.not_(below)), builder.and_(below, builder.not_(above))
         one = ir.Constant(sent.type, [1.0] * NEURONS)
+        # A positive spike takes `change` away and a negative one adds it: V for the potential, -1 for the spikes sent,
+        # whole numbers in float32.
         for value, change, kept in ((v, threshold, self.kept[0]), (sent, builder.fneg(one), self.kept[1])):
             lower = builder.select(up, builder.fsub(value, change), value)
             builder.store(builder.select(down, builder.fadd(value, change), lower), kept)
@@ -66,10 +71,11 @@ def _send(builder: ir.IRBuilder, masks: list[ir.Value], step: ir.Value, sent: Se
     place = builder.add(sent.at, builder.mul(step, sent.stride))
     count = builder.gep(sent.counts, [step])
     for fired in masks:
-        word = builder.bitcast(fired, I32)
+        word = builder.bitcast(fired, I32)  # bit c is channel c of these
         builder.store(word, pointer(builder, sent.bits, place, I32), align=1)
+        # no atomic addition: each thread has counts of its own (Run.image)
         builder.store(builder.add(builder.load(count), builder.zext(builder.ctpop(word), I64)), count)
-        place = builder.add(place, sent.plane)
+        place = builder.add(place, sent.plane)  # the second mask, if any, is of negative spikes
 
 
 _FLOATS, _SHORTS = vector(F32, NEURONS), vector(I16, NEURONS)
@@ -88,11 +94,12 @@ def _neurons(
 def _floats(builder: ir.IRBuilder, shorts: Any, place: Any) -> ir.Value:
     """NEURONS numbers of 16 bits as floats."""
     whole = builder.load(pointer(builder, shorts, place, _SHORTS), align=2)
-    return builder.sitofp(builder.sext(whole, vector(I32, NEURONS)), _FLOATS)
+    return builder.sitofp(builder.sext(whole, vector(I32, NEURONS)), _FLOATS)  # exact: 16 bits fit into 24
 
 
 def _scheduled(builder: ir.IRBuilder, x: Any, schedule: Any, row: Any, across: Any, step: Any) -> ir.Value:
     """Currents with those that the schedule adds at a step."""
+    # without a schedule `across` is 0, and the row is one of zeros: x + 0 is x, up to the sign of a zero
     place = pointer(builder, schedule, builder.add(row, builder.mul(step, across)), _FLOATS)
     return builder.fadd(x, builder.load(place, align=4))
 
@@ -114,6 +121,7 @@ def _constant_scan(signed: bool) -> Callable[..., None]:
             values = arrays(context, builder, signature, arguments)
             current, schedule, row, across, v, sent, at, threshold, lower, channel, steps, *out = values
             neurons = _neurons(builder, v, sent if signed else None, at, threshold, lower, channel)
+            # offset and bias are part of it (PackedEngine.start)
             x = builder.load(pointer(builder, current, at, _FLOATS), align=4)
             with cgutils.for_range(builder, steps) as loop:
                 added = _scheduled(builder, x, schedule, row, across, loop.index)
@@ -161,6 +169,7 @@ def _current_scan(signed: bool) -> Callable[..., None]:
             neurons = _neurons(builder, v, sent if signed else None, at, threshold, lower, channel)
             places = ((offsets, channel), (bias, more))
             added = [builder.load(pointer(builder, *place, _FLOATS), align=4) for place in places]
+            # known when numba compiles, once for each type: int16 of a single term, float32 totals of several
             whole = signature.args[0].dtype == types.int16
             with cgutils.for_range(builder, steps) as loop:
                 source = builder.add(first, builder.mul(loop.index, lanes))
@@ -168,6 +177,7 @@ def _current_scan(signed: bool) -> Callable[..., None]:
                     x = _floats(builder, currents, source)
                 else:
                     x = builder.load(pointer(builder, currents, source, _FLOATS), align=4)
+                # every sum is rounded to float32, so this order is part of the result: offset, bias, then the schedule
                 for some in added:
                     x = builder.fadd(x, some)
                 x = _scheduled(builder, x, schedule, row, across, loop.index)
@@ -204,9 +214,11 @@ def add_scaled(
         scale = builder.load(pointer(builder, scales, channel, _FLOATS), align=4)
         with cgutils.for_range(builder, steps) as loop:
             place = builder.add(at, builder.mul(loop.index, lanes))
+            # two instructions without fast-math flags, which LLVM may not fuse: product and sum are each rounded
             term = builder.fmul(_floats(builder, currents, place), scale)
             target = pointer(builder, totals, place, _FLOATS)
             total = builder.fadd(builder.load(target, align=4), term)
+            # chosen, not multiplied by 0: where totals begin, memory may hold infinity or no number
             builder.store(builder.select(fresh, term, total), target, align=4)
         return context.get_dummy_value()
 

@@ -13,7 +13,9 @@ def passed(shape, terms, y0, y1, work):  # type: ignore[no-untyped-def]
     It is 1 where any spike is, and -1 where all are.
     """
     term = term_of(terms, 0)
-    size = shape.steps * term.bytes
+    size = shape.steps * term.bytes  # all steps of a place lie together, and go through at once
+    # OR for the positive plane, AND for the negative one: the maximum of -1, 0 and 1, bit by bit. No channel gets both:
+    # where one place has +1, not all have -1.
     for sign in range(term.planes):
         for y in range(y0, y1):
             for x in range(shape.out_width):

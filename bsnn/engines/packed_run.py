@@ -59,7 +59,7 @@ class Run:
 
     def image(self, image: int, works: list[Work], each: Each) -> None:
         """Take an image through all layers, with one thread for each memory; spikes go into the first one."""
-        works = [work._replace(spikes=works[0].spikes) for work in works]
+        works = [work._replace(spikes=works[0].spikes) for work in works]  # lists and currents of their own
         firing = 0
         for stage, (shape, terms) in zip(self.stages, self.plans, strict=True):
             parts = _parts(stage, len(works))
@@ -68,12 +68,14 @@ class Run:
                     packed_pools.passed(shape, terms, part.top, part.bottom, works[0])
                 continue
             neurons = self._neurons(stage, firing, image)
+            # a row for each part, so that no two threads add to the same number
             counts = np.zeros((len(parts), self.steps), np.int64)
 
             def layer(item: tuple[Part, np.ndarray, Work]) -> None:
                 part, count, work = item
                 self._fire(stage, shape, terms, part, self.current[image], neurons._replace(counts=count), work)  # noqa: B023
 
+            # waits for all parts: the layer's variables do not change under it, and the next layer finds its spikes
             each(layer, zip(parts, counts, works, strict=False))
             self.counts[:, firing, image] = counts.sum(0)
             firing += 1
@@ -84,7 +86,7 @@ class Run:
         """Neurons of a layer, the `firing`-th that has any; their counts are none yet."""
         v, sent = self.potential[firing][image], self.sent[firing][image]
         schedule = stage.schedule[self.begin * stage.shape.schedule_stride :]
-        sent = sent if stage.layer.signed else v
+        sent = sent if stage.layer.signed else v  # never read if unsigned
         return Neurons(
             stage.offsets, stage.bias, schedule, stage.threshold, stage.lower, v, sent, np.empty(0, np.int64)
         )
@@ -111,6 +113,7 @@ def _parts(stage: Stage, threads: int) -> list[Part]:
     """A layer in at most so many parts: by rows that may be apart, or by blocks of channels where there are more."""
     height, side, blocks = stage.shape.out_height, stage.shape.side, stage.blocks
     rows = -(-height // side)
+    # currents of the image and pools are cut by rows alone; a linear layer has one row, but often many blocks
     if stage.terms and stage.layer.fires and blocks > rows:
         return [Part(0, height, *span) for span in _cut(blocks, threads)]
     return [Part(low * side, min(top * side, height), 0, blocks) for low, top in _cut(rows, threads)]

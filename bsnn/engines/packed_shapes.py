@@ -111,6 +111,7 @@ def term_of(typing: Any, table: Any, number: Any) -> Any:
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         table, number = arrays(context, builder, signature, arguments)
+        # fields lie side by side in their order in Term, as `Stage.planned` flattens them
         row = builder.gep(table, [builder.mul(number, constant(fields))])
         values = [builder.load(builder.gep(row, [constant(field)])) for field in range(fields)]
         return context.make_tuple(builder, kind, values)

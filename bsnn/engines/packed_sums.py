@@ -38,6 +38,7 @@ LEVEL = 3  # bits of the counters that one pass over rows or carries gives: GROU
 PLANE = 64  # bytes from one bit of the counters to the next
 PLANES = 15  # bits of the counters of as many spikes as may reach a neuron
 
+# bit 4 a + 2 b + c of a table is the result: the parity is 1 for 1, 2, 4 and 7, the majority for 3, 5, 6 and 7
 _PARITY, _MAJORITY = 0x96, 0xE8  # tables of truth of three bits
 
 
@@ -59,6 +60,7 @@ def _pass(
     """Add GROUP * groups rows: LEVEL vectors to `planes`, and one carry for each group to `carries`."""
     kind = carries.type.pointee
     zero = ir.Constant(kind, [0] * kind.count)
+    # bits 0 to 2 of the sum over all groups so far: rows add up to one + 2 two + 4 four + 8 times the carries
     one, two, four = (cgutils.alloca_once_value(builder, zero) for _ in range(LEVEL))
 
     def add(total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -69,8 +71,11 @@ def _pass(
     with cgutils.for_range(builder, groups) as loop:
         first = builder.mul(loop.index, constant(GROUP))
         rows = [row(builder.add(first, constant(number))) for number in range(GROUP)]
+        # Harley and Seal: four adders turn eight rows into four carries worth 2, two turn these into two worth 4, and
+        # one turns these into one worth 8; `one`, `two` and `four` take part and keep the sums.
         pairs = [add(one, *rows[number : number + 2]) for number in range(0, GROUP, 2)]
         fours = [add(two, *pairs[number : number + 2]) for number in (0, 2)]
+        # in place where rows are carries themselves: number i is written when 8 i to 8 i + 7 have been read
         builder.store(add(four, *fours), builder.gep(carries, [loop.index]), align=1)
     for number, total in enumerate((one, two, four)):
         builder.store(builder.load(total), pointer(builder, planes, constant(number * PLANE), kind), align=1)
@@ -127,7 +132,7 @@ def _carry_sum(lanes: int) -> Any:
             carries, count, planes, level = arrays(context, builder, signature, arguments)
             kind = vector(I64, lanes // 64)
             carries = builder.bitcast(carries, kind.as_pointer())
-            planes = builder.gep(planes, [builder.mul(level, constant(LEVEL * PLANE))])
+            planes = builder.gep(planes, [builder.mul(level, constant(LEVEL * PLANE))])  # from bit LEVEL * level on
             for number in range(GROUP - 1):  # so that they are whole groups
                 place = builder.gep(carries, [builder.add(count, constant(number))])
                 builder.store(ir.Constant(kind, [0] * kind.count), place, align=1)
@@ -150,6 +155,8 @@ sum_carries_128, sum_carries_256, sum_carries_512 = _carry_sum(128), _carry_sum(
 
 def _doubled_bits(builder: ir.IRBuilder) -> ir.Value:
     """Twice the worth of each bit of the counters, as vectors of NEURONS numbers of 16 bits that wrap around."""
+    # Modulo 2**16 is enough, since 2 P - S fits: for P = S = 20,000, 2 P is -25,536 in 16 bits, and less S it is 20,000
+    # again. Bit 14 of P is worth 2**15, that is -2**15 here.
     worth = [(2 << bit) % 2**16 for bit in range(PLANES)]
     kind = vector(I16, NEURONS)
     values = ir.Constant(ir.ArrayType(kind, PLANES), [ir.Constant(kind, [value] * NEURONS) for value in worth])
@@ -177,6 +184,7 @@ def _writer(kept: str | None) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             planes, first, levels, total, half, currents, place = arrays(context, builder, signature, arguments)
             kind = vector(I16, NEURONS)
+            # from -S on, each bit of P that is set adds twice its worth; 32 channels at once
             start = builder.neg(splat(builder, builder.trunc(total, I16), NEURONS))
             found = cgutils.alloca_once_value(builder, start)
             amounts = _doubled_bits(builder)
@@ -185,14 +193,17 @@ def _writer(kept: str | None) -> Any:
                 plane = builder.mul(loop.index, constant(LEVEL))
                 for _ in range(LEVEL):
                     word = builder.add(first, builder.mul(plane, constant(PLANE)))
+                    # a plane's bits of these channels are the mask of those that get the amount
                     word = builder.load(pointer(builder, planes, word, I32), align=4)
                     amount = builder.load(builder.gep(amounts, [constant(0), plane]))
                     value = builder.select(mask(builder, word), builder.add(value, amount), value)
                     plane = builder.add(plane, constant(1))
                 builder.store(value, found)
+            # half is exact: two rows for each spike make S even
             value = builder.ashr(builder.load(found), splat(builder, builder.trunc(half, I16), NEURONS))
             target = pointer(builder, currents, place, kind)
             if kept is not None:
+                # sums stay in 16 bits: the windows of one pool together have at most MOST_INPUTS rows
                 old = builder.load(target, align=2)
                 largest = builder.select(builder.icmp_signed(">", old, value), old, value)
                 value = largest if kept == "largest" else builder.add(old, value)

@@ -48,8 +48,9 @@ def maps(network: SpikingNetwork) -> dict[str, Map]:
     """Outputs of all layers, by name."""
     found: dict[str, Map] = {}
     for layer, paths in zip(network.layers, network.sums, strict=True):
+        # a pool that passes spikes on has the planes of what it reads
         planes = (2 if layer.signed else 1) if layer.fires else found[paths[0].source].planes
-        height, columns = (*layer.shape[1:], 1, 1)[:2]
+        height, columns = (*layer.shape[1:], 1, 1)[:2]  # (units,): one place with a channel for each
         found[layer.name] = Map(height, columns, layer.shape[0], planes)
     return found
 
@@ -62,6 +63,8 @@ def _rows_added(path: Path, source: Map) -> int:
         return windows
     if path.op == "linear":
         return len(path.weight[0])
+    # no more taps than the map has places; planes do not count, since a neuron sends one spike at a time, of either
+    # sign
     places = min(path.weight.shape[2], source.height) * min(path.weight.shape[3], source.width)
     return windows * places * (1 if _depthwise(path, source) else source.channels * _halves(path))
 
@@ -78,7 +81,7 @@ def unfit(network: SpikingNetwork) -> str | None:
             if path.weight is not None and not bool((path.weight.abs() == 1).all()):
                 return f"layer '{layer.name}' has weights other than +-1"
             rows = _rows_added(path, outputs[path.source])
-            if rows > MOST_INPUTS:
+            if rows > MOST_INPUTS:  # S of 2 P - S, which lies within +-S and so in 16 bits
                 several = " (each counts twice because of groups)" if path.groups > 1 else ""
                 return (
                     f"{rows} spikes{several} may reach a neuron of layer '{layer.name}' at once, and currents have "
@@ -98,22 +101,29 @@ def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[
     """Term of a path that reads spikes which begin at byte `begin`, and its weights, uint8."""
     term = _geometry(path, source, target)._replace(source=begin)
     if path.weight is None or (path.op == "conv" and _depthwise(path, source)):
+        # [channels, 1, rows, columns] as a bit for each tap and channel, in the order of the spikes' bits; silent ones
+        # keep 0, a weight of -1 that no spike meets
         weight = torch.ones(source.channels, 1, 1, 1) if path.weight is None else path.weight
         bits = np.zeros((term.rows, term.columns, 8 * source.bytes), np.bool_)
         bits[..., : source.channels] = (weight[:, 0] > 0).permute(1, 2, 0).numpy()
         return term._replace(kind=CHANNELWISE), np.packbits(bits, bitorder="little")
     weight = path.weight
     if path.op == "linear":
-        weight = weight.unflatten(1, (-1, source.height, source.width))
+        weight = weight.unflatten(1, (-1, source.height, source.width))  # [out, in, rows, columns], as of a convolution
     channels, widest = 8 * target.bytes, width()
+    # A 4x4 window holds the 3x3 windows of 2x2 places, and is 2 places away from the next one. Its spikes are listed
+    # once, in 16 places instead of 4 * 9, and the row of each has its weights for all four.
     if _squares(path, source, channels, widest):
         term = term._replace(rows=4, columns=4, parts=PARTS)
         if path.pool is None:
+            # a tile is 2x2 places of the output, and may reach beyond an odd map
             size = {"sums_height": -(-target.height // 2), "sums_width": -(-target.width // 2)}
             term = term._replace(down=2, across=2, side=2, **size)
         else:
+            # a tile is one place, and its parts are the pool's windows: `_tiles` adds them up, or takes the largest
             size = {"sums_height": target.height, "sums_width": target.width}
             term = term._replace(down=2, across=2, **size, **_NO_POOL)
+    # the narrowest vector that holds them: 40 channels are stored as 64, which take 128 bits, or 256 in four parts
     lanes = next(lanes for lanes in ROWS if lanes >= min(term.parts * channels, widest))
     term = term._replace(kind=LISTED, shift=(lanes // 8).bit_length() - 1, halves=_halves(path))
     return term, _rows(_dense(weight, path.groups), term, channels, lanes)
@@ -131,10 +141,13 @@ def _geometry(path: Path, source: Map, target: Map) -> Term:
     """The window and the pool."""
     term = Term(LISTED, 0, source.height, source.width, source.bytes, source.planes)
     if path.op == "linear":
+        # one window as large as the map, and no pool: the defaults of Term
         return term._replace(rows=source.height, columns=source.width)
     kernel = (1, 1) if path.weight is None else cast(tuple[int, int], tuple(path.weight.shape[2:]))
     sizes = zip((source.height, source.width), kernel, path.stride, path.padding, path.dilation, strict=True)
+    # windows in each direction, as torch counts them; what is left at the end is not read
     sums = [(size + 2 * padding - gap * (side - 1) - 1) // stride + 1 for size, side, stride, padding, gap in sizes]
+    # no pool is a pool of one window, so that the kernels need no case of its own for it
     pool = path.pool or Pool("average", (1, 1), (1, 1))
     return term._replace(
         rows=kernel[0], columns=kernel[1], top=path.padding[0], left=path.padding[1],
@@ -190,16 +203,22 @@ def _rows(weight: Tensor, term: Term, channels: int, lanes: int) -> np.ndarray:
     """
     blocks = []
     for some in weight.split(block_of(channels)):
-        tap = some.permute(2, 3, 1, 0).numpy()
+        tap = some.permute(2, 3, 1, 0).numpy()  # [rows, columns, in, out]: bits of a row run over outputs
         for half in range(term.halves):
+            # The bit of the weight; for negative spikes, of its opposite. Of two halves the first takes 0 for 1, and
+            # the second for 0: +1 is (1, 1), 0 is (1, 0), -1 is (0, 0). P is 2, 1, 0 then, S is 2, and half of 2 P - S
+            # is 1, 0, -1.
             signed = [value >= 0 if term.halves == 2 and not half else value > 0 for value in (tap, -tap)]
+            # negative inputs come after all stored ones, as entries of lists number them
             taps = np.concatenate([_wide(sign, 8 * term.bytes) for sign in signed[: term.planes]], 2)
+            # taps that a part does not see stay 0, which adds nothing to P; its S counts only the spikes that it sees
             bits = np.zeros((term.rows, term.columns, taps.shape[2], lanes), np.bool_)
             for part in range(term.parts):
                 down, right, lane = part // 2, part % 2, part * block_of(channels)
+                # part 3, one place down and one to the right, has its 3x3 taps in rows and columns 1 to 3 of the window
                 bits[down : down + taps.shape[0], right : right + taps.shape[1], :, lane : lane + len(some)] = taps
             blocks.append(np.packbits(bits, bitorder="little"))
-        blocks.append(np.zeros(lanes // 8, np.uint8))
+        blocks.append(np.zeros(lanes // 8, np.uint8))  # fills up groups of 8 rows (`_sum` of packed_kernels)
     found = aligned(sum(block.size for block in blocks))
     return np.concatenate(blocks, out=found)
 

@@ -73,7 +73,7 @@ def pointer(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value, kind: ir.Ty
 
 def mask(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
     """The bits of a word of NEURONS as a vector of them."""
-    return builder.bitcast(word, vector(I1, NEURONS))
+    return builder.bitcast(word, vector(I1, NEURONS))  # lane k: bit k (little-endian)
 
 
 def arrays(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> list[Any]:

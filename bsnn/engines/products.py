@@ -87,7 +87,7 @@ def _convolution(x: Tensor, weight: Tensor, places: int) -> Tensor:
         return F.conv2d(x, weight, padding=1)
     if height * width == 1:  # all but the middle of a kernel lies outside
         return F.linear(x.flatten(1), weight[:, :, 1, 1])[:, :, None, None]
-    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)  # [9 * inputs, outputs], in the order of columns: taps, then inputs
     images = max(1, COLUMNS // (4 * height * width * len(rows)))
     result = torch.empty(len(x), height, width, len(weight))
     for part, sums in zip(x.split(images), result.split(images), strict=True):

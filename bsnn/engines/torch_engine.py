@@ -105,11 +105,12 @@ def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor,
         if bias is not None:
             current.add_(bias)
         potential.add_(current if layer.schedule is None else current + per_output(layer.schedule[step], layer.shape))
-        spike = current
+        spike = current  # the potential has it by now: its place is free
         _fire(potential, threshold, layer.burst, spike)
         if layer.signed:
             spike.sub_(((potential <= lower) & (sent > 0)).float())
             sent.add_(spike)
+        # exact for -1, 0 and 1, so fusing it changes nothing; with bursts it may round, but these are not `exact`
         potential.addcmul_(spike, threshold, value=-1)
     return currents
 
@@ -125,5 +126,6 @@ def _fire(potential: Tensor, threshold: Tensor, burst: int, spike: Tensor) -> No
 def _count(spikes: Tensor, layer: SpikingLayer) -> Tensor:
     """Spikes of either sign sent by the layer, int64 [steps, N]."""
     sent = spikes.abs() if layer.signed else spikes
+    # float32 adds up whole numbers below 2^24 exactly, in any order
     exact = torch.float32 if layer.burst * layer.neurons < 2**24 else torch.float64
     return sent.sum(tuple(range(2, spikes.dim())), dtype=exact).long()

@@ -69,12 +69,12 @@ class TritonEngine(Engine):
         images = len(current)
         firing = len(self.network.firing)
         counts = torch.zeros(steps, firing, images, **_int32(self.device))
-        spikes = current
+        spikes = current  # what the first kernel reads in their place
         with _on(self.device):
             index = 0
             for item in self.layers:
                 out = torch.empty(steps, images, item.result.values, dtype=torch.int8, device=self.device)
-                potential, sent = next(neurons) if item.layer.fires else (spikes, spikes)
+                potential, sent = next(neurons) if item.layer.fires else (spikes, spikes)  # unread without neurons
                 if images:
                     self._launch(
                         item, (spikes, potential, sent, out, counts), (steps, images, index, firing), state.steps
@@ -110,7 +110,7 @@ class TritonEngine(Engine):
         lower = threshold if item.lower is None else item.lower
         bias = counts if item.bias is None else item.bias
         weights = [] if item.weight is None else [item.weight]
-        schedule = counts if item.schedule is None else item.schedule[done:]
+        schedule = counts if item.schedule is None else item.schedule[done:]  # kernels count steps from 0
         before = [schedule] if item.kernel == "constant_scan" else [*weights, bias, schedule]
         tile = self.tile(item, size[1])
         grid = (programs(item, size[1], tile.rows, tile.columns),)
@@ -125,11 +125,14 @@ def steps_within(memory: int, layers: list[Lowered], images: int) -> int:
     """Largest number of steps whose buffers fit into the memory next to state and weights (at least 1)."""
     values = [item.result.values for item in layers]
     last = layers[-1].layer.neurons  # copied in the network's order
+    # int8 spikes of two layers lie there at a time: what a kernel reads and what it writes. The first one reads
+    # currents, which are state; the last one's spikes are copied once more, without silent channels.
     step = max(before + after for before, after in zip([0, *values], [*values, last], strict=True))
     firing = [item for item in layers if item.layer.fires]
     counts = 12 * len(firing)  # an int32 and an int64
+    # 4 bytes each: currents of the first layer, potentials, and for signed layers the spikes sent so far
     state = values[0] + sum(item.result.values * (2 if item.layer.signed else 1) for item in firing)
-    weights = sum(item.weight.numel() for item in layers if item.weight is not None)
+    weights = sum(item.weight.numel() for item in layers if item.weight is not None)  # int8: bytes
     free = memory - weights - 4 * state * images
     return max(1, free // (max(images, 1) * (step + counts)))
 
@@ -143,7 +146,7 @@ def constants(item: Lowered, tile: Tile) -> dict[str, int | bool]:
         "SCHEDULED": item.schedule is not None,
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
-        "GROUP": math.gcd(tile.rows, target.positions),
+        "GROUP": math.gcd(tile.rows, target.positions),  # a power of two, as rows are: no group has rows of two images
     }
     if item.kernel == "constant_scan":
         return shared | {"POSITIONS": target.positions}
@@ -151,7 +154,7 @@ def constants(item: Lowered, tile: Tile) -> dict[str, int | bool]:
         "HEIGHT": source.height,
         "WIDTH": source.width,
         "MAX": item.layer.pool == "max",
-        "BIAS": 0 if item.bias is None else item.bias.dim(),
+        "BIAS": 0 if item.bias is None else item.bias.dim(),  # 1: of channels; 2: of neurons
     }
     if item.kernel == "pool_scan":
         return shared | {"FIRES": item.layer.fires}

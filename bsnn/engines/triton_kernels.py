@@ -90,12 +90,13 @@ def constant_scan(
     """First layer: float32 currents [images, positions, channels], the same at every step but for a schedule."""
     row0, row, column = _rows_and_columns(OUTER, ROWS, COLUMNS)
     total = images * POSITIONS
-    inside = (row < total)[:, None]
-    cells = row.to(tl.int64)[:, None] * OUTER + column[None, :]
+    inside = (row < total)[:, None]  # the last tile may reach beyond the last image
+    cells = row.to(tl.int64)[:, None] * OUTER + column[None, :]  # int64: beyond 2^31 for many images
     x = tl.load(current + cells, mask=inside, other=0.0)
     level, floor = tl.load(threshold + column)[None, :], tl.load(lower + column)[None, :]
-    v, number = _membrane(membrane, sent, cells, inside, SIGNED)
+    v, number = _membrane(membrane, sent, cells, inside, SIGNED)  # in registers from here to _save
     step_cells = total.to(tl.int64) * OUTER
+    # schedule is [steps, OUTER], out [steps, images, positions, OUTER], counts [steps, firing layers, images]
     for step in range(steps):
         added = _scheduled(x, schedule + step * OUTER, column, SCHEDULED)
         v, number, spike = _fire(v, number, added, level, floor, SIGNED)
@@ -111,7 +112,7 @@ def _part_of_row(M: tl.constexpr):
     The parts are distinguished by the highest bit of the row and by bit 3: on Hopper's layout of sums both number
     registers of one thread, so that taking the product apart moves nothing between threads.
     """
-    m = tl.arange(0, M)
+    m = tl.arange(0, M)  # rows 0-7: part 0, 8-15: part 1, 16-23: part 0 again, ...; from M / 2 on: parts 2 and 3
     half: tl.constexpr = M // 2
     return m // half * 2 + (m // 8) % 2, (m % half) // 16 * 8 + m % 8
 
@@ -119,9 +120,10 @@ def _part_of_row(M: tl.constexpr):
 @triton.jit
 def _parts(sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The four parts [ROWS, COLUMNS] of sums [4 * ROWS, COLUMNS] whose rows are numbered as in `_part_of_row`."""
+    # rows are (high bit, ROWS // 8, bit 3, 8); the two bits go last, where tl.split takes an axis of 2 apart
     parted = tl.permute(tl.reshape(sums, (2, ROWS // 8, 2, 8, COLUMNS)), (1, 3, 4, 2, 0))
-    first, second = tl.split(parted)
-    part0, part1 = tl.split(first)
+    first, second = tl.split(parted)  # by the high bit: parts 0 and 1, parts 2 and 3
+    part0, part1 = tl.split(first)  # by bit 3
     part2, part3 = tl.split(second)
     shape: tl.constexpr = (ROWS, COLUMNS)
     return tl.reshape(part0, shape), tl.reshape(part1, shape), tl.reshape(part2, shape), tl.reshape(part3, shape)
@@ -132,7 +134,7 @@ def _taps_inside(
     y, x, inside, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SIDE: tl.constexpr
 ):  # fmt: skip
     """Bit mask of the taps that lie on the map, for each row; y and x are those of the first tap."""
-    bits = inside.to(tl.int32) * 0
+    bits = inside.to(tl.int32) * 0  # one zero for each row; SIDE is at most 4, so 16 bits
     for tap in tl.static_range(SIDE * SIDE):
         ky = y + tap // SIDE
         kx = x + tap % SIDE
@@ -152,16 +154,16 @@ def _sums(
     Taps run fastest: neighbouring ones read mostly the same spikes, and soon after each other.
     """
     k = tl.arange(0, CHUNK)
-    source = spikes + base[:, None] + k[None, :]
-    weights = weight + column[None, :] * (SIDE * SIDE * INNER) + k[:, None]
+    source = spikes + base[:, None] + k[None, :]  # [M, CHUNK]: channels of a place lie side by side
+    weights = weight + column[None, :] * (SIDE * SIDE * INNER) + k[:, None]  # [CHUNK, COLUMNS] of [out, tap, in]
     sums = tl.zeros((M, COLUMNS), tl.int32)
-    for part in range(SIDE * SIDE * (INNER // CHUNK)):
+    for part in range(SIDE * SIDE * (INNER // CHUNK)):  # CHUNK divides INNER
         tap = part % (SIDE * SIDE)
         first = part // (SIDE * SIDE) * CHUNK
         valid = ((bits >> tap) & 1) != 0
-        cell = (tap // SIDE * WIDTH + tap % SIDE) * INNER + first
+        cell = (tap // SIDE * WIDTH + tap % SIDE) * INNER + first  # from the first tap to this one and these channels
         a = tl.load(source + cell, mask=valid[:, None], other=0)
-        b = tl.load(weights + (tap * INNER + first))
+        b = tl.load(weights + (tap * INNER + first))  # no mask: tiles divide the padded channels
         sums = tl.dot(a, b, sums, out_dtype=tl.int32)
     return sums
 
@@ -218,15 +220,16 @@ def product_scan(
     step_in = images.to(tl.int64) * (HEIGHT * WIDTH * INNER)
     step_out = rows.to(tl.int64) * OUTER
 
+    # row m of the product reads for output row row0 + row_of_part; its window and taps are the same at every step
     part, row_of_part = _part_of_row(M)
     source = row0 + row_of_part
     y = (source % POSITIONS) // OUT_WIDTH * STRIDE - PAD
     x = (source % POSITIONS) % OUT_WIDTH * STRIDE - PAD
-    if MAX:
+    if MAX:  # STRIDE is 2, and a part one window of the pool
         y += part // 2
         x += part % 2
     bits = _taps_inside(y, x, source < rows, HEIGHT, WIDTH, SIDE)
-    base = (((source // POSITIONS).to(tl.int64) * HEIGHT + y) * WIDTH + x) * INNER
+    base = (((source // POSITIONS).to(tl.int64) * HEIGHT + y) * WIDTH + x) * INNER  # may lie off the map: bits masks
     if MAX:
         for step in range(steps):
             here = spikes + step * step_in
@@ -240,13 +243,13 @@ def product_scan(
                 POSITIONS, OUTER, BIAS, SIGNED, SCHEDULED, ROWS, GROUP,
             )  # fmt: skip
     else:
-        for step in range(0, steps, 4):
+        for step in range(0, steps, 4):  # one pass over the weights serves four steps
             # steps past the last are computed from the last one's spikes, and not used
             at = base + tl.minimum(part, steps - 1 - step) * step_in
             here = spikes + step * step_in
             sums = _sums(here, weight, at, bits, column, WIDTH, INNER, SIDE, M, COLUMNS, CHUNK)
             four = _parts(sums, ROWS, COLUMNS)
-            for offset in tl.static_range(4):
+            for offset in tl.static_range(4):  # one after the other: v is carried on
                 if step + offset < steps:
                     v, number = _advance(
                         four[offset], v, number, level, floor, bias, schedule + (step + offset) * OUTER,
@@ -274,7 +277,7 @@ def pool_scan(
     position = row % POSITIONS
     cells = row.to(tl.int64)[:, None] * OUTER + column[None, :]
     corner = ((row // POSITIONS).to(tl.int64) * HEIGHT + position // OUT_WIDTH * 2) * WIDTH + position % OUT_WIDTH * 2
-    source = spikes + corner[:, None] * OUTER + column[None, :]
+    source = spikes + corner[:, None] * OUTER + column[None, :]  # corner: top left of the 2x2; odd edges are unread
     if FIRES:
         level, floor = tl.load(threshold + column)[None, :], tl.load(lower + column)[None, :]
         v, number = _membrane(membrane, sent, cells, inside, SIGNED)

@@ -114,7 +114,7 @@ def _lowered(layer: SpikingLayer, before: Map) -> Lowered:
     taps = convolution_taps(cast(Tensor, layer.weight), summed=layer.pool == "average", stored_in=before.stored)
     taps = F.pad(taps, (0, 0, 0, 0, 0, 0, 0, result.stored - result.channels))
     side = taps.shape[1]
-    if before.positions < side * side and layer.pool != "max":
+    if before.positions < side * side and layer.pool != "max":  # a maximum needs its windows apart
         written = written_out(taps, before, result, stride)
         return _with_neurons(layer, before.flat, result.flat, result, weight=written)
     return _with_neurons(layer, before, result, result, weight=taps, side=side, stride=stride, pad=1)
@@ -123,6 +123,7 @@ def _lowered(layer: SpikingLayer, before: Map) -> Lowered:
 def convolution_taps(weight: Tensor, *, summed: bool, stored_in: int) -> Tensor:
     """Weights [out, in, 3, 3] as [out, side, side, stored in]; `summed` joins them with a 2x2 sum (side 4)."""
     if summed:
+        # the windows of a 2x2 sum see one kernel at four offsets in 4x4 taps; four weights of +-1 add up to at most 4
         shifts = [(x, 1 - x, y, 1 - y) for y in (0, 1) for x in (0, 1)]
         weight = torch.stack([F.pad(weight, shift) for shift in shifts]).sum(0, dtype=torch.int8)
     return F.pad(weight.permute(0, 2, 3, 1), (0, stored_in - weight.shape[1])).contiguous()
@@ -134,6 +135,7 @@ def written_out(taps: Tensor, before: Map, result: Map, stride: int) -> Tensor:
     dense = taps.new_zeros(result.positions, result.stored, before.positions, before.stored)
     for out in range(result.positions):
         for source in range(before.positions):
+            # which tap of output place `out` lies at `source`: its window begins one place before out * stride
             y = source // before.width - (out // result.width * stride - 1)
             x = source % before.width - (out % result.width * stride - 1)
             if 0 <= y < side and 0 <= x < side:
@@ -143,6 +145,7 @@ def written_out(taps: Tensor, before: Map, result: Map, stride: int) -> Tensor:
 
 def _linear_taps(weight: Tensor, before: Map, result: Map) -> Tensor:
     """Weights [units, channels * positions] as [stored units, 1, 1, positions * stored channels]."""
+    # inputs come flattened [channels, positions]; in memory they lie [positions, stored channels]
     last = weight.unflatten(1, (before.channels, before.positions)).transpose(1, 2)
     padded = F.pad(last, (0, before.stored - before.channels, 0, 0, 0, result.stored - result.channels))
     return padded.reshape(result.stored, 1, 1, before.values).contiguous()
@@ -153,12 +156,14 @@ def _with_neurons(layer: SpikingLayer, source: Map, target: Map, result: Map, **
     if layer.threshold is not None:
         # silent channels get the largest threshold, not infinity: 0 * infinity is no number
         fill, silent = torch.finfo(torch.float32).max, (0, result.stored - result.channels)
+        # a convolution that is written out has all positions as channels of one, and each needs its threshold
         again = target.stored // result.stored
         threshold = F.pad(layer.threshold, silent, value=fill).repeat(again).contiguous()
         if layer.signed:
             lower = F.pad(layer.negative_threshold, silent, value=-fill).repeat(again).contiguous()
     if layer.bias is not None:
         bias = _of_layer(layer.bias, layer)
+        # a bias of neurons [positions, channels] is one of channels where the kernel sees a single position
         if target.positions == 1:
             bias = bias.flatten()
         elif layer.bias.shape != layer.shape:

@@ -55,6 +55,7 @@ def tile_for(item: Lowered, images: int, chip: Chip) -> Tile:
         rows //= 2
     while columns > 32 and programs(item, images, rows, columns) < chip.processors:
         columns //= 2
+    # on Hopper four warps take up to 128 of the 4 * rows rows of a product; elsewhere a thread has up to 64 sums
     warps = max(4, rows // 8) if chip.hopper else max(4, rows * columns // 512)
     return Tile(rows, columns, chunk, warps, _stages(rows, columns, chunk, chip.shared))
 
@@ -72,4 +73,5 @@ def divisor(channels: int, largest: int) -> int:
 def _stages(rows: int, columns: int, chunk: int, shared: int) -> int:
     """Tiles of spikes and weights in flight, beside what the neurons exchange between threads."""
     spare = 12 * 1024
+    # a stage holds int8 tiles of spikes, [4 * rows, chunk], and of weights, [chunk, columns]
     return min(4, max(2, (shared - spare) // ((4 * rows + columns) * chunk)))
