@@ -15,7 +15,10 @@ from bsnn.config import format_percentile
 from bsnn.tables.columns import compact, escaped
 
 FOLDER = Path("results/reference")
-PAGES = (Path("README.md"), *(Path("docs") / f"{name}.md" for name in ("low-latency", "literature", "own-networks")))
+PAGES = (
+    Path("README.md"),
+    *(Path("docs") / f"{name}.md" for name in ("low-latency", "literature", "own-networks", "paper")),
+)
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:
@@ -127,6 +130,47 @@ def _resnet20(name: str, folder: Path) -> str:
         f"torch {row['torch']}, SpikingJelly {row['spikingjelly']}"
     )
     return f"{_of_numbers(shown)}\n\n{note}: [{path}](../{path})."
+
+
+def _of_paper(names: tuple[str, ...], table: str, folder: Path) -> tuple[pd.DataFrame, str]:
+    """A table of the paper's results, of several kept experiments one below the other, and where they are from."""
+    frames, notes = [], []
+    for name in names:
+        frame = pd.read_csv(folder / name / "paper" / f"{table}.csv")
+        if "percentile" in frame:
+            frame["percentile"] = frame["percentile"].map(format_percentile, na_action="ignore")
+        command = json.loads((folder / name / "origin.json").read_text())["command"]
+        frames.append(frame)
+        notes.append(f"`{command}`: [{name}](../{folder}/{name})")
+    return pd.concat(frames, ignore_index=True), "; ".join(notes)
+
+
+def _paper_accuracy(names: tuple[str, ...], folder: Path) -> str:
+    """Networks as trained and spiking, by protocol."""
+    frame, note = _of_paper(names, "accuracy", folder)
+    measured = frame["measured_mean"].astype(float).map("{:.2f}".format)
+    wide = frame.assign(measured=measured, T=frame["time"].map("{:.0f}".format, na_action="ignore"))
+    wide = wide[["network", "protocol", "percentile", "T", "measured", "published", "images"]].fillna("")
+    return f"{_of_numbers(wide)}\n\n{note}."
+
+
+def _paper_time(names: tuple[str, ...], folder: Path) -> str:
+    """Accuracy over time for each percentile, and from when on it stays within one point of the ANN."""
+    frame, note = _of_paper(names, "time", folder)
+    shown = frame[["weights", "percentile"]].assign(
+        ANN=frame["ann_mean"].map("{:.2f}".format), SNN=frame["snn_mean"].map("{:.2f}".format), T=frame["time"]
+    )
+    wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
+    wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    steps, _ = _of_paper(names, "latency", folder)
+    near = steps[steps["within"] == 1].set_index(["weights", "percentile"])["time_mean"]
+    reached = pd.to_numeric(near, errors="coerce").map("{:.0f}".format, na_action="ignore").fillna("not reached")
+    operations, _ = _of_paper(names, "operations", folder)
+    last = operations[operations["time"] == operations["time"].max()].set_index(["weights", "percentile"])["ratio"]
+    for title, column in (("within 1 point from", reached), ("operations / ANN", last.map("{:.2f}".format))):
+        wide = wide.join(column.rename(title), on=["weights", "percentile"])
+    wide = wide.sort_values("percentile", key=pd.to_numeric).sort_values("weights", kind="stable")
+    return f"{_of_numbers(wide)}\n\n{note}."
 
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
