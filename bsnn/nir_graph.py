@@ -94,6 +94,7 @@ def unsaid(network: SpikingNetwork) -> str:
 def _biases(layer: SpikingLayer) -> tuple[Tensor | None, Tensor | None]:
     """A layer's shift of each channel, which its last map carries, and the bias that no map carries."""
     carried, bias = layer.offset, layer.bias
+    # One bias a channel can be part of a map, as long as no offset, which is added before it, is there already.
     if carried is None and bias is not None and bias.numel() == layer.shape[0]:
         return bias.reshape(-1), None
     return carried, bias
@@ -131,6 +132,7 @@ def _layer_nodes(
     for number, path in enumerate(paths, 1):
         label = layer.name if len(paths) == 1 else f"{layer.name}.path{number - 1}"
         source, shape = ends[path.source]
+        # A path without nodes is an edge from its source's neurons.
         chain = dict(_path_nodes(path, label, shape, layer.shape, offset if number == len(paths) else None))
         edges += pairwise([source, *chain])
         found |= chain
@@ -147,6 +149,7 @@ def _path_nodes(
     if path.op == "linear" and len(before) > 1:
         yield f"{label}.flatten", _flatten(before)
     if path.weight is not None:
+        # The bias comes last: on a map before a pool or a factor it would be summed or multiplied, too.
         alone = path.pool is None and path.scale is None
         yield label, _holding(SIGNS if path.binary else WEIGHTS, _map(path, before, offset if alone else None))
         offset = None if alone else offset

@@ -49,9 +49,11 @@ def network(source: nir.NIRGraph) -> SpikingNetwork:
     sources: dict[str, list[str]] = {}
     for name, own in said.items():
         ends = json.loads(_text(own["paths"])) if "paths" in own else before[name]
+        # A layer's bias is on its last path, as `bsnn.nir_graph` writes it.
         paths, biases = zip(*(_path(source, before, last) for last in ends), strict=True)
         layers[name] = _layer(name, source.nodes[name], own, paths, biases[-1])
         sources[name] = [f"{path.source}{SUFFIX}" for path in paths if path.source != IMAGE]
+    # By the places that the file says; where it says none, all are 0, and the order of the graph is kept.
     order = sorted(TopologicalSorter(sources).static_order(), key=lambda name: int(said[name].get("place", 0)))
     shape = tuple(int(size) for size in source.nodes[INPUT].input_type["input"])
     weight, bias = _tensor(readout.weight, torch.float64), _tensor(getattr(readout, "bias", None), torch.float64)
@@ -105,6 +107,7 @@ def _path(source: nir.NIRGraph, before: Mapping[str, list[str]], last: str) -> t
     for label, node in reversed(chain):
         if isinstance(node, nir.SumPool2d):
             how["pool"] = Pool("average", _pair(node.kernel_size), _pair(node.stride), _pair(node.padding))
+            # In the former layout the bias stands before the sum, which adds it once for each place of a window.
             offset = None if offset is None else offset * math.prod(how["pool"].kernel)
         elif isinstance(node, nir.Scale):
             scale = torch.from_numpy(np.asarray(node.scale)).float()

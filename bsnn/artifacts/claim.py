@@ -46,6 +46,7 @@ def claim(folder: Path) -> FileLock:
             f"{folder}: cannot be claimed for this run ({error}); results need a folder that can be written, on a file "
             "system with locks"
         ) from error
+    # For the message alone: the lock is what counts, and this file outlives it.
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     write_text(holder, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
     return lock

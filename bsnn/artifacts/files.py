@@ -26,11 +26,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
+        # Process and machine in the name, by which `_sweep` knows what a killed process has left.
         prefix, suffix = f".{path.name}.", f".{os.getpid()}.{platform.node()}.tmp"
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        # Before the new name: a machine that crashes must not leave a name without its content. mkstemp makes files
+        # that only their owner can read.
         _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -45,6 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def _sweep(path: Path) -> None:
     """Remove what killed processes of this machine left behind of earlier tries to write this file."""
+    # A process's number says something on its own machine alone: files of others are left to them.
     ending = f".{platform.node()}.tmp"
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(ending)}"):
         process = left.name.removesuffix(ending).rpartition(".")[2]
@@ -54,10 +58,10 @@ def _sweep(path: Path) -> None:
 
 def _alive(process: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # sends nothing: asks whether it is there
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it is there, and another user's
         return True
     return True
 
@@ -68,6 +72,7 @@ def _flush(path: Path) -> None:
 
 
 def _umask() -> int:
+    # The only way to read it is to set it.
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -94,7 +99,7 @@ def link(source: Path, path: Path) -> None:
         ArtifactError: the file system has none, or refuses it.
     """
     with replacing(path) as temporary:
-        temporary.unlink()
+        temporary.unlink()  # a link needs a free name
         os.link(source, temporary)
 
 

@@ -45,7 +45,7 @@ def require_intact(path: Path) -> bool:
         raise files.missing(path) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); {again(path)}") from error
-    if same is False:
+    if same is False:  # None: it has no seal
         raise ArtifactError(f"{path}: damaged or edited: its content does not match its digest; {again(path)}")
     return bool(same)
 
@@ -78,7 +78,7 @@ def parse(path: Path, text: str | bytes | None, *, sealed: bool) -> dict[str, An
 
 
 def _check_unsealed(path: Path, found: Mapping[str, Any]) -> None:
-    if "sealed" in found:
+    if "sealed" in found:  # it says that it had a seal
         raise ArtifactError(f"{path}: damaged or edited: the digest over its content is lost; {again(path)}")
     if found["kind"] not in UNSEALED:
         raise ArtifactError(f"{path}: is of an older version of bsnn, without a digest over its notes; {again(path)}")

@@ -30,6 +30,7 @@ def seal(path: Path) -> None:
     with path.open("r+b") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             places = [found.end() for found in re.finditer(re.escape(MARK), view)]
+        # Of two marks a reader could not tell which is the seal's: one may stand in a text of the artifact.
         if len(places) != 1:
             raise ArtifactError(
                 f"{path}: has {len(places)} places for its digest, needs one; no text may hold '{BLANK}'"
@@ -45,6 +46,7 @@ def intact(path: Path) -> bool | None:
     Raises:
         OSError: the file cannot be read.
     """
+    # An empty file cannot be mapped.
     if not path.stat().st_size:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
@@ -53,6 +55,7 @@ def intact(path: Path) -> bool | None:
             return None
         begin, end, said = found.start(1), found.end(1), found[1].decode()
         digest = hashlib.sha256()
+        # Slices without copies, let go of before the map is closed, which it cannot be while one is held.
         with memoryview(view) as content, content[:begin] as before, content[end:] as after:
             for part in (before, _ZEROS, after):
                 digest.update(part)

@@ -50,6 +50,7 @@ def take(folder: Path, paths: Mapping[str, Path], stands_for: Mapping[str, Any],
     if not _in_slurm() or not all(path.is_file() for path in kept.values()):
         return False
     try:
+        # All are checked before the first is linked: a shard is taken whole, or simulated again.
         for kind, path in kept.items():
             artifacts.check_shard(path, artifacts.read_table(path, kind, {}, stands_for)[1], shard, shards)
         for kind, path in paths.items():

@@ -113,6 +113,8 @@ def _said(*command: str) -> str:
 def _srun(nodes: int) -> list[str]:
     """One task on each node, which takes what the job has there beside the step that this process is in."""
     step = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none"]
+    # A process that ends, well or not, does not take the others along at once: they have WAIT seconds for their own
+    # end.
     return ["srun", *step, "--mpi=none", "--kill-on-bad-exit=0", f"--wait={WAIT}"]
 
 

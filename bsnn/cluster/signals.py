@@ -47,6 +47,7 @@ def _on_sigterm(act: Callable[[], None]) -> None:
     """Call `act` in a thread of its own on each SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         return
+    # By this descriptor, which Python writes to whichever handler is set: one of ours would be replaced by Snakemake's.
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
     signal.set_wakeup_fd(pythons.detach(), warn_on_full_buffer=False)  # Python writes each signal's number there
@@ -92,6 +93,7 @@ def _below(process: int) -> list[int]:
         threads = os.listdir(f"/proc/{process}/task")
     except OSError:  # it ended meanwhile, or this system has no such files
         return []
+    # The system lists children by the thread that started them.
     for thread in threads:
         try:
             children += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())

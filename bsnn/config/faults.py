@@ -33,6 +33,7 @@ def _known(location: tuple[int | str, ...]) -> Iterable[str]:
         if part in SORTS:
             section = SORTS[str(part)]
             continue
+        # What follows a field of a dict is a name that the user chose, even where it reads like a key.
         if named or part not in section.model_fields:  # a name, or the index of a list
             named = False
             continue
@@ -89,6 +90,8 @@ def message(faults: Iterable[ErrorDetails], whole: Mapping[str, Any], experiment
             what = f"unknown key{meant(str(fault['loc'][-1]), known)}; known here: {', '.join(known)}"
         if isinstance(found, str) and "," in found:
             ending += "; several are written [a,b]"
+        # Experiments that extend one another have the same faults: they are told together, below the key within the
+        # experiment.
         place = tuple(str(part) for part in plain(_written(fault["loc"], whole)))
         if fault["type"] == "missing" and place[0] == "experiments":
             what += meant(place[1], [name for name in experiments if name != place[1]])
@@ -105,6 +108,7 @@ def _written(location: tuple[int | str, ...], whole: Mapping[str, Any]) -> tuple
     value: Any = whole
     for depth, part in enumerate(location):
         if isinstance(part, int):
+            # Several may be written as one value: pydantic names item 0 of it, and there is no list.
             if not isinstance(value, list | tuple):
                 return location[:depth] + location[depth + 1 :]
             value = value[part] if part < len(value) else None

@@ -48,6 +48,7 @@ def _extended(name: str, experiments: Mapping[str, Any], seen: tuple[str, ...] =
         return own
     inherited = _extended(parent, experiments, (*seen, name))
     if _of_another_sort(inherited.get("network"), own.get("network")):
+        # Settings of the other sort of network would be unknown keys beside this one's.
         inherited["network"] = {}
         to_own = sort_of_network(own["network"]) == "<own>"
         inherited["description"] = "A network of one's own." if to_own else ""  # the other's is not true of this one
@@ -111,11 +112,13 @@ def _validated(raw: Mapping[str, Any]) -> Config:
     varied: dict[str, Any] = {}
     for name, definition in resolved.items():
         varied |= _variants(name, definition)
+    # Variants come after what was written, and do not replace an experiment that was written under such a name.
     whole = {**raw, "experiments": {**resolved, **varied, **resolved}}
     found = list(faults.truths(whole, Config))
     try:
         checked = Config.model_validate(whole)
     except ValidationError as error:
+        # One fault a place: what pydantic says of a truth value is left out where ours is told.
         places = {fault["loc"] for fault in found}
         found += [fault for fault in error.errors() if faults.plain(fault["loc"]) not in places]
     if found:

@@ -47,6 +47,7 @@ def counted(jobs: Iterable[One]) -> str:
     for rule in STAGES:
         nouns, count = _nouns(rule), sum(other == rule for other, _ in whole)
         if count:
+            # Several rules make what has one name, as networks of either kind.
             found[nouns] = found.get(nouns, 0) + count
     return ", ".join(f"{count} {nouns[count > 1]}" for nouns, count in found.items())
 

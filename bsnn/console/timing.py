@@ -53,6 +53,8 @@ class Running:
     def left(self, now: float, expected: float | None) -> float | None:
         """Seconds until it ends, given how long such a job takes."""
         part = self.part(now)
+        # At the speed since progress was first seen: a training that goes on from a checkpoint had a part behind it by
+        # then, which took none of this job's time.
         if part is not None and self.first is not None and part - self.first[1] >= SURE:
             return (1 - part) * (now - self.first[0]) / (part - self.first[1])
         if expected is None:
@@ -93,6 +95,7 @@ class Timing:
         if found is not None:
             seconds, known = now - found.begun, self.expected.get(found.job)
             self.took.setdefault(found.job[0], []).append(seconds)
+            # A job that did only a part of its work says nothing about how long a whole one takes.
             resumed = found.first is not None and found.first[1] > SURE
             if known and self.cores is not None and not resumed:  # elsewhere, time in a queue is in it
                 self.paces.setdefault(found.job[0], []).append(seconds / known)
@@ -112,6 +115,8 @@ class Timing:
         known = [(seconds, count) for seconds, count in (*running, *waiting) if seconds is not None]
         if not known:
             return 0.0, not (running or waiting)
+        # The work of all jobs, spread over the cores; but no less than the longest that runs, which cannot be spread.
+        # Where jobs run elsewhere, as many run at once as do now.
         together = self.cores or sum(count for _, count in running) or 1
         busy = sum(seconds * min(count, together) for seconds, count in known) / together
         longest = max((seconds for seconds, _ in running if seconds is not None), default=0.0)

@@ -57,6 +57,7 @@ def collect(
     first = {name: CoarseCounts(name, device) for name in names}
     _feed(trained, batches(), first, "activations, pass 1 of 2", dropout_seed)
     wanted = grid(percentiles)
+    # Each first table is freed as its second is made: tens of MiB a layer.
     second = {name: FineCounts(first.pop(name), wanted) for name in names}
     _feed(trained, batches(), second, "activations, pass 2 of 2", dropout_seed)
     summaries = {name: counter.summaries() for name, counter in second.items()}

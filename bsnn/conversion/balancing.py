@@ -49,16 +49,20 @@ def thresholds(trained: Trained | Graph, images: Tensor) -> dict[str, float]:
     """
     if not len(images):
         raise ConversionError("thresholds are balanced on calibration images, and there are none; give at least one")
+    # With every theta 1, a spike stands for an activation of 1, and V is the sum that an activation of 1 comes to.
     network = spiking.convert(trained, dict.fromkeys(described(trained).observed, 1.0)).to(images.device)
     found: dict[str, float] = {}
     passed = {layer.name: paths[0].source for layer, paths in zip(network.layers, network.sums, strict=True)}
 
     def clipped(layer: SpikingLayer, terms: list[tuple[str, Tensor]]) -> Tensor:
         """Activations of a layer, clipped at the threshold that they give, in its 2^-18th parts."""
+        # So a term over all steps, divided by them and by V, is an activation as if spikes of its source stood for 1;
+        # the source's own threshold, found by now, makes it right. The bias is in units of the sum, and of no source.
         unit = per_output(cast(Tensor, layer.threshold).double(), layer.shape)
         each = [(source, term / ideal.INFINITE / unit * amplitude(source)) for source, term in terms]
         activations = ideal.added(layer, each, 1 / unit).clamp_(min=0)
         found[layer.name] = balanced(layer.name, activations)
+        # Whole numbers again, as spikes over INFINITE steps: the next layer's sums are exact.
         return (activations / found[layer.name] * ideal.INFINITE + 0.5).floor_().clamp_(max=ideal.INFINITE)
 
     def amplitude(source: str) -> float:
@@ -82,11 +86,14 @@ def balanced(name: str, activations: Tensor) -> float:
             f"layer '{name}' never gave a positive activation on the calibration images, so it has no threshold; train "
             "the network further, or take more calibration images"
         )
+    # Whole numbers of at most 32 bits: sums of up to 2^30 of them are exact in int64, in any order.
     step = 2.0 ** (math.frexp(largest)[1] - _BITS)
     ordered = np.sort(np.rint(values[values > 0] / step).astype(np.int64))
     above = np.concatenate([np.cumsum(ordered[::-1])[::-1], [0]])  # sum of each value and all larger ones
     theta = 0.0
     for _ in range(ITERATIONS):
+        # Values are whole: above theta is what is above its whole part. All others add nothing to the sum, yet count in
+        # the mean, which is over all values, zeros included.
         first = int(np.searchsorted(ordered, np.int64(theta), side="right"))  # whole numbers above theta
         theta += 2 * (int(above[first]) - (len(ordered) - first) * theta) / len(values)
     return theta * step

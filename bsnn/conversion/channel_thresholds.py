@@ -52,6 +52,7 @@ def thresholds(
             observe(trained, batch, lambda name, values: found.setdefault(name, []).append(_by_channel(values)))
     if not found:
         raise ConversionError("thresholds of channels are measured on calibration images, and there are none")
+    # Layer by layer: a layer's batches and their concatenation are in memory together, those of all layers never.
     return {
         name: torch.tensor(
             _percentiles(np.concatenate(found.pop(name), 1), percentile, population, whole[name]), dtype=torch.float64
@@ -67,7 +68,7 @@ def _by_channel(values: Tensor) -> np.ndarray:
 
 def _percentiles(values: np.ndarray, percentile: float, population: Population, whole: float) -> list[float]:
     found = []
-    for channel in values.astype(np.float64):
+    for channel in values.astype(np.float64):  # of float32, NumPy gives float32 for a single percentile
         chosen = channel[channel > 0] if population == "positive" else channel
         own = float(np.percentile(chosen, percentile)) if len(chosen) else 0.0
         found.append(own if own > 0 else whole)

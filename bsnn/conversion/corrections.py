@@ -98,7 +98,7 @@ def corrected(
             spikes = measured.sent(index, layer)
             if layer.fires:
                 layers[index] = _moved(layer, _gap(layer, thresholds, activations, spikes), kind, steps)
-                spikes = measured.sent(index, layers[index])
+                spikes = measured.sent(index, layers[index])  # again: later layers get what the corrected one sends
         measured.keep(index, spikes)
     return replace(network, layers=tuple(layers))
 
@@ -125,6 +125,7 @@ def _moved(layer: SpikingLayer, gap: Tensor, kind: Correction, steps: int) -> Sp
     threshold = layer.threshold
     if threshold is None:
         raise ConversionError(f"layer '{layer.name}' has no neurons")
+    # The gap is in spikes; a spike takes V off the potential, and V is in units of the summed input.
     charge = gap * (threshold.double() if kind != "potential" else per_output(threshold.double(), layer.shape))
     return with_bias(layer, (charge / steps).float()) if kind == "bias" else with_charge(layer, charge.float())
 
@@ -154,6 +155,7 @@ class _Measured:
         found = torch.empty(self.steps, self.count, *layer.shape, dtype=torch.int8, device=self.device)
         for begin in range(0, self.count, _TOGETHER):
             some = slice(begin, begin + _TOGETHER)
+            # `scan` puts the spikes where the currents lie. Unsigned neurons keep no count of what they have sent.
             x = self._currents(index, slice(0, self.steps), some)
             if layer.fires:
                 potential = initial_potential(layer, x.shape[1], self.device)
@@ -170,15 +172,18 @@ class _Measured:
         sent = torch.zeros_like(potential if layer.signed else potential[:, :0])
         for step in range(self.steps):
             batches = [slice(begin, begin + _TOGETHER) for begin in range(0, self.count, _TOGETHER)]
+            # The step's currents come from layers before, which are settled: they are the same in every round.
             x = torch.cat([self._currents(index, slice(step, step + 1), some) for some in batches], 1)
             current = torch.zeros_like(threshold)
+            # Rounds start from the potentials before the step, with the float32 current that the network will have. The
+            # last one measures what the last change gives; its own change is not used.
             for _ in range(ROUNDS + 1):
                 schedule[step] = current.float()
-                one = replace(layer, schedule=schedule[step : step + 1])
+                one = replace(layer, schedule=schedule[step : step + 1])  # `scan` counts from 0 here
                 v, net = potential.clone(), sent.clone()
                 spikes = scan(one, x.clone(), v, net)[0]
                 current += RATE * threshold * (target - _rate(spikes))
-            potential, sent, found[step] = v, net, spikes
+            potential, sent, found[step] = v, net, spikes  # of the last round
         return replace(layer, schedule=schedule), found
 
     def _currents(self, index: int, steps: slice, some: slice) -> Tensor:

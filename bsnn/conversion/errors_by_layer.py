@@ -80,6 +80,7 @@ def _batch(
     sent: dict[str, Tensor] = {}
 
     def observe(layer: SpikingLayer, spikes: Tensor) -> None:
+        # Over the steps of a block, with their sign.
         sent[layer.name] = sent.get(layer.name, torch.zeros((), device=spikes.device)) + spikes.sum(0)
 
     engine.observe = observe
@@ -100,6 +101,7 @@ def _errors(
     """Errors of every neuron, in units of activations, and its activation; `rest` is v(T) / V."""
     clipped = torch.minimum(a, (theta * burst).float())
     carried = torch.floor(a.double() * time / theta + initial).clamp(0, time * burst) * theta / time
+    # N': a rest of V or more is spikes that were not sent in time, a rest below 0 spikes that were sent too early.
     even = (sent + torch.floor(rest)).clamp(0, time * burst)
     spike = theta / time
     return a - clipped, (carried - clipped).abs(), (sent - even).abs() * spike, (a - sent * spike).abs(), a

@@ -47,11 +47,11 @@ def convert(graph: Graph, thresholds: Thresholds, *, initial: float = 0.0) -> Sp
     amplitudes: dict[str, Theta] = {IMAGE: 1.0}
     layers: list[SpikingLayer] = []
     for layer in graph.layers[:-1]:
-        if pool is not None and layer.name == pool.name:
+        if pool is not None and layer.name == pool.name:  # part of the read-out's weights (_read_out)
             continue
         if layer.kind == "max":
             layers.append(SpikingLayer(layer.name, "sum", layer.shape, paths=layer.paths))
-            amplitudes[layer.name] = amplitudes[layer.paths[0].source]
+            amplitudes[layer.name] = amplitudes[layer.paths[0].source]  # spikes of the layer before, passed on
             continue
         amplitudes[layer.name] = theta = threshold_of(thresholds, layer.name)
         layers.append(_layer(layer, theta, amplitudes, initial))
@@ -67,8 +67,10 @@ def _layer(layer: Layer, theta: Theta, amplitudes: Mapping[str, Theta], initial:
     paths = tuple(path for path, _ in carried)
     scales = [torch.ones(channels, dtype=torch.float64) if path.scale is None else path.scale for path in paths]
     divisors = [path.pool.divisor if path.pool is not None else 1 for path in paths]
+    # r_o of each path: the activation that one unit of its sum stands for.
     ratios = [scale * own / divisor for scale, (_, own), divisor in zip(scales, carried, divisors, strict=True)]
     bias = layer.bias
+    # A factor of 0 or less cannot move into the threshold: dividing by it gives no number, or turns the comparison.
     if len(paths) == 1 and bool((ratios[0] > 0).all()):
         # in this order, so that all members of the VGG family keep the last bits of their thresholds
         threshold = (theta / carried[0][1] / scales[0] * divisors[0]).float()
@@ -99,6 +101,8 @@ def _carried(path: Path, amplitude: Theta, channels: int) -> tuple[Path, Theta]:
             f"the layer before '{path.name}' has thresholds of channels, whose spikes differ in size, and binary "
             "weights of +-1 cannot tell them apart: use one threshold per layer"
         )
+    # `inputs` of a grouped convolution are those of one group. An amplitude of each source channel is repeated for its
+    # places (flattened before a linear layer), cut into groups, and repeated for the outputs of each group.
     outputs, inputs, *kernel = path.weight.shape
     each = amplitude.repeat_interleave(inputs * path.groups // len(amplitude)).reshape(path.groups, inputs)
     each = each.repeat_interleave(outputs // path.groups, 0).reshape(outputs, inputs, *[1] * len(kernel))
@@ -116,6 +120,7 @@ def _read_out(logits: Layer, pool: Layer | None, shape: tuple[int, ...]) -> tupl
     All between them is linear: the weights are its derivative.
     """
     classes = logits.shape[0]
+    # Row c of x is for class c: of row c, logit c alone is summed, so that one gradient has the weights of every class.
     x = torch.zeros(classes, *shape, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
         value = x if pool is None else _linear(pool.paths[0], x)

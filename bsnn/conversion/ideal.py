@@ -94,9 +94,11 @@ def propagated(
         terms = []
         for path in paths:
             given = path.source == IMAGE
+            # The image's current is the same at every step; spikes of other sources are counts over all of them.
             term = next(constant).double() * steps if given else _term(path, outputs[path.source], most[path.source])
             terms.append((path.source, term))
         result = outputs[layer.name] = give(layer, terms) if layer.fires else terms[0][1]
+        # A maximum pool hands on as many as it gets.
         most[layer.name] = steps * layer.burst if layer.fires else most[paths[0].source]
         network.forget(index, outputs)
     return result
@@ -142,16 +144,20 @@ def _sums(path: Path, spikes: Tensor, most: int) -> Tensor:
     """
     if path.weight is not None and not path.binary:
         return _float32(path, spikes)
+    # What one spike at every input brings to a sum at most (`inputs`); with `digit` spikes at every input, float32
+    # still holds the sum.
     largest = 1 if path.weight is None else int(path.weight.flatten(1).abs().sum(1, dtype=torch.int64).max())
     average = path.pool is not None and path.pool.kind == "average"
     inputs = max(1, largest) * (path.pool.kernel[0] * path.pool.kernel[1] if average and path.pool is not None else 1)
     digit: int = 2 ** int(math.log2(_EXACT / inputs))
     maximum = path.pool is not None and path.pool.kind == "max"
     if not direct_sums(spikes.device) or (most > digit and maximum):  # no digits of a maximum
+        # float64 holds all such sums, and what an inexact algorithm adds is rounded off.
         double = path if path.weight is None else replace(path, weight=path.weight.double())
         return path_sum(double, spikes.double(), binary=True, direct=False)
     if most <= digit:
         return _float32(path, spikes)
+    # Spikes as digits to the base `digit`: sums are linear, and each digit's sum is exact by itself.
     high = (spikes / digit).floor()
     return _sums(path, spikes - digit * high, digit - 1) + digit * _sums(path, high, most // digit)
 

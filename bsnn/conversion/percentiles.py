@@ -30,7 +30,7 @@ POPULATIONS: tuple[Population, ...] = ("all", "positive")
 LOW_BITS = 9
 LOW = 2**LOW_BITS - 1
 INFINITY = 0x7F800000  # bit pattern of the smallest value that is not finite
-BINS = ((INFINITY + LOW) >> LOW_BITS) + 1
+BINS = ((INFINITY + LOW) >> LOW_BITS) + 1  # of all finite patterns, shifted by LOW
 CHUNK = {"cpu": 2**16, "cuda": 2**24}  # values worked on at once: fits the processor's cache; keeps a GPU busy
 
 
@@ -173,11 +173,13 @@ class FineCounts:
         self.count = 0
         self.largest = 0
         self.needed = self._needed()
+        # From a bin of the first pass to its place among the needed ones. Bins end with the largest value's: `add`
+        # refuses larger values before it looks here.
         slots = np.zeros(((self.first.largest + LOW) >> LOW_BITS) + 1, np.int32)
         slots[self.first.bins[self.needed]] = np.arange(1, len(self.needed) + 1)
         self.slots = torch.from_numpy(slots).to(first.device)  # place among the needed bins; 0: not needed
         size = (len(self.needed) + 1) << LOW_BITS
-        enough = first.count > size
+        enough = first.count > size  # else the values' places are fewer than the table
         self.tally: Tally | ShortTally = Tally(size, first.device) if enough else ShortTally(size)
 
     def _needed(self) -> np.ndarray:
@@ -223,6 +225,7 @@ class FineCounts:
             BsnnError: when a bin, the number of values or the maximum differs between the passes.
         """
         up_to = np.cumsum(self.tally.totals()[LOW + 1 :])
+        # Every needed bin must have the values of the first pass again, whatever their lower bits.
         same = self.count == self.first.count and self.largest == self.first.largest
         if not same or not np.array_equal(up_to[LOW :: LOW + 1], np.cumsum(self.first.totals[self.needed])):
             raise self._differs()
@@ -243,10 +246,11 @@ class FineCounts:
         positive = self.first.bins[found] > 0
         found, inside = found[positive], (ranks - self.first.before[found])[positive]
         totals = self.first.totals[self.needed]
+        # Places among the values that were counted here, of needed bins alone; `up_to` leads from these to patterns.
         counted_before = (np.cumsum(totals) - totals)[np.searchsorted(self.needed, found)]
         place = np.searchsorted(up_to, counted_before + inside, side="right")
         patterns = np.zeros(len(ranks), np.int32)
-        patterns[positive] = (self.first.bins[found] << LOW_BITS) + (place & LOW) - LOW
+        patterns[positive] = (self.first.bins[found] << LOW_BITS) + (place & LOW) - LOW  # not shifted any more
         return patterns.view(np.float32).astype(np.float64)
 
 
@@ -282,7 +286,7 @@ def _patterns(name: str, chunk: Tensor) -> tuple[Tensor, int]:
     if not len(chunk):
         return patterns, 0
     smallest, largest = torch.stack(patterns.aminmax()).tolist()
-    if smallest < 0 or largest >= INFINITY:
+    if smallest < 0 or largest >= INFINITY:  # a sign bit makes a pattern negative; NaN lies above infinity
         faults = {"NaN": chunk.isnan(), "infinite": chunk.isinf(), "negative": chunk < 0}
         found = ", ".join(f"{int(fault.sum())} {kind}" for kind, fault in faults.items() if fault.any())
         raise BsnnError(

@@ -37,6 +37,8 @@ class Score:
 
 def values(percentiles: list[float], weights: Weights = "binary") -> list[list[dict[str, Any]]]:
     """Values of each switch, in the order in which switches take their turn; one excludes what it cannot go with."""
+    # What a value turns off, since config.Method refuses it beside: signed spikes; what no burst goes with (`single`);
+    # what no second pass goes with (`alone`); and the second pass itself (`once`).
     unsigned: dict[str, Any] = {"signed": False, "negative_threshold": 1.0}
     single: dict[str, Any] = {**unsigned, "second_pass": "none", "threshold": "percentile"}
     full: list[list[dict[str, Any]]] = [
@@ -103,6 +105,7 @@ class Guide:
         if curve is None:
             return True, "too few steps for an ideal curve"
         uneven = curve - reached.accuracy
+        # With a second pass `even` is None: where it alone differs, thresholds and rounding are the same.
         if method.even(self.percentile) != chosen.even(self.percentile) and method.second_pass == chosen.second_pass:
             own = self.ideal(method)
             costs = f"clipping and quantisation cost {self.ann - curve:.2f} points, unevenness {uneven:.2f}"
@@ -153,6 +156,7 @@ def best(
         for switch in switches:
             for method in _neighbours(chosen, switch):
                 name = method.model_dump_json()
+                # What was tried costs nothing again: its score is compared, whatever the guide would say by now.
                 worth, why = (
                     (True, "no guide") if name in tried or guide is None else guide.why(method, chosen, reached)
                 )
@@ -162,5 +166,5 @@ def best(
                 found = score(method, why)
                 if found.order > reached.order:
                     chosen, reached, improved = method, found, True
-    left = [one for name, one in passed.items() if name not in tried]
+    left = [one for name, one in passed.items() if name not in tried]  # passed over, and not tried later
     return chosen, reached, [*(Tried(*one) for one in tried.values()), *left]

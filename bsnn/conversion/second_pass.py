@@ -58,6 +58,7 @@ class SecondPassEngine(TorchEngine):
         """As for one pass, and whether each neuron has fired."""
         state = super().start(images)
         firing = self.network.firing
+        # In the state, so that images which leave take theirs along.
         state.tensors["fired"] = [
             torch.zeros(len(images), *layer.shape, dtype=torch.bool, device=self.device) for layer in firing
         ]
@@ -69,10 +70,11 @@ class SecondPassEngine(TorchEngine):
         if not first:
             return super().advance(state, steps)
         fired = cast("list[Tensor]", state.tensors["fired"])
+        # `_remember` changes these tensors in place. The engine's new state lacks them: they are put back.
         self._fired = {layer.name: values for layer, values in zip(self.network.firing, fired, strict=True)}
         state, block = super().advance(state, first)
         state.tensors["fired"] = fired
-        self._fired = None
+        self._fired = None  # spikes of the second pass are not remembered
         if state.steps == self.first_pass:
             self._restart(state)
         if first == steps:

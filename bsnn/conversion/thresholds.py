@@ -39,6 +39,7 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
     if not len(chosen):
         held = ", ".join(sorted(arrow["population"].unique().to_pylist())) or "none"
         raise BsnnError(f"the activation table has no population '{population}', only: {held}")
+    # Equal as doubles: the table's are the ones nearest to their decimals (percentiles.grid), and so is a setting's.
     rows = chosen.filter(pc.field("percentile") == float(percentile)).select(["layer", "value"]).to_pydict()
     if not rows["layer"]:
         raise BsnnError(
@@ -103,7 +104,7 @@ def by_squared_error(table: pa.Table | pd.DataFrame, steps: int, initial: float)
     for layer, part in frame.groupby("layer", sort=False):
         ordered = part.sort_values("percentile")
         quantiles = ordered["value"].to_numpy(np.float64)
-        _check(str(layer), quantiles[-1], 100.0, "all")
+        _check(str(layer), quantiles[-1], 100.0, "all")  # the maximum: candidates are parts of it
         found[layer] = _least_error(quantiles, ordered["percentile"].to_numpy(np.float64) / 100, steps, initial)
     return pd.DataFrame(
         {

@@ -45,7 +45,7 @@ def write(path: Path, source: Source, settings: config.Data, identity: dict[str,
     for split, wanted in zip(SPLITS, (settings.train_images, settings.test_images), strict=True):
         chosen = evenly(len(source.labels[split]), wanted)
         images = resized(source.images[split][chosen], settings.image_size)
-        tensors[f"{split}_images"] = images.expand(-1, 3, -1, -1).contiguous()
+        tensors[f"{split}_images"] = images.expand(-1, 3, -1, -1).contiguous()  # of grey images, thrice the one
         tensors[f"{split}_labels"] = source.labels[split][chosen]
     mean, std = source.statistics or statistics(histograms([tensors["train_images"]]))
     extra = {"classes": list(source.classes), "mean": list(mean), "std": list(std)}
@@ -61,7 +61,7 @@ def resized(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
         return images
     shrinks = size < min(images.shape[2:])
     parts = []
-    for part in images.split(chunk):
+    for part in images.split(chunk):  # in float64 a byte takes eight
         scaled = torch.nn.functional.interpolate(part.double(), (size, size), mode="bilinear", antialias=shrinks)
         parts.append(scaled.round().clamp(0, 255).to(torch.uint8))
     return torch.cat(parts)

@@ -83,6 +83,7 @@ def _opener(allowance: _Allowance) -> urllib.request.OpenerDirector:
     class Response(HTTPResponse):
         def __init__(self, *given: Any, **named: Any) -> None:
             super().__init__(*given, **named)
+            # Everything of an answer is read from here, its status line and headers too.
             self.fp = io.BufferedReader(_Bounded(self.fp.detach(), allowance))
 
     class Plain(HTTPConnection):
@@ -144,7 +145,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
-            if not _whole(path, md5):
+            if not _whole(path, md5):  # within the lock: another process may have fetched it meanwhile
                 _persist(url, path, md5)
     except OSError as error:
         raise DataError(
@@ -200,6 +201,7 @@ def _download(url: str, part: Path, deadline: float) -> None:
     ahead = f"more than {AHEAD // 2**20} MiB before an answer", f"no answer within {PATIENCE:g} s"
     allowance = _Allowance(AHEAD, min(deadline, time.monotonic() + PATIENCE), *ahead)
     with _opener(allowance).open(url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        # The answer has begun: from here on the limits are those of the file.
         allowance.bytes, allowance.too_much = LARGEST, f"more than {LARGEST // 2**20} MiB"
         allowance.until, allowance.too_late = deadline, f"not whole after {LONGEST:g} s"
         announced = str(response.headers.get("Content-Length"))

@@ -44,6 +44,7 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers
     """
     found = listing.read(settings)
     root = Path(str(settings.path))
+    # The key may have been taken from a digest that was kept; here the files are listed anew.
     if identity.get("files", found.digest) != found.digest:
         raise DataError(f"{root}: its files, or their labels, have changed since their key was taken; run again")
     index = _table(_limited(found.train, settings.train_images), _limited(found.test, settings.test_images))
@@ -64,6 +65,7 @@ def prepare(settings: config.Data, path: Path, identity: dict[str, Any], workers
 
 def _without_broken(index: pa.Table, root: Path, classes: list[str], workers: int) -> tuple[pa.Table, dict[str, Any]]:
     """The index of whole images, and what the metadata says of the others."""
+    # Of both splits, in the index's order: numbers of broken files are rows of it.
     found = _split(index, None, root, 1).broken(workers)
     for _, problem in found:
         logger.warning("left out: %s", problem)

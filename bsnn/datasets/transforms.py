@@ -96,6 +96,7 @@ def _windowed(batch: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """All places of the window are views of the padded batch; one of them is copied for each image."""
     height, width = batch.shape[2:]
     windows = torch.nn.functional.pad(batch, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    # From [B, C, places, places, height, width]: with a slice between the indices, B comes first, then what is left.
     return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
 

@@ -29,6 +29,7 @@ def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]
 
     names = list(part["method"].unique())
     for index, name in enumerate(names):
+        # tab20 has pairs of a strong and a pale shade: first all strong ones, then the pale ones.
         colour = to_hex(colormaps["tab20"](2 * (index - 1) % 20 + (index - 1) // 10))
         colour = INK if index == 0 else LAST if index == len(names) - 1 else colour
         style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "label": name, "alpha": 0.9}
@@ -98,6 +99,7 @@ def _against_cost(tables: Tables, column: str, label: str) -> Figure:
 def pareto(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Rows that are more accurate than every row that costs no more; by rising cost."""
     ordered = frame.sort_values([column, "accuracy"], ascending=[True, False], kind="stable")
+    # `shift`: compared with rows before, not with itself. Of equal cost the most accurate comes first, the others fall.
     return ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-1.0)]
 
 

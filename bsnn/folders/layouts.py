@@ -47,6 +47,7 @@ def entries(
     flat = settings.labels
     given = (folder, classes, walked)
     test = _in_class_folders(*given) if flat is None else _in_flat_folder(*given, flat)
+    # The folders above the classes, too: a new class folder changes the time of its own parent alone.
     walked |= {str(place): place.stat().st_mtime_ns for place in (root, root / "train", folder)}
     checked = settings.broken == "stop"
     return classes, _sized(root, train, checked), _sized(root, test, checked)
@@ -175,9 +176,11 @@ def _in_flat_folder(folder: Path, classes: list[str], walked: dict[str, int], so
 
 def _sized(root: Path, found: list[tuple[str, int]], refuse_empty: bool) -> list[Entry]:
     """With paths below the root, and sizes. Texts, since a Path takes as long as the system's answer."""
+    # The root and a separator; nothing of the root `.`, with which no path below it begins.
     sized, above = [], len(str(root / "_")) - 1
     for file, label in tqdm(found, desc="index", unit="file", disable=None):
         name = file[above:]
+        # Bytes that are no UTF-8 are not printable: the second, slower look is for few names.
         if not name.isprintable() and shown(name) != name:
             raise DataError(f"{shown(file)}: its name is not UTF-8, as the index needs it; rename it")
         try:

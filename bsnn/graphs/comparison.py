@@ -23,6 +23,8 @@ def tolerance(single: Tensor, double: Tensor) -> float:
         single: logits computed in float32.
         double: the same in float64.
     """
+    # How much float32 loses depends on depth and scales: the description's own loss is the unit. The second term counts
+    # where that happens to be none.
     shown = float((single.double() - double).abs().max())
     return ROUNDINGS * (shown + EPSILON * float(double.abs().max()))
 
@@ -46,9 +48,10 @@ def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> float:
     double = forward(graph, images.double())
     if single.shape != logits.shape:
         raise ConversionError(f"the module gives {list(logits.shape)}, its description {list(single.shape)}")
+    # Against float64, since the description's own rounding would otherwise be part of the difference.
     difference = float((logits.double() - double).abs().max())
     allowed = tolerance(single, double)
-    if not difference <= allowed:
+    if not difference <= allowed:  # also of NaN
         raise ConversionError(
             f"the description gives other logits than the module: they differ by {difference:g}, and rounding explains "
             f"{allowed:g}. The result may depend on more than the images (state, random numbers, the rest of the "
@@ -87,6 +90,7 @@ def require_source(graph: Graph, images: Tensor) -> float | None:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """All parts of a module in evaluation mode within, and as they were afterwards."""
+    # Part by part: a module in training may hold frozen parts in evaluation, which train() would set going.
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()

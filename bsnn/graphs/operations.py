@@ -78,7 +78,7 @@ def _gathered(path: Path, repeated: int) -> Path:
     if repeated == 1 or path.weight is None:
         return path
     groups = path.weight.unflatten(1, (-1, repeated))
-    if path.binary and repeated <= torch.iinfo(torch.int8).max:
+    if path.binary and repeated <= torch.iinfo(torch.int8).max:  # a sum of so many signs fits
         return replace(path, weight=groups.sum(-1).to(torch.int8))
     return replace(path, weight=groups.double().sum(-1).float())
 
@@ -145,6 +145,7 @@ def _plus(arguments: Arguments, shape: tuple[int, ...], alpha: float) -> Value:
         constant = _each_channel(second, shape) * alpha
         return Unknown(shape) if isinstance(first, Unknown) else sums.shifted(_terms(first), constant)
     if constants:
+        # The constant comes first: alpha, -1 in a difference, is the value's alone.
         constant = _each_channel(first, shape)
         return Unknown(shape) if isinstance(second, Unknown) else sums.shifted(_times(second, alpha), constant)
     if isinstance(first, Unknown) or isinstance(second, Unknown):
@@ -255,6 +256,8 @@ def _each_channel(constant: Any, shape: tuple[int, ...]) -> Tensor:
     """A constant as float64 [channels]."""
     given = _real(torch.as_tensor(constant))
     found = given
+    # Dimensions of 1 in front, as in [1, C, 1, 1], are the images'. Then comes the channels', and all others are 1: a
+    # constant that differs between places is none that a layer can have.
     while found.dim() > len(shape) and found.shape[0] == 1:
         found = found[0]
     spread = found.dim() == len(shape) and found.shape[1:] == (1,) * (len(shape) - 1)

@@ -35,7 +35,7 @@ def mean(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
     """Mean over height and width."""
     value = arguments["self"]
     dimensions = arguments.get("dim") or []
-    rank = len(value.shape) + 1
+    rank = len(value.shape) + 1  # with the images' dimension
     if rank != 4 or {int(some) % rank for some in dimensions} != {2, 3} or arguments.get("dtype") is not None:
         raise UnsupportedError(
             f"a mean over dimensions {list(dimensions)}", "use nn.AdaptiveAvgPool2d(1) or x.mean((2, 3))"
@@ -43,12 +43,15 @@ def mean(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
     found = _applied(builder, value, _global("average", value.shape), (value.shape[0], 1, 1))
     if len(shape) == 3 or isinstance(found, Unknown):
         return found
+    # Without keepdim the pooled map of one place loses its two dimensions: the same values, flat.
     return type(found)(**{**found.__dict__, "shape": shape, "flat": True})
 
 
 def adaptive_average(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Value:
     """adaptive_avg_pool2d to a divisor of the map's size, or of a single place to several."""
     value = arguments["self"]
+    # From one place to several, torch repeats the value, as in torchvision's VGG for images of 32 x 32. A linear layer
+    # after it adds up the weights of the repeated places (operations._gathered).
     if value.shape != shape and value.shape[1:] == (1, 1):
         if isinstance(value, Unknown):
             return Unknown(shape)
@@ -93,6 +96,8 @@ def _of(kind: str, arguments: dict[str, Any]) -> Pool:
 
 
 def _applied(builder: Builder, value: Value, pool: Pool, shape: tuple[int, ...], ceil: bool = False) -> Value:
+    # ceil_mode that changes no size changes nothing. Where it does, the last windows reach beyond the map and hold
+    # fewer values, and an average has one divisor for all windows.
     if ceil and _floored(value.shape, pool) != shape[1:]:
         raise UnsupportedError("a pool whose last windows reach beyond the map (ceil_mode)", "use ceil_mode=False")
     if isinstance(value, Unknown):
@@ -112,6 +117,9 @@ def _floored(shape: tuple[int, ...], pool: Pool) -> tuple[int, ...]:
 
 
 def _of_sum(value: Sum, pool: Pool, shape: tuple[int, ...]) -> Sum:
+    # A path has one pool. The maximum of a sum is not the sum of its terms' maxima, and what has no weights may have a
+    # negative factor, which no maximum commutes with. Padding comes before the bias: at borders a window would have
+    # less of the bias than elsewhere.
     again = any(path.pool is not None for path in value.paths)
     joined = pool.kind == "max" and (len(value.paths) > 1 or value.paths[0].weight is None)
     diluted = pool.padding != (0, 0) and pool.kind == "average" and value.bias is not None

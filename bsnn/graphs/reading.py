@@ -39,6 +39,7 @@ def from_module(module: nn.Module, example: Tensor) -> Graph:
         images = example if len(example) > 1 else torch.cat([example, example])  # a single image hides a mixed batch
         logits = _logits(module, images)
         graph = Walk(_exported(module, images), images).graph()
+        # Whatever the walk may have misread, as a change in place through a view, shows here.
         require_equal(graph, images.cpu(), logits.cpu())
     return replace(graph, source=module)
 

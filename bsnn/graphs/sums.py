@@ -46,6 +46,8 @@ def weighted(path: Path, weight: Tensor) -> Path:
     weight = weight.detach().float().cpu()
     magnitude = weight.abs().flatten(1)
     alpha = magnitude.amax(1)
+    # Equal to the last bit, so that alpha times the signs is the weights again. A filter of zeros counts as well: its
+    # alpha is 0, whatever its signs.
     if not bool((magnitude == alpha[:, None]).all()):
         return replace(path, weight=weight.contiguous())
     signs = torch.where(weight < 0, -1, 1).to(torch.int8).contiguous()
@@ -70,6 +72,7 @@ def scaled(value: Sum, factor: Tensor) -> Sum:
 
 def _scaled(path: Path, factor: Tensor) -> Path:
     if path.weight is None:
+        # The scale may be negative: here are no weights to turn.
         return replace(path, scale=factor if path.scale is None else path.scale * factor)
     each = factor.reshape(-1, *[1] * (path.weight.dim() - 1))
     size = factor.abs() if path.scale is None else path.scale * factor.abs()

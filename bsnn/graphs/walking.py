@@ -74,6 +74,7 @@ class Walk:
         self.values: dict[fx.Node, Any] = {}
         self.problems: dict[str, Problem] = {}
         signature = exported.graph_signature
+        # Buffers that are not persistent are not in the state: torch.export keeps them among the constants.
         held = {**exported.state_dict, **exported.constants}
         targets = {
             **signature.inputs_to_parameters,
@@ -88,8 +89,10 @@ class Walk:
         Raises:
             ConversionError: with all problems.
         """
+        # A problem stops nothing: what it concerns becomes Unknown, and reading goes on, so that all are told at once.
         for node in self.nodes:
             if node.op == "placeholder":
+                # What is no constant is the batch of images.
                 self.values[node] = self.constants.get(node.name, self.builder.image)
             elif node.op == "call_function":
                 self._call(node)
@@ -126,8 +129,9 @@ class Walk:
 
     def _call(self, node: fx.Node) -> None:
         arguments = self._arguments(node)
-        if operation(node.target).startswith(("_assert", "sym_constrain")):
+        if operation(node.target).startswith(("_assert", "sym_constrain")):  # checks, which give nothing to read
             return
+        # Unknown is a Value, too: what is computed from it is never executed as a constant.
         read = any(isinstance(some, Value) for argument in arguments.values() for some in _each(argument))
         if not read:
             self._constant(node)
@@ -140,6 +144,8 @@ class Walk:
     def _value(self, node: fx.Node, arguments: dict[str, Any]) -> Value:
         """The result of an operation on values of the network."""
         shape = _shape(node)
+        # Before any handler: each operation within such a module would be a problem of its own. Told by the module's
+        # place, they are one, since equal problems are kept once.
         composite = _composite(node)
         if composite is not None:
             path, kind = composite
@@ -160,10 +166,12 @@ class Walk:
 
     def _constant(self, node: fx.Node) -> None:
         """An operation on parameters and numbers alone: its result is a constant."""
+        # A draw would be executed once, and stay in the weights.
         if re.fullmatch("(rand|normal|bernoulli|multinomial).*", operation(node.target)):
             self._report(place(node), reason(node.target))
             self.values[node] = Unknown(_shape(node))
             return
+        # Executed on the real tensors: weights may be computed from parameters, as weight norm does.
         arguments = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         positional, named = arguments
         self.values[node] = node.target(*positional, **named)  # type: ignore[operator]

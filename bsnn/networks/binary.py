@@ -61,6 +61,7 @@ class BinaryWeight(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Binary weights of latents [outputs, inputs, ...]."""
+        # Both factors have gradients: alpha's is the second term of the formula above.
         return scale(latent) * sign(latent)
 
 
@@ -140,6 +141,7 @@ def summary(network: Trained | Graph) -> pd.DataFrame:
     for path in graph.paths:
         if path.weight is None:
             continue
+        # On the device meta: shapes alone, nothing is computed.
         places = unpooled(path.to("meta"), torch.zeros(1, *shapes[path.source], device="meta")).shape[2:]
         weights, binary = path.weight.numel(), path.binary
         rows.append(

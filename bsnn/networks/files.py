@@ -109,6 +109,7 @@ def _compare(module: VGG, source: Callable[[Tensor], Tensor], example: Tensor | 
     if example is None:
         raise ConversionError("logits are compared with the source's on images: give an example")
     single, expected = module(example), source(example)
+    # In float64, whose distance from float32 says what rounding explains (bsnn.graphs.comparison).
     double: Tensor = copy.deepcopy(module).double()(example.double())
     if single.shape != expected.shape:
         raise ConversionError(f"the source gives {list(expected.shape)}, the assembled network {list(single.shape)}")
@@ -222,7 +223,7 @@ def _read(tensors: Mapping[str, Tensor], extra: Mapping[str, Any], network: conf
             weight = _checked(tensors, f"{layer.name}.weight", shape, torch.float32, torch.bfloat16)
             weights[layer.name] = weight.float()
         else:
-            size = (-(-layer.weights // 8),)
+            size = (-(-layer.weights // 8),)  # bytes, rounded up
             signs[layer.name] = unpack(_checked(tensors, f"{layer.name}.sign", size, torch.uint8), shape)
             alphas[layer.name] = _checked(tensors, f"{layer.name}.alpha", (layer.outputs,), torch.float32)
     return assemble(network, (channels, height, width), classes, mean, std, weights, signs, alphas)

@@ -161,6 +161,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
             f"{path}: holds what the family has not: {', '.join(strange[:5])}; it has convolutions and linear layers "
             "of real weights, without bias or batch norm"
         )
+    # Before anything looks at values: a few bytes can be expanded to more numbers than memory holds.
     if sum(value.numel() * value.element_size() for value in named.values()) > Path(path).stat().st_size:
         name, largest = max(named.items(), key=lambda item: item[1].numel())
         raise ArtifactError(
@@ -237,7 +238,7 @@ def split(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     alpha = _alpha(weight)
     magnitude = weight.abs().flatten(1)
-    if magnitude.shape[1] < 2 or not bool((magnitude == alpha[:, None]).all()):
+    if magnitude.shape[1] < 2 or not bool((magnitude == alpha[:, None]).all()):  # one weight is always alpha * sign
         return None
     return torch.where(weight < 0, -1, 1).to(torch.int8), alpha
 

@@ -166,6 +166,7 @@ def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> l
     texts = [f"it lacks {_some(lacking)}"] if lacking else []
     texts += [f"it has {_some(strange)}, which the module has not"] if strange else []
     texts += [f"{_some(shapes)}"] if shapes else []
+    # A wrapped module's names: each is a name of this one behind one and the same beginning.
     prefix = next((name.removesuffix(own) for name in strange[:1] for own in lacking if name.endswith(f".{own}")), "")
     if prefix and all(name.startswith(prefix) and name.removeprefix(prefix) in wanted for name in found):
         texts.append(

@@ -192,6 +192,8 @@ def scale_to_unit_variance_(module: VGG, images: Tensor) -> None:
         square = squares[layer.name]
         if not square > 0:
             raise BsnnError(f"{layer.name} gives nothing but zeros at the start: set network.init to fan_in")
+        # All squares were measured before any weight was scaled: a layer's input is smaller by the root of `before` by
+        # now, and its output is to be smaller by the root of `square`.
         module.get_parameter(f"{layer.name}.weight").mul_((before / square) ** 0.5)
         before = square
 

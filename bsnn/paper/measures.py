@@ -48,6 +48,7 @@ class Gathered:
         """Artifacts of each experiment that the result needs."""
         needed = plan.simulated(self.config, self.name, self.result)
         root = self.pipeline.root
+        # Each under a configuration of its own, with the percentiles and times that the result needs of it.
         return {
             other: Source(Pipeline(plan.view(self.config, other, found), root), other)
             for other, found in needed.items()
@@ -76,6 +77,7 @@ def accuracy(gathered: Gathered) -> pd.DataFrame:
 def _compared(gathered: Gathered, entry: Accuracy, source: Source) -> dict[str, object]:
     spiking = entry.network == "SNN"
     percentile = entry.percentile or gathered.config.paper.chosen
+    # Where fewer steps are simulated than were published, the last of them.
     time = min(entry.time or gathered.chosen_time, source.time[-1])
     runs = [source.simulation(entry.weights, seed, percentile) for seed in source.config.seeds]
     measured = pd.Series([_snn(run, time) if spiking else _ann(run) for run in runs])

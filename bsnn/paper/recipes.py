@@ -23,6 +23,7 @@ def hyperparameters(gathered: Gathered) -> pd.DataFrame:
         stated = {f"published_{weights}": recipes.get(weights, {}).get(setting) for weights in KINDS}
         rows.append({"setting": setting, **stated, **{f"used_{weights}": text for weights in KINDS}})
     columns = ["setting", *(f"{which}_{weights}" for weights in KINDS for which in ("published", "used"))]
+    # Columns of the kinds that the configuration has: `published_full` and the like.
     shown = [name for name in columns if name.rpartition("_")[2] in ("setting", *config.weights)]
     return pd.DataFrame(rows, columns=columns)[shown].astype("string")
 

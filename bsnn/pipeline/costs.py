@@ -107,7 +107,7 @@ class Expected:
                     self._measured(rule, place.experiment),
                 )
                 if estimates.kind(rule, place) == kind and count is not None and (seconds or 0.0) >= estimates.LONG:
-                    done, spent = done + count, spent + (seconds or 0.0)
+                    done, spent = done + count, spent + (seconds or 0.0)  # sums: long jobs weigh more
         return done / spent if spent else estimates.RATES[kind]
 
 
@@ -123,6 +123,7 @@ def closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
             above[need.stage, need.place].add(pipeline.path(*need))
         for other in above:
             visit(other)
+        # After those that it needs: upstream comes first.
         needs[one] = above
 
     for stage, place in pipeline.target(target):
@@ -133,6 +134,8 @@ def closure(pipeline: Pipeline, target: str) -> dict[One, dict[One, set[Path]]]:
 def _to_do(pipeline: Pipeline, target: str, needs: dict[One, dict[One, set[Path]]]) -> set[One]:
     """Jobs of which a file is missing that the target asks for, or another job to do."""
     asked = [(pipeline.rule(stage, place), place) for stage, place in pipeline.target(target)]
+    # As Snakemake plans with inputs that are `ancient`: from the files asked for upwards, only where one is missing.
+    # What was lost upstream of a file that is there is not made again.
     waiting = [one for one in asked if not all(path.exists() for path in pipeline.files(*one))]
     found: set[One] = set()
     while waiting:

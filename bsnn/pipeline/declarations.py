@@ -96,6 +96,7 @@ def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     experiment = pipeline.experiment(place)
     settings = experiment.latency
     chosen = settings.method(place.method)
+    # The percentile at these steps, however the method names it; and none at all where thresholds are found otherwise.
     by_percentile = {
         "percentile": format_percentile(chosen.percentile_at(place.steps, settings.percentile)),
         "thresholds": pipeline.own(experiment.thresholds),

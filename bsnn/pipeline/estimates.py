@@ -55,7 +55,7 @@ def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
     train = min(given_train, experiment.data.train_images or given_train)
     test = min(given_test, experiment.data.test_images or given_test, experiment.simulation.images or given_test)
     settings = experiment.train if rule == "train" else experiment.binarize
-    taught = int(rule == "binarize" and experiment.binarize.teacher is not None)
+    taught = int(rule == "binarize" and experiment.binarize.teacher is not None)  # the teacher's forward pass
     passes = {
         "train": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),
         "binarize": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),

@@ -93,6 +93,7 @@ def _check(path: Path, named: Path) -> None:
     else:
         _, document = artifacts.read_tensors(path, kind)
     key, extra = identity.key(document["identity"]), document["extra"]
+    # Tables are named by their kind, key and shard; networks and data sets begin otherwise, and go by their key alone.
     shard = f".{extra['shard']}of{extra['shards']}" if "shard" in extra else ""
     beginning = "" if document["identity"]["stage"] == "data" or named.suffix != ".parquet" else f"{kind}-"
     if not (named.name.startswith(beginning) and named.stem.endswith(key + shard)):
@@ -102,7 +103,7 @@ def _check(path: Path, named: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with artifacts.replacing(target) as temporary:
         shutil.copyfile(source, temporary)
-        _check(temporary, source)
+        _check(temporary, source)  # the copy's content, by the artifact's name
 
 
 def _write_text_beside(source: Path, path: Path) -> None:

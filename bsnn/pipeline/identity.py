@@ -26,5 +26,6 @@ def canonical(section: BaseModel) -> dict[str, Any]:
 
 def key(identity: Mapping[str, Any]) -> str:
     """12 hex digits over the sorted JSON of an identity."""
+    # One text for equal settings, in whatever order a file has them.
     text = json.dumps(dict(identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

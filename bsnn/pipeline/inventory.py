@@ -35,6 +35,7 @@ class Item:
         if not self.path.is_dir():
             self.path.unlink()
             return True
+        # Whoever trains there holds it as long as it trains: who gets it may remove the folder.
         lock = FileLock(self.path / TRAINING_LOCK)
         try:
             with lock.acquire(blocking=False):
@@ -49,6 +50,7 @@ def artifacts(pipeline: Pipeline) -> list[Item]:
     root, checkpoints = pipeline.root, _checkpoints(pipeline)
     files = [path for path in root.rglob("*") if path.is_file() and KEYED.search(path.name)]
     files = [path for path in files if not {root / "reference", root / "checkpoints"} & set(path.parents)]
+    # By experiment, weights, seed and key.
     folders = [path for path in (root / "checkpoints").glob("*/*/*/*") if path.is_dir()]
     found = {path: in_use(pipeline, path) for path in files}
     for path in folders:
@@ -83,6 +85,8 @@ def in_use(pipeline: Pipeline, path: Path) -> bool:
             try:
                 place = place_of(pipeline, name, match.groupdict())
             except ConfigError:
+                # Another key than the current settings', or a place that they do not have: not in use, unless the
+                # current keys cannot be known.
                 return _may_be_needed(pipeline, match.groupdict())
             return place in _grid(pipeline, name, place.experiment) and pipeline.path(name, place, kind) == path
     return False
@@ -116,6 +120,7 @@ def _patterns() -> list[tuple[str, str, re.Pattern[str]]]:
 
 def _regex(pattern: str) -> re.Pattern[str]:
     """Regular expression of a path with wildcards, each of which stands there once."""
+    # Every other part is the name of a wildcard.
     parts = re.split(r"\{(\w+)\}", pattern)
     texts = [
         f"(?P<{part}>{CONSTRAINTS.get(part, '[^/]+')})" if number % 2 else re.escape(part)

@@ -68,6 +68,7 @@ class Pipeline:
             "result": lambda one: plan.results_of(config, name),
         }
         found = [Place(name)]
+        # Axis by axis, since methods depend on the kind of weights, and steps on the method.
         for axis in ("weights", "seed") if stage == "network" else STAGES[stage].over:
             found = [one._replace(**{axis: value}) for one in found for value in values[axis](one)]
         yield from (self.at(stage, place) for place in found if self._trained(stage, name))
@@ -134,6 +135,7 @@ class Pipeline:
     def data_owners(self) -> dict[str, str]:
         """For each experiment, the one that stands for all with its data set: one that names a path, or that runs."""
         every = self.config.experiments
+        # A stable sort: those with a path first; of equals those that run first.
         names = sorted([*self.config.run, *every], key=lambda name: every[name].data.path is None)
         first: dict[str, str] = {}
         content = {name: json.dumps(data_settings(self, every[name].data), sort_keys=True) for name in names}

@@ -27,6 +27,7 @@ MADE = f"[0-9a-f]{{{KEY_LENGTH}}}{NUMBER}"  # what a note's name ends with
 
 def path(pipeline: Pipeline, name: str, place: Place) -> Path:
     """The note that vouches for the shown files of a stage; one to make, where a file is missing or out of date."""
+    # Snakemake looks for the note alone: a lost file, too, must be a note that is missing.
     whole = all(path.exists() for path in shown(pipeline, name, place))
     there = _there(pipeline, name, place, pipeline.key(name, place) + NUMBER) if whole else []
     return there[0] if there else _free(pipeline, name, place)
@@ -50,6 +51,7 @@ def renewed(pipeline: Pipeline, name: str, place: Place) -> Iterator[None]:
                 f"{note}: no such file: what it vouches for is missing, or of other settings; make it with: "
                 f"snakemake {note}"
             )
+    # Chosen while the old notes are there, as when Snakemake asked for it: without them the name would be another.
     target = _free(pipeline, name, place)
     for old in _there(pipeline, name, place, MADE):
         old.unlink()

@@ -62,12 +62,15 @@ def place_of(pipeline: Pipeline, name: str, wildcards: Mapping[str, str]) -> Pla
     pipeline.check(name, place)
     place = pipeline.at(name, place)
     words, path = {**pipeline.words(name, place), "shard": str(place.shard)}, pipeline.path(name, place)
+    # The second note of the same settings ends with .2: its key is what comes before.
     key = wildcards.get("key", wildcards.get("made", words["key"]).partition(".")[0])
     if key != words["key"]:
         raise ConfigError(
             f"key {key} does not belong to the current settings, whose file is {path}. Ask for that file, or restore "
             "the settings (`bsnn describe FILE` says what the key of an existing file stands for)."
         )
+    # A place can be spelled in other ways (p99.90, another experiment with the same networks): its job would write
+    # under the pipeline's own path, and Snakemake would miss the file that it asked for.
     for wildcard, text in wildcards.items():
         if text != words.get(wildcard, text):
             raise ConfigError(f"{wildcard} '{text}' is not the current settings'; ask for their file, {path}")

@@ -74,6 +74,7 @@ def counted(network: SpikingNetwork, batches: Iterable[Tensor], steps: int) -> T
 
     def observe(layer: SpikingLayer, spikes: Tensor) -> None:
         for index, work in receiving.get(layer.name, []):  # none where a maximum pool follows
+            # A negative spike costs as much. `done` is still the block's first step: `advance` has not returned.
             sent = spikes.abs().double().flatten(2).unflatten(2, work.inputs)
             operations[index, done : done + len(spikes)] += (sent * work.fan_out).flatten(1).sum(1)
 
@@ -117,6 +118,7 @@ def table(
     for index, work in enumerate(works(network)):
         once = np.zeros(steps)
         once[0] = 1
+        # The share of images that a step still has; what is computed once, is at the first step, which has all.
         active = present if work.source is not None or first == "every-step" else once
         effective = found[index].numpy() / total if work.source is not None else work.dense * active
         parts += [
@@ -127,7 +129,7 @@ def table(
     for index, layer in enumerate(network.firing):
         sent = counts[index].double().numpy()
         possible = layer.burst * layer.neurons * images.double().numpy()
-        silent = 1 - np.divide(sent, possible, out=np.zeros(steps), where=possible > 0)
+        silent = 1 - np.divide(sent, possible, out=np.zeros(steps), where=possible > 0)  # 1 once all have left
         parts += [
             _rows(layer.name, "neurons", np.array([layer.neurons]), 0),
             _rows(layer.name, "spikes", sent / total),

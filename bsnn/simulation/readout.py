@@ -77,6 +77,7 @@ def read_out(network: SpikingNetwork, device: torch.device | str) -> tuple[Tenso
     together = network.readout
     if network.readout_bias is not None:  # a column of a unit that sends at every step
         together = torch.cat([together, network.readout_bias[:, None]], 1)
+    # One grid for both: sums of weights and bias are multiples of one step.
     grid = on_grid(together).to(device)
     units = network.readout.shape[1]
     return grid[:, :units], grid[:, units:].sum(1)
@@ -113,6 +114,7 @@ class Readout:
         """
         units = self.weight.shape[1]
         largest = units * _SUMMED * self.burst + int(self.bias.any())  # of a step, in units of the grid's power of two
+        # In steps of the grid, 2^-24 of that power, the sum must stay within the 53 bits of a float64.
         if (self.steps + len(spikes)) * largest > 2 ** (53 - GRID_BITS):
             most = 2 ** (53 - GRID_BITS) // largest
             raise EngineError(f"the read-out of {units} units is exact for at most {most} time steps; simulate fewer")
@@ -121,6 +123,7 @@ class Readout:
         return Reading(*(torch.cat(part) for part in zip(*readings, strict=True)))
 
     def _chunk(self, spikes: Tensor) -> Reading:
+        # Exact, so that neither chunks nor blocks nor the order of this sum matter.
         potential = self.potential + (spikes.double() @ self.weight.T + self.bias).cumsum(0)
         self.potential = potential[-1]
         elapsed = torch.arange(1, len(spikes) + 1, device=spikes.device) + self.steps
@@ -133,6 +136,7 @@ class Readout:
     def _without_skipped(self, potential: Tensor, elapsed: Tensor, skipped: Skipped) -> tuple[Tensor, Tensor]:
         """Potentials of the steps that count, and their number; exact, as differences of multiples of the grid."""
         steps = range(self.steps + 1, self.steps + 1 + len(potential))
+        # `skipped` never exceeds `most`: later potentials are not taken off any other.
         self.past.update({step: some for step, some in zip(steps, potential, strict=True) if step <= skipped.most})
         left_out = [skipped(step) for step in steps]
         counting = potential - torch.stack([self.past[step] for step in left_out])

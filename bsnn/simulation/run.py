@@ -65,6 +65,7 @@ def run(
         raise ConfigError(f"steps and exit_every must be at least 1, found {steps} and {exit_every}")
     if early_exit is not None and not early_exit > 0:
         raise ConfigError(f"early_exit must be positive, found {early_exit}: margins are 0 before the first spike")
+    # Blocks end where margins are looked at, so that no step is simulated of an image that has left.
     longest = steps if early_exit is None else min(steps, exit_every)
     with Bar(total=None if total is None else total * steps, unit="image step", unit_scale=True, disable=None) as bar:
         parts = [
@@ -107,9 +108,12 @@ def _batch(
     part = _empty(len(images), steps, len(engine.network.firing))
     state = engine.start(images)
     readout = Readout(engine.network, len(images), engine.device, skipped)
+    # Places in the batch of the images that the engine still has, in its order.
     active = torch.arange(len(images))
     done = 0
     while done < steps and len(active):
+        # However many steps memory allows, a block ends at each multiple of `longest`: margins are looked at after the
+        # same steps everywhere.
         size = min(longest - done % longest, steps - done, engine.block(len(active)))
         state, block = engine.advance(state, size)
         reading = readout.advance(block.spikes)
@@ -120,11 +124,12 @@ def _batch(
         part.images[span] = len(active)
         done += size
         bar.update(size * len(active))
+        # Not after the last step, where leaving spares nothing.
         if bound is not None and done < steps and done % longest == 0:
             staying = (part.margin[active, done - 1] < bound).nonzero()[:, 0]
             if len(staying) < len(active):
                 _leave(part, active, staying, done)
-                bar.update((len(active) - len(staying)) * (steps - done))
+                bar.update((len(active) - len(staying)) * (steps - done))  # steps spared: the bar still ends full
                 active = active[staying]
                 index = staying.to(engine.device)
                 state = engine.keep(state, index)
@@ -155,7 +160,7 @@ def _leave(part: _Part, active: Tensor, staying: Tensor, done: int) -> None:
 def _gathered(engine: Engine, parts: list[_Part], steps: int) -> Simulation:
     """Results of all batches as one."""
     firing = engine.network.firing
-    parts = [_empty(0, steps, len(firing)), *parts]
+    parts = [_empty(0, steps, len(firing)), *parts]  # so that no image at all gives tables, too
     return Simulation(
         predicted=torch.cat([part.predicted for part in parts]),
         margin=torch.cat([part.margin for part in parts]),

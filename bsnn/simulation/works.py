@@ -50,6 +50,7 @@ def works(network: SpikingNetwork) -> tuple[Work, ...]:
     found: list[Work] = []
     shapes = {IMAGE: tuple(network.input_shape)}
     places: dict[str, int | None] = {IMAGE: None}
+    # Counts are by layer with neurons; a maximum pool has those of the layer before it.
     firing = 0
     for layer, paths in zip(network.layers, network.sums, strict=True):
         if layer.fires:
@@ -71,6 +72,7 @@ def works(network: SpikingNetwork) -> tuple[Work, ...]:
 def _of_layer(
     layer: SpikingLayer, paths: tuple[Path, ...], shapes: dict[str, tuple[int, ...]], places: dict[str, int | None]
 ) -> Iterator[Work]:
+    # What all paths of a layer share is counted with the first of them. Potentials and biases of 0 need no memory.
     neurons = (layer.threshold, layer.initial, layer.offset, layer.bias, layer.schedule)
     own = 4 * sum(values.numel() for values in neurons if values is not None and bool(values.any()))
     for path in paths:
@@ -97,12 +99,14 @@ def _fan_out(path: Path, inputs: tuple[int, ...]) -> Tensor:
         outputs, kernel = len(path.weight) // path.groups, tuple(path.weight.shape[2:])
         stride, padding, dilation = path.stride, path.padding, path.dilation
     axes = zip(inputs[1:], kernel, stride, padding, dilation, strict=True)
-    height, width = (_reached(*axis) for axis in axes)
+    height, width = (_reached(*axis) for axis in axes)  # windows are rectangles: the axes are independent
     return outputs * height[:, None] * width
 
 
 def _reached(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
     """How many pairs of an output and a place of the kernel meet each place, along one axis: int64 [size]."""
+    # Windows begin at `starts`, as long as the dilated kernel lies within the padded axis; `met` has the place of each
+    # of its elements in each window, of which those beyond the borders do not count.
     last = size + 2 * padding - dilation * (kernel - 1)
     starts = torch.arange(-padding, last - padding, stride)
     met = (starts[:, None] + dilation * torch.arange(kernel)).flatten()

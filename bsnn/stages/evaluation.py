@@ -185,6 +185,7 @@ class Evaluation:
             columns.setdefault(steps if method.threshold == "squared-error" else percentile, []).append(column)
         networks = []
         for own in columns.values():
+            # Any of their times will do: thresholds are the same, and nothing else of an even method depends on it.
             theta = self.thresholds(method, times[own[0]])
             networks.append((conversion.convert(self.convertible, theta, method, times[own[0]]).to(self.device), own))
         width = len(times) * (2 if clipped else 1)
@@ -196,6 +197,7 @@ class Evaluation:
                 classes = ideal.predicted(network, batch, wanted)
                 found[:, own] = classes[:, : len(own)]
                 if clipped:
+                    # One column of clipping for all times of the same thresholds.
                     found[:, [len(times) + column for column in own]] = classes[:, -1:]
             parts.append(found)
         return torch.cat(parts)

@@ -32,6 +32,7 @@ def find_switches(job: Job) -> None:
     bench = Evaluation(job, wanted.images)
     switches = search.values(wanted.percentiles, job.place.weights)
     rows: list[dict[str, object]] = []
+    # From few steps to many: the first number that reaches the wanted drop is the one; without one, the last counts.
     for steps in [wanted.time or 16] if wanted.drop is None else sorted(settings.time):
         starts = search.starts(settings, steps, job.place.weights)
         curve = Curves(bench, steps)
@@ -63,7 +64,7 @@ class Curves:
 
     def __call__(self, method: Method) -> float | None:
         """Accuracy in percent of even input with the method's thresholds and rounding."""
-        time = self.steps - (method.first_pass if method.second_pass != "none" else 0)
+        time = self.steps - (method.first_pass if method.second_pass != "none" else 0)  # steps of the second pass
         one = method.model_copy(update={"second_pass": "none"}).even(self.bench.job.experiment.latency.percentile)
         if one is None or time < 1:
             return None
@@ -136,6 +137,7 @@ def _exits(bench: Evaluation, method: Method, times: list[int], bounds: list[flo
     for bound in (None, *bounds):
         result = bench.run(converted, early_exit=bound)
         summed = totals(accounting.table(converted.network, result.counts, result.images)).set_index("step")
+        # The longest time first: its row is what `find_exit` compares bounds with.
         steps = times[::-1] if bound is None else times[-1:]
         costs = summed.assign(nanojoules_45nm=energy(summed)).loc[steps, list(COSTS)].reset_index(drop=True)
         reached = {

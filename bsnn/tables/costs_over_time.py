@@ -65,7 +65,7 @@ def _earlier(source: Source, weights: Weights) -> Iterator[float]:
     for path in sorted(folder.glob("p*")):
         try:
             percentile = check_percentile(float(path.name[1:]), source.experiment.activations.percentiles)
-        except (ValueError, ConfigError):
+        except (ValueError, ConfigError):  # another folder, or a percentile that the settings do not have
             continue
         places = [
             Place(source.name, weights, seed, percentile, shard)
@@ -106,6 +106,7 @@ def interval(accuracy: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]
     """
     share, square = np.asarray(accuracy) / 100, CONFIDENCE**2
     middle = (share + square / (2 * images)) / (1 + square / images)
+    # Wilson's score interval: its middle is drawn towards one half, by less the more images there are.
     room = CONFIDENCE * np.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
     return 100 * (middle - room), 100 * (middle + room)
 
@@ -119,6 +120,7 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
     from bsnn.pipeline.job import Job
     from bsnn.simulation import accounting
 
+    # Without switches: what an operation costs and a spike's fan-out do not depend on them.
     thresholds, _ = source.thresholds(place.weights, place.seed, place.percentile)
     network = method.convert(own.convertible(Job(source.pipeline, place).source()), thresholds, Method(), 1)
     names = tuple(layer.name for layer in network.firing)
@@ -133,6 +135,7 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
 def first_lasting(reached: np.ndarray) -> float:
     """First step (from 1) from which it holds to the end; NaN if it does not hold at the end."""
     missed = np.flatnonzero(~reached)
+    # The step after the last miss; places count from 0, steps from 1.
     first = 1 if not len(missed) else int(missed[-1]) + 2
     return float(first) if first <= len(reached) else float("nan")
 

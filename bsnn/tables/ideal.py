@@ -33,6 +33,7 @@ def rows(pipeline: Pipeline, name: str) -> Iterator[dict[str, Any]]:
             labels, ann, found = _read(pipeline, Place(name, weights, seed, method=curve))
             reached = _percent(ann == labels)
             for place, time in enumerate(sorted(settings.time)):
+                # Columns of all times, and after them those of clipping alone, in the same order.
                 even, clipped = found[:, place], found[:, place + len(settings.time)]
                 fixed = curves[curve].threshold == "percentile"
                 yield {
@@ -69,7 +70,7 @@ def _read(pipeline: Pipeline, place: Place) -> tuple[np.ndarray, np.ndarray, np.
     for number in pipeline.shards(place.experiment):
         one = place._replace(shard=number)
         table, document = pipeline.read("ideal", one)
-        found.append(Shard(pipeline.path("ideal", one), table, pa.table({}), document))
+        found.append(Shard(pipeline.path("ideal", one), table, pa.table({}), document))  # a curve has no spikes
     columns = 2 * len(pipeline.experiment(place).latency.time)
     return predictions(found, columns, columns)
 

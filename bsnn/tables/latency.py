@@ -59,6 +59,7 @@ class Run:
         parts = [table.to_pandas().assign(images=document["extra"]["images"]) for table, document in read]
         whole = pd.concat(parts)
         total = sum(part["images"].iloc[0] for part in parts)
+        # Each shard has the means over its own images.
         weighted = whole.assign(value=whole["value"] * whole["images"] / total)
         keys = ["layer", "step", "quantity"]
         summed: pd.DataFrame = weighted.groupby(keys, sort=False)["value"].sum().reset_index()
@@ -84,6 +85,7 @@ class Run:
 
 def _delayed(operations: pd.DataFrame, delays: Mapping[str, int]) -> pd.DataFrame:
     """Costs under delayed propagation: spikes come later by their layer's delay, operations on them by its source's."""
+    # Layers come in the network's order, and each receives what the one before it sends; the first has no delay.
     parts, source = [], 0
     for layer, own in operations.groupby("layer", sort=False):
         for quantity, part in own.groupby("quantity", sort=False):

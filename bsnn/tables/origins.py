@@ -45,6 +45,7 @@ def origins(source: Source) -> pd.DataFrame:
 def merged(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that agree in all but their files, images and seconds as one, with the sums of these."""
     keys = [name for name in frame if name not in SUMMED]
+    # Empty cells are keys as well, or their rows would go; a sum of empty cells alone stays empty.
     return frame.groupby(keys, sort=False, dropna=False)[SUMMED].sum(min_count=1).reset_index()
 
 

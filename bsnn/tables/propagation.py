@@ -50,6 +50,7 @@ def delays(document: Mapping[str, Any], layers: int, path: Path) -> list[int]:
 def later(values: np.ndarray, delay: int, before: float) -> np.ndarray:
     """The same number of steps along the last axis, each value `delay` steps later."""
     steps = values.shape[-1]
+    # A delay may be longer than the simulation: then nothing has arrived.
     kept = values[..., : max(0, steps - delay)]
     waiting = np.full((*values.shape[:-1], steps - kept.shape[-1]), before, values.dtype)
     return np.concatenate([waiting, kept], axis=-1)

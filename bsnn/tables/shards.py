@@ -126,6 +126,7 @@ def _complete(image: np.ndarray, shards: Sequence[Shard]) -> None:
             f"{shards[0].path} and its {len(shards)} shard(s): hold {len(image)} test images, {chosen} were chosen; "
             + _again(shards[0])
         )
+    # Chosen images are spread over the test set: numbers between them are not missing.
     missing = times == 0 if chosen is None else np.zeros(0, dtype=bool)
     for wrong, what in ((times > 1, "appear twice"), (missing, "are missing")):
         if wrong.any():
@@ -180,10 +181,12 @@ def _spikes(shard: Shard, layers: tuple[str, ...], neurons: np.ndarray, simulate
     frame = shard.spikes.to_pandas()
     expected = pd.MultiIndex.from_product([layers, range(1, simulated + 1)])
     counted = frame.set_index(["layer", "step"])
+    # Each layer at each step, once: as many rows as expected, all of them expected, none of them twice.
     if len(counted) != len(expected) or not counted.index.isin(expected).all() or counted.index.duplicated().any():
         raise ArtifactError(f"{shard.path}: spikes are not of steps 1 to {simulated} of each layer; {_again(shard)}")
     own_images = len(shard.predictions)  # images may leave early, so that later steps are of fewer
     if (frame["images"] > own_images).any() or (frame.loc[frame["step"] == 1, "images"] != own_images).any():
         raise ArtifactError(f"{shard.path}: spikes and predictions are of different images; {_again(shard)}")
+    # `loc` brings the rows into the order of layers and steps, whatever the file's.
     counts: np.ndarray = counted["spikes"].loc[expected].to_numpy(np.int64)
     return counts.reshape(len(layers), simulated)

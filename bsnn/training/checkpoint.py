@@ -39,7 +39,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / TRAINING_LOCK)
-    patience = 0.0
+    patience = 0.0  # first, so that the wait is told at once
     while not lock.is_locked:
         try:
             lock.acquire(timeout=patience)
@@ -81,6 +81,7 @@ def save(
         f"{which}/{name}": tensor for which, module in networks.items() for name, tensor in module.state_dict().items()
     }
     for index, state in optimiser.state_dict()["state"].items():
+        # By the parameter's number, counted over all groups.
         tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items() if value is not None}
     name, extra = f"epoch-{len(history):06d}", cast(dict[str, Any], {"history": history})
     if position is not None:
@@ -161,7 +162,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _superseded(newest_first: list[Path]) -> list[Path]:
     ends = [path for path in newest_first if WITHIN not in path.stem]
-    return [path for path in newest_first[KEEP:] if path not in ends[:1]]
+    return [path for path in newest_first[KEEP:] if path not in ends[:1]]  # other devices may need that one
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -175,6 +176,7 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, T
     for name, value in tensors.items():
         index, _, entry = name.partition("/")
         like = parameters[int(index)]
+        # Adam's counts of steps have another shape, and stay as they are.
         shaped = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
         state.setdefault(int(index), {})[entry] = shaped
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

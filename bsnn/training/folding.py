@@ -47,7 +47,7 @@ class _DividedByRMS(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        square = rows.square().sum(0, dtype=gain.dtype).div_(len(rows))
+        square = rows.square().sum(0, dtype=gain.dtype).div_(len(rows))  # rows may be bfloat16
         inverse = (square + EPS).rsqrt()
         ctx.save_for_backward(rows, gain, inverse)
         ctx.mark_non_differentiable(square)
@@ -59,6 +59,7 @@ class _DividedByRMS(torch.autograd.Function):
         given = gradients[0]
         products = (given * rows).sum(0, dtype=gain.dtype)
         factor = gain * inverse
+        # The rms depends on every row of its column: this part of the gradient comes back through it.
         along = factor * inverse.square() * products / len(rows)
         return torch.addcmul(given * factor.to(rows.dtype), rows, -along.to(rows.dtype)), products * inverse
 
@@ -107,6 +108,7 @@ class FoldableVGG(VGG):
     def _divided(self, layer: LayerPlan, x: Tensor) -> Tensor:
         if not self.training:
             return x * self.factors()[layer.name].reshape(1, -1, *[1] * (x.dim() - 2)).to(x.dtype)
+        # Channels last, so that the batch and all places are the rows of one matrix.
         rows = x.movedim(1, -1)
         divided, square = _DividedByRMS.apply(rows.reshape(-1, rows.shape[-1]), self.gains[layer.name].abs())
         with torch.no_grad():
@@ -157,6 +159,7 @@ def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
         weighted = start.module.weighted(layer, x)
         divided = pooled(weighted, layer) if _divided_after_pool(layer) else weighted
         places = [dim for dim in range(divided.dim()) if dim != 1]
+        # The form divides by this rms and multiplies by the gain: equal, they leave the currents of the start.
         module.gains[layer.name].copy_(divided.square().mean(dim=places).sqrt())
         x = start.module.activate(layer, pooled(weighted, layer) if layer.place == "before" else weighted)
     for layer in module.plan:
@@ -165,5 +168,6 @@ def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
             weight = centred(weight)
             dims = tuple(range(1, weight.dim()))
             size = weight.square().mean(dim=dims, keepdim=True).sqrt().clamp_min(EPS)
+            # He's deviation for layers that a ReLU follows: the root of 2 / fan-in.
             weight = weight / size * (2 / weight[0].numel()) ** 0.5
         module.get_parameter(f"{layer.name}.weight").copy_(weight)

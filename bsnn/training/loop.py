@@ -111,6 +111,7 @@ class Loop:
 
     def epoch(self, epoch: int, position: Position | None) -> dict[str, float]:
         """Train for one epoch, or from a position in it, and evaluate; gives the row of the history."""
+        # With the rank: processes draw for images of their own. The order, below, is one for all of them.
         augmentation, dropout = (self.job.random(epoch, what, self.rank) for what in ("augmentation", "dropout"))
         running = Running(self.fabric, augmentation, dropout, position)
         loss, accuracy, images = self._train(epoch, running)
@@ -133,18 +134,22 @@ class Loop:
         settings, module = self.job.recipe, self.state.module
         module.train()
         order = self._order(epoch)
-        steps = -(-len(order) // (settings.batch_size // self.world))
+        steps = -(-len(order) // (settings.batch_size // self.world))  # the last batch may be smaller
         for batch, labels in self._batches(order, epoch, running.steps):
             images = self._input(augment(batch, settings.augment, running.augmenting), epoch)
+            # The rate of a step is that of its middle.
             recipe.set_rates(self.state.optimiser, settings, epoch + (running.steps + 0.5) / steps)
             running.total += self._step(images, labels)
             running.steps += 1
             log.progress((epoch + running.steps / steps) / settings.epochs)
             if running.steps % CHECK_STEPS == 0:
                 self._require_finite(running.total[0], epoch)
+            # Once the step is counted: a checkpoint goes on with the next one.
             self.pauses.look(running)
             if self.threads is not None:
                 self.threads.look()
+        # A clone, since reducing is done in place: a checkpoint during evaluation needs this process's own sums. Loss
+        # and weights are looked at together, as each NaN or infinity is one of the sum, too.
         total = self._sum(running.total.clone())
         self._require_finite(total[0] + sum(p.detach().sum() for p in module.parameters()), epoch)
         count = len(order) * self.world
@@ -161,6 +166,7 @@ class Loop:
         state.stepper.zero_grad()
         self.fabric.backward(loss)
         if settings.clip_norm is not None:
+            # A norm that is not finite is left to `_require_finite`: looking at it here, each step would wait.
             self.fabric.clip_gradients(
                 state.network, state.stepper, max_norm=settings.clip_norm, error_if_nonfinite=False
             )

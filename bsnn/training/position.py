@@ -54,7 +54,7 @@ class Running:
         rank = self.fabric.global_rank
         mine = {name: rows[rank].clone() for name, rows in found.tensors.items()}  # set_state ignores a view's offset
         self.steps = found.steps
-        self.begin -= found.seconds
+        self.begin -= found.seconds  # as if the stopped run had gone on until now
         self.total.copy_(mine["total"])
         self.augmenting.set_state(mine["augmentation"])
         self._dropout().set_state(mine["dropout"])

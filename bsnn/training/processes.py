@@ -46,6 +46,7 @@ def run(
         with handing_on:
             found: Found = fabric.launch(partial(_process, function=function, logs=logs))
     except ProcessRaisedException as error:
+        # Of another process's error only its traceback comes, as text, which ends with the error's class and message.
         _, mark, ours = str(error).rpartition("\nbsnn.errors.")
         if not mark:
             raise

@@ -57,7 +57,7 @@ def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
 
 
 def _groups(module: nn.Module, binary: list[nn.Parameter]) -> list[dict[str, Any]]:
-    known = {id(parameter) for parameter in binary}
+    known = {id(parameter) for parameter in binary}  # tensors compare element by element
     real = [parameter for parameter in module.parameters() if id(parameter) not in known]
     groups: list[dict[str, Any]] = [{"params": real, "binary": False}, {"params": binary, "binary": True}]
     return [group for group in groups if group["params"]]

@@ -53,7 +53,7 @@ def cores() -> list[int]:
 def wanted(most: int, usable: int, before: Work, now: Work) -> int:
     """As many threads as there were free cores between two moments, to the nearest number: 1 to `most`."""
     seconds = now.at - before.at
-    others = max(0.0, (now.all - before.all) - (now.own - before.own)) / seconds
+    others = max(0.0, (now.all - before.all) - (now.own - before.own)) / seconds  # cores, on average
     return max(1, min(most, int(usable - others + 0.5)))
 
 
@@ -62,7 +62,7 @@ class Dynamic:
 
     def __init__(self) -> None:
         self.most = self.threads = torch.get_num_threads()
-        self.before = Work.now() if self.most > 1 else None
+        self.before = Work.now() if self.most > 1 else None  # a single thread waits for nobody
 
     def look(self) -> None:
         """Called between steps: change the number if what others take of the cores has changed."""

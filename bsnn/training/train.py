@@ -121,13 +121,14 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
         if history or position is not None:
             steps = "" if position is None else f" and {position.steps} steps of the next"
             logger.log(log.NOTICE, "going on after epoch %d of %d%s", len(history), job.recipe.epochs, steps)
+        # `history` is the list that the loop below adds to: each checkpoint has what is in it by then.
         save = partial(checkpoint.save, job.checkpoints, job.stands_for, networks, state.optimiser, history)
         pauses = stopping.Pauses(fabric, save)
         loop = Loop(fabric, job, state, pauses)
         with stopping.on_signal(pauses.ask):
             for epoch in range(len(history), job.recipe.epochs):
                 history.append(loop.epoch(epoch, position))
-                position = None
+                position = None  # only the first epoch is begun in its midst
                 if fabric.is_global_zero:
                     save()
                 pauses.restart()
@@ -150,6 +151,7 @@ def _run(fabric: Fabric, job: Job) -> dict[str, Any] | None:
 def _state(fabric: Fabric, job: Job) -> State:
     """Network and optimiser on the device, before the first step."""
     module = cast(VGG, fabric.to_device(_initial(job))).to(memory_format=torch.channels_last)
+    # Before the average copies the latents; a checkpoint, if there is one, replaces both.
     binary.project_(module)
     averaged = None
     if job.recipe.averaging is not None:
