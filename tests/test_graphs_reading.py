@@ -200,9 +200,18 @@ class Gate(nn.Module):
         return x * F.relu(x.mean((2, 3), keepdim=True))
 
 
+def turning(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    norm.weight.data[1] = -1.0
+    return norm
+
+
 UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "GELU": (lambda: after(nn.GELU()), r"2 \(GELU\).*activation other than ReLU \(gelu\)\. .*nn\.ReLU"),
     "ReLU6": (lambda: after(conv(), nn.ReLU6()), r"3 \(ReLU6\).*activation other than ReLU \(hardtanh\)"),
+    "batch norm that turns maxima": (
+        lambda: after(conv(), nn.MaxPool2d(2), turning(nn.BatchNorm2d(4)), nn.ReLU()),
+        r"4 \(BatchNorm2d\).*a negative factor.*between a maximum pool and its ReLU",
+    ),
     "LeakyReLU": (lambda: after(conv(), nn.LeakyReLU()), r"activation other than ReLU \(leaky_relu\)"),
     "sigmoid, functional": (lambda: after(Function(torch.sigmoid)), r"test_graphs_reading.py line \d+.*\(sigmoid\)"),
     "attention": (lambda: after(Attention()), r"2\.attention \(MultiheadAttention\): a MultiheadAttention"),

@@ -13,7 +13,7 @@ from networks_for_tests import images, trained
 from PIL import Image
 from torchvision import transforms
 
-from bsnn import config, tables
+from bsnn import config, stages, tables
 from bsnn.conversion import activations
 from bsnn.datasets import load, prepare, protocol
 from bsnn.datasets.transforms import FixedAugment
@@ -23,6 +23,7 @@ from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.stages import convert as stages_convert
 from bsnn.stages import train as stages_train
+from bsnn.tables import latency
 from bsnn.tables.propagation import delayed
 from bsnn.tables.shards import Outcome
 
@@ -312,6 +313,31 @@ def test_delayed_alone_needs_no_other_simulation(tmp_path: Path, monkeypatch: py
     assert np.array_equal(found[6:], same[:-6])
     assert np.allclose(found[:6], zeros)
     assert not np.array_equal(found, same)
+
+
+def test_operations_on_pooled_spikes_come_as_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maximum pools of spikes have no operations, and delay by one step each: conv, pool, conv, pool, linear, logits."""
+    monkeypatch.chdir(tmp_path)
+    pools: dict[str, Any] = {
+        "network": {"pool": "max", "place": "after"},
+        "train": {"optimiser": {"lr": 0.01}},
+        "latency": {"percentile": 100.0, "time": [20], "methods": {}},
+    }
+    found = []
+    for own in (pools, config.merge(pools, {"protocol": {"delayed": True}})):
+        settings = config.validate(config.merge(TINY, {"experiments": {"tiny": own}}))
+        job = Job(Pipeline(settings), Place("tiny", "full", 0, method="baseline", steps=20, shard=1))
+        for rule in () if found else ("data", "train", "activations"):
+            stages.run(rule, job)
+        stages.run("method", job)
+        [run] = latency.runs(Pipeline(settings), "tiny")
+        rows = run.operations().query("quantity == 'effective_acs'")
+        found.append({str(layer): part["value"].to_numpy() for layer, part in rows.groupby("layer")})
+    same, late = found
+    for layer, delay in {"conv2": 2, "fc1": 4, "readout": 5}.items():
+        assert same[layer].sum() > 0
+        assert np.array_equal(late[layer][delay:], same[layer][:-delay])
+        assert not late[layer][:delay].any()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def seal(path: Path) -> None:
         # Of two marks a reader could not tell which is the seal's: one may stand in a text of the artifact.
         if len(places) != 1:
             raise ArtifactError(
-                f"{path}: has {len(places)} places for its digest, needs one; no text may hold '{BLANK}'"
+                f"{path}: has {len(places)} places for its digest, needs one; no text may hold '{MARK.decode()}'"
             )
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(places[0])

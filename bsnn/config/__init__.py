@@ -6,10 +6,11 @@ recipes), `conversion` (activations to methods), `experiment`, `run` (the whole)
 the user's words) and `json_schema`.
 """
 
-from bsnn.config.conversion import METHODS, Activations, EarlyExit, Latency, Method, Search, Simulation, Thresholds
+from bsnn.config.conversion import Activations, EarlyExit, Latency, Search, Simulation, Thresholds
 from bsnn.config.experiment import QUIRKS, Checkpoint, Experiment, Imported, Protocol
 from bsnn.config.json_schema import schema
 from bsnn.config.loading import POOLING, load, merge, validate, variant_name
+from bsnn.config.method import METHODS, Method
 from bsnn.config.run import Compute, Config, Paper
 from bsnn.config.training import Augment, Binarize, Data, Full, Network, Optimiser, Own, Schedule, Teacher, Train
 from bsnn.config.values import (

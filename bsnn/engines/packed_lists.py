@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from bsnn.engines.packed_vectors import I1, I8, I32, I64, arrays, constant, pointer, splat, ternary, vector
 
-COPIED = 16  # entries that are copied at once; as many more than a list has may be written after it
+COPIED = 16  # entries that are copied at once: room for as many more is kept behind lists, to be read and written
 WORD = 16  # bits whose places one instruction of AVX-512 gives (vpcompressd)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsnn.graphs.description import Path, Pool
+from bsnn.graphs.problems import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Sum:
     paths: tuple[Path, ...]
     bias: Tensor | None  # float64 [out channels]
     shape: tuple[int, ...]  # of one image
-    flat: bool = False  # flattened, from more than one place
+    flat: bool = False  # flattened
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def scaled(value: Sum, factor: Tensor) -> Sum:
     """A sum times one factor for each channel, float64 [channels].
 
     A negative factor turns the weights, so that a maximum pool that follows is of the values as they are.
+
+    Raises:
+        UnsupportedError: a negative factor of what a maximum pool has given already.
     """
     bias = None if value.bias is None else value.bias * factor
     return replace(value, paths=tuple(_scaled(path, factor) for path in value.paths), bias=bias)
@@ -74,6 +78,11 @@ def _scaled(path: Path, factor: Tensor) -> Path:
     if path.weight is None:
         # The scale may be negative: here are no weights to turn.
         return replace(path, scale=factor if path.scale is None else path.scale * factor)
+    if path.pool is not None and path.pool.kind == "max" and bool((factor < 0).any()):  # -max(x) is not max(-x)
+        raise UnsupportedError(
+            "a negative factor, as of batch norm, between a maximum pool and its ReLU",
+            "put batch norm before the pool, or the ReLU",
+        )
     each = factor.reshape(-1, *[1] * (path.weight.dim() - 1))
     size = factor.abs() if path.scale is None else path.scale * factor.abs()
     return replace(path, weight=torch.where(each < 0, -path.weight, path.weight), scale=size)

@@ -66,7 +66,9 @@ class Run:
         if not self.delayed:
             return summed
         firing = summed.loc[summed["quantity"] == "spikes", "layer"].unique()
-        return _delayed(summed, self.delays(read[0][1], list(map(str, firing))))
+        family = self.pipeline.experiment(self.place).family
+        passes_on = family.pool == "max" and family.place == "after"
+        return _delayed(summed, self.delays(read[0][1], list(map(str, firing))), passes_on)
 
     def errors(self) -> pd.DataFrame:
         """Errors by layer at `times`; of calibration images, so that all shards have the same. None of two passes.
@@ -83,11 +85,15 @@ class Run:
         return frame[frame["time"].isin(self.times)]
 
 
-def _delayed(operations: pd.DataFrame, delays: Mapping[str, int]) -> pd.DataFrame:
-    """Costs under delayed propagation: spikes come later by their layer's delay, operations on them by its source's."""
+def _delayed(operations: pd.DataFrame, delays: Mapping[str, int], passes_on: bool) -> pd.DataFrame:
+    """Costs under delayed propagation: spikes come later by their layer's delay, operations on them by its source's.
+
+    `passes_on`: maximum pools of spikes, which delay by one step more and have no rows of their own.
+    """
     # Layers come in the network's order, and each receives what the one before it sends; the first has no delay.
     parts, source = [], 0
     for layer, own in operations.groupby("layer", sort=False):
+        source = delays.get(str(layer), source + 1) - 1 if passes_on else source
         for quantity, part in own.groupby("quantity", sort=False):
             delay = {"spikes": delays.get(str(layer), 0), "activation_sparsity": delays.get(str(layer), 0)}
             delay |= dict.fromkeys(("effective_macs", "effective_acs", "effective_binary_acs"), source)
