@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,25 @@ def test_signal_to_nodes_and_stage_stops_all_at_the_same_step(job: Path) -> None
     whole, expected = trained(job_of(job / "whole", LONG, devices=2))
     assert same(again, whole)
     assert losses == expected
+
+
+def test_interrupt_leaves_no_srun_behind(job: Path) -> None:
+    """As Ctrl-C in an interactive allocation: what runs on the nodes would go on without anybody waiting for it."""
+    (job / "bin" / "srun").write_text(
+        "#!/bin/sh\necho $$ > srun.unfinished\nmv srun.unfinished srun.pid\nexec sleep 600\n"
+    )
+    here = os.getpid()
+
+    def interrupt() -> None:
+        while not (job / "srun.pid").exists():
+            time.sleep(0.01)
+        os.kill(here, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        stages_train.network(job_of(job, nodes=2))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((job / "srun.pid").read_text()), 0)
 
 
 class Seen:

@@ -316,7 +316,7 @@ def test_delayed_alone_needs_no_other_simulation(tmp_path: Path, monkeypatch: py
 
 
 def test_operations_on_pooled_spikes_come_as_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maximum pools of spikes have no operations, and delay by one step each: conv, pool, conv, pool, linear, logits."""
+    """Maximum pools of spikes have no operations, and delay by a step each: conv, pool, conv, pool, linear, logits."""
     monkeypatch.chdir(tmp_path)
     pools: dict[str, Any] = {
         "network": {"pool": "max", "place": "after"},

@@ -56,7 +56,7 @@ def run(job: Job, module: str) -> None:
     try:
         srun = _start(command)
         with stopping.on_signal(_leave_it_to_the_nodes):
-            said, _ = srun.communicate()
+            said, _ = _waited_for(srun)
     finally:
         note.unlink(missing_ok=True)
     if srun.returncode:
@@ -76,6 +76,15 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         raise BsnnError(
             f"srun cannot be started ({error}); training on several nodes needs SLURM's commands"
         ) from error
+
+
+def _waited_for(srun: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return srun.communicate()
+    except KeyboardInterrupt:  # it did not see it, in its own session
+        srun.terminate()  # kills its processes: in an interactive allocation they would go on, and nobody would wait
+        srun.wait()
+        raise
 
 
 def _leave_it_to_the_nodes(by: signal.Signals) -> None:
