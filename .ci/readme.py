@@ -66,17 +66,17 @@ def _accuracy(name: str, folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
 
 
-def _by_method(name: str, folder: Path) -> pd.DataFrame:
-    """Accuracy of the binary network: one row for each method, with that of its ANN, and one column for each time."""
+def _by_method(name: str, folder: Path, weights: str = "binary") -> pd.DataFrame:
+    """Accuracy of a network: one row for each method, with that of its ANN, and one column for each time."""
     frame = pd.read_csv(folder / name / "latency.csv")
-    frame = frame[frame["weights"] == "binary"].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
+    frame = frame[frame["weights"] == weights].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
     wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
     return wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
 
 
-def _methods(name: str, folder: Path) -> str:
+def _methods(name: str, folder: Path, weights: str = "binary") -> str:
     """The best method at 16 steps first."""
-    shown = _by_method(name, folder).sort_values("T = 16", key=pd.to_numeric, ascending=False, kind="stable")
+    shown = _by_method(name, folder, weights).sort_values("T = 16", key=pd.to_numeric, ascending=False, kind="stable")
     [ann] = shown.pop("ANN").unique()
     origin = json.loads((folder / name / "origin.json").read_text())
     images = int(pd.read_csv(folder / name / "accuracy.csv")["images"].iloc[0])
@@ -162,22 +162,27 @@ def _paper_time(names: tuple[str, ...], folder: Path) -> str:
     )
     wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
     wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
-    steps, _ = _of_paper(names, "latency", folder)
-    near = steps[steps["within"] == 1].set_index(["weights", "percentile"])["time_mean"]
+    near, _ = _of_paper(names, "latency", folder)
+    near = near[near["within"] == 1].set_index(["weights", "percentile"])["time_mean"]
     reached = pd.to_numeric(near, errors="coerce").map("{:.0f}".format, na_action="ignore").fillna("not reached")
     operations, _ = _of_paper(names, "operations", folder)
-    last = operations[operations["time"] == operations["time"].max()].set_index(["weights", "percentile"])["ratio"]
-    for title, column in (("within 1 point from", reached), ("operations / ANN", last.map("{:.2f}".format))):
+    steps = operations["time"].max()
+    last = operations[operations["time"] == steps].set_index(["weights", "percentile"])["ratio"].map("{:.1f}".format)
+    for title, column in (("within 1 point from T =", reached), (f"operations / ANN, T = {steps}", last)):
         wide = wide.join(column.rename(title), on=["weights", "percentile"])
     wide = wide.sort_values("percentile", key=pd.to_numeric).sort_values("weights", kind="stable")
     return f"{_of_numbers(wide)}\n\n{note}."
 
+
+HALF_PAPER = ("cifar100-half-paper",)
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
     "vgg": partial(_accuracy, "cifar100-cpu"),
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
+    "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
+    "half_paper_time": partial(_paper_time, HALF_PAPER),
     "half_all": partial(_ours, "cifar100-half-all"),
     "resnet20": partial(_resnet20, "comparison"),
     "resnet20_binary": partial(_resnet20, "comparison_binary"),
