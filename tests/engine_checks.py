@@ -18,6 +18,7 @@ from bsnn.config import METHODS, Method
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.spiking import input_current
 from bsnn.engines.base import Block, Engine
+from bsnn.graphs.description import IMAGE, Path
 
 # all kinds of pool and place, no layer kept full, potentials that start at V/2, and a network without pools
 MEMBERS: dict[str, dict[str, object]] = {
@@ -75,6 +76,31 @@ def scheduled(network: SpikingNetwork, seed: int, steps: int) -> SpikingNetwork:
         replace(layer, schedule=torch.randn(steps, layer.shape[0], generator=generator) * 0.3) if layer.fires else layer
         for layer in network.layers
     ]
+    return replace(network, layers=tuple(layers))
+
+
+def in_eighths(network: SpikingNetwork, seed: int) -> SpikingNetwork:
+    """Real weights, multiples of 1/8 up to 1, in place of about three in four of the sums over spikes.
+
+    Float32 holds all their sums, in whatever order they are added up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def real(weight: Tensor) -> Tensor:
+        return torch.randint(-8, 9, weight.shape, generator=generator) / 8
+
+    def chosen(weight: Tensor | None) -> bool:
+        signs = weight is not None and not weight.is_floating_point()
+        return signs and bool(torch.rand((), generator=generator) < 0.75)
+
+    def changed(path: Path) -> Path:
+        plain = path.groups == 1 and path.source != IMAGE
+        return replace(path, weight=real(path.weight)) if plain and chosen(path.weight) else path  # type: ignore[arg-type]
+
+    layers = []
+    for layer in network.layers:
+        layer = replace(layer, paths=tuple(map(changed, layer.paths)))
+        layers.append(replace(layer, weight=real(layer.weight)) if chosen(layer.weight) else layer)  # type: ignore[arg-type]
     return replace(network, layers=tuple(layers))
 
 

@@ -236,7 +236,7 @@ def test_random_networks(
     count: int,
     blocks: list[int],
 ) -> None:
-    """BindsNET equals every other engine on random members of the family."""
+    """BindsNET equals every other engine on random members of the family, of binary weights and of real ones."""
     features = [item for channels, pooled in stages for item in ([channels, "P"] if pooled else [channels])]
     network = networks.spiking(
         seed, initial=initial, features=features, hidden=hidden, pool=pool, place=place, keep_full=keep_full
@@ -245,6 +245,10 @@ def test_random_networks(
     expected = checks.run(BindsnetEngine(network), images, [sum(blocks)])
     for name in FAST:
         checks.assert_equal(checks.run(engines.create(name, network), images, blocks), expected)
+    real = checks.in_eighths(network, seed)
+    expected = checks.run(BindsnetEngine(real), images, [sum(blocks)])
+    for name in FAST:
+        checks.assert_equal(checks.run(engines.create(name, real), images, blocks), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -302,8 +306,8 @@ def test_full_precision_within_the_tolerance() -> None:
     for seed in range(4):
         network, images = networks.spiking(seed, binary=False), networks.images(seed, 16)
         expected = checks.run(BindsnetEngine(network), images, [60])
-        for blocks in ([60], [7] * 8 + [4]):
-            found = checks.run(TorchEngine(network), images, blocks)
+        for name, blocks in (("torch", [60]), ("torch", [7] * 8 + [4]), ("packed", [60])):
+            found = checks.run(engines.create(name, network), images, blocks)
             moved = (found.counts - expected.counts).abs().sum((0, 2)) / expected.counts.sum((0, 2))
             assert float(moved.max()) <= TOLERANCE
             readings = [Readout(network, 16).advance(block.spikes).predicted for block in (found, expected)]
@@ -316,9 +320,10 @@ def test_full_precision_pools() -> None:
         network = networks.spiking(5, binary=False, **checks.MEMBERS[name])
         images = networks.images(5, 8)
         expected = checks.reference(network, images, 30)
-        found = checks.run(TorchEngine(network), images, [30])
-        moved = (found.counts - expected.counts).abs().sum((0, 2)) / expected.counts.sum((0, 2))
-        assert float(moved.max()) <= TOLERANCE
+        for engine in FAST:
+            found = checks.run(engines.create(engine, network), images, [30])
+            moved = (found.counts - expected.counts).abs().sum((0, 2)) / expected.counts.sum((0, 2))
+            assert float(moved.max()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -355,8 +360,8 @@ def test_auto_takes_the_fast_engine_unless_it_refuses(monkeypatch: pytest.Monkey
     assert engines.choose(binary, "cpu")[0] == "packed"
     assert engines.choose(binary, "cuda")[0] == "triton"
     name, reason = engines.choose(full, "cpu")
-    assert name == "torch"
-    assert "real weights" in reason
+    assert name == "packed"
+    assert "those inputs alone that spike" in reason
     assert engines.choose(binary, "meta")[0] == "torch"
     monkeypatch.setitem(engines.ENGINES, "packed", f"{__name__}:_Refusing")
     name, reason = engines.choose(binary, "cpu")

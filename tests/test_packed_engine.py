@@ -172,9 +172,10 @@ def test_vgg15_on_cifar_shape_equals_engine_torch() -> None:
 
 
 def test_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(EngineError, match="real weights"):
-        PackedEngine(spiking(1, binary=False))
     network = member("no-pool", 1)
+    bursts = tuple(replace(layer, burst=2) for layer in spiking(1, binary=False).layers)
+    with pytest.raises(EngineError, match="sends bursts"):
+        PackedEngine(replace(network, layers=bursts))
     assert PackedEngine.refuses(network, CPU) is None
     assert "CPU" in str(PackedEngine.refuses(network, torch.device("cuda")))
     silent = replace(network, layers=(network.layers[0], replace(network.layers[1], threshold=None)))

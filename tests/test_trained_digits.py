@@ -89,6 +89,7 @@ def test_engines_agree_on_the_full_network_within_the_tolerance(
 ) -> None:
     network = converted(networks["full"], data)
     images, _ = batch(networks["full"], data.test, 100)
-    one, other = (run(engines.create(name, network), images, [64]).counts for name in ("bindsnet", "torch"))
-    differing = (one - other).abs().sum((0, 2)).double() / one.sum((0, 2))
-    assert float(differing.max()) <= TOLERANCE
+    one, *others = (run(engines.create(name, network), images, [64]).counts for name in ("bindsnet", "torch", "packed"))
+    for other in others:
+        differing = (one - other).abs().sum((0, 2)).double() / one.sum((0, 2))
+        assert float(differing.max()) <= TOLERANCE

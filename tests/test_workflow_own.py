@@ -179,7 +179,6 @@ def test_methods_of_full_precision(models: Path, tmp_path: Path) -> None:
         ({"weights": ["full", "binary"]}, "is a module, of one kind of weights"),
         ({"seeds": [0, 1]}, "without a seed"),
         ({"compute": {"engine": "triton", "accelerator": "auto"}}, "takes the VGG family only"),
-        ({"weights": ["full"], "compute": {"engine": "packed"}}, "takes binary networks only"),
         ({"experiments": {"mine": {"ablation": True}}}, "ablation varies the pools"),
         ({"experiments": {"mine": {"protocol": {"delayed": True}}}}, "a module cannot have delayed"),
         (

@@ -112,7 +112,7 @@ class Config(Section):
                 )
 
     def _can_be_computed(self, name: str) -> None:
-        """Devices share each batch evenly; engines that need integer sums are asked for binary networks only."""
+        """Devices share each batch evenly; an engine that needs integer sums is asked for binary networks only."""
         for stage in ("train", "binarize"):
             batch = getattr(self.experiments[name], stage).batch_size
             if batch % self.compute.processes:
@@ -120,9 +120,9 @@ class Config(Section):
                     f"compute.devices: {self.compute.processes} devices (of all compute.nodes) cannot share a batch of "
                     f"{batch} evenly (experiments.{name}.{stage}.batch_size)"
                 )
-        if self.compute.engine in ("packed", "triton") and "full" in self.weights:
+        if self.compute.engine == "triton" and "full" in self.weights:
             raise ValueError(
-                f"compute.engine: '{self.compute.engine}' takes binary networks only; "
+                "compute.engine: 'triton' takes binary networks only; "
                 "set weights to binary, or the engine to auto, which takes it wherever it can"
             )
         if self.compute.engine == "triton" and self.compute.accelerator == "cpu":
@@ -141,7 +141,7 @@ class Config(Section):
         if self.compute.engine == "triton":
             raise ValueError(
                 f"compute.engine: 'triton' takes the VGG family only, and the network of experiment '{name}' is a "
-                "module: set the engine to auto, packed (binary weights), torch or bindsnet"
+                "module: set the engine to auto, packed, torch or bindsnet"
             )
 
     def _leaves_early(self, name: str) -> None:

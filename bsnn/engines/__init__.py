@@ -65,12 +65,12 @@ def choose(network: SpikingNetwork, device: torch.device | str) -> tuple[str, st
     fast = _FAST.get(device.type)
     if fast is None:
         return "torch", f"the only engine for device '{device.type}'"
-    if not network.exact:
-        return "torch", f"'{fast}' needs integer sums and one spike per step: a layer has real weights, or bursts"
     try:
         reason = engine_class(fast).refuses(network, device)
     except EngineError as error:
         reason = str(error)
     if reason:
         return "torch", f"'{fast}' cannot run this network on {device}: {reason}"
-    return fast, f"all layers after the first have integer sums, which '{fast}' uses"
+    if network.exact:
+        return fast, f"all layers after the first have integer sums, which '{fast}' uses"
+    return fast, f"'{fast}' adds up the weights of those inputs alone that spike"

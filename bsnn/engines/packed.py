@@ -59,11 +59,11 @@ class PackedEngine(Engine):
 
     @classmethod
     def refuses(cls, network: SpikingNetwork, device: torch.device) -> str | None:
-        """Takes networks whose sums are integers, but for those of the image, and whose layers all send spikes."""
+        """Takes networks whose layers all send spikes, one per step and neuron."""
         if device.type != "cpu":
             return "it runs on a CPU only"
-        if not network.exact:
-            return "a layer after the first has real weights, or bursts (engine 'torch' takes it)"
+        if any(layer.burst > 1 for layer in network.layers):
+            return "a layer sends bursts (engine 'torch' takes it)"
         return unfit(network) or missing()
 
     def together(self, images: int) -> int:

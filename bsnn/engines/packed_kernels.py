@@ -1,16 +1,15 @@
 """Compiled loop of the engine `packed`: one call takes one layer of one image through a block of time steps.
 
-The terms of a layer's current are integers from bits. One that is not multiplied goes to the neurons as it is; several
-are each multiplied by their scale, rounded to float32, and added up in their order.
+The terms of a layer's current are integers from bits, but for those of real weights. One that is not multiplied goes to
+the neurons as it is; several are each multiplied by their scale, rounded to float32, and added up in their order.
 """
 
 from __future__ import annotations
 
 from bsnn.engines.compiled import compiled, inlined
 from bsnn.engines.packed_channels import channelwise
-from bsnn.engines.packed_lists import join, list_spikes
 from bsnn.engines.packed_neurons import add_scaled, scan_currents, scan_currents_signed
-from bsnn.engines.packed_shapes import CONSTANT, LISTED, term_of
+from bsnn.engines.packed_shapes import CHANNELWISE, CONSTANT, LISTED, term_of
 from bsnn.engines.packed_sums import (
     add_currents,
     raise_currents,
@@ -23,83 +22,8 @@ from bsnn.engines.packed_sums import (
     write_currents,
 )
 from bsnn.engines.packed_vectors import NEURONS
-
-
-@inlined
-def _reach(term, y0, y1):  # type: ignore[no-untyped-def]
-    """First row of the input that rows `y0` to `y1` of the output read, and the row after the last one."""
-    # rows of windows, from the first one of y0's pool to the last one of that of y1 - 1, without those off the map
-    first = max(0, y0 // term.side * term.pool_down - term.pool_top)
-    last = min(term.sums_height, ((y1 - 1) // term.side) * term.pool_down - term.pool_top + term.pool_rows) - 1
-    end = last * term.down - term.top + (term.rows - 1) * term.row_gap + 1
-    return max(0, first * term.down - term.top), min(term.height, end)
-
-
-@inlined
-def _list(term, row0, row1, step0, steps, all_steps, ones, work):  # type: ignore[no-untyped-def]
-    """List the spikes of rows `row0` to `row1`."""
-    size = term.bytes
-    room = 8 * size * term.planes
-    for row in range(row0, row1):
-        for step in range(steps):
-            # One list for each row and step, over all columns: any run of columns is one piece of it. An entry is
-            # column * room + input, where inputs of the negative plane follow those of the positive one.
-            number = (row - row0) * steps + step
-            first = term.entries + number * term.width * room
-            starts = term.starts + number * (term.width + 1)
-            count = 0
-            for column in range(term.width):
-                work.starts[starts + column] = count
-                for plane in range(term.planes):
-                    # spikes lie [plane, row, column, step, byte]
-                    place = (plane * term.height + row) * term.width + column
-                    count += list_spikes(
-                        work.spikes, term.source + (place * all_steps + step0 + step) * size, size,
-                        column * room + 8 * size * plane, ones, work.entries, first + count,
-                    )  # fmt: skip
-            work.starts[starts + term.width] = count
-
-
-@inlined
-def _window(term, y, x, row0, step, steps, count, work):  # type: ignore[no-untyped-def]
-    """Append the rows of weights of all spikes in the window at row `y` and column `x` to the first `count` ones.
-
-    Places of a window that lie side by side are one list.
-    """
-    room = 8 * term.bytes * term.planes
-    # columns side by side are one run; where there are gaps, each is a run of its own
-    pieces = 1 if term.column_gap == 1 else term.columns
-    run = term.columns if term.column_gap == 1 else 1
-    half = term.rows * term.columns * room
-    for row in range(term.rows):
-        line = y + row * term.row_gap
-        if 0 <= line < term.height:
-            number = (line - row0) * steps + step
-            starts = term.starts + number * (term.width + 1)
-            entries = term.entries + number * term.width * room
-            for piece in range(pieces):
-                column = x + piece * term.column_gap
-                left, right = max(column, 0), min(column + run, term.width)
-                if left < right:
-                    first = work.starts[starts + left]
-                    size = work.starts[starts + right] - first
-                    for turn in range(term.halves):
-                        # from entry column' * room + input to the byte of its row of weights: in a window that begins
-                        # at x = 5, column' = 6 is tap 1; with gaps, a run is the one column of tap `piece`
-                        offset = ((row * term.columns + piece - column) * room + turn * half) << term.shift
-                        count = join(work.entries, entries + first, size, term.shift, offset, work.joined, count)
-    return count
-
-
-@inlined
-def _spikes(term, y, x, row0, step, steps, work):  # type: ignore[no-untyped-def]
-    """Number of spikes in the 3x3 places from row `y` and column `x` on."""
-    count = 0
-    left, right = max(x, 0), min(x + 3, term.width)
-    for row in range(max(0, y), min(y + 3, term.height)):
-        starts = term.starts + ((row - row0) * steps + step) * (term.width + 1)
-        count += work.starts[starts + right] - work.starts[starts + left]
-    return count
+from bsnn.engines.packed_weighted import weighted
+from bsnn.engines.packed_windows import count_spikes, join_window, list_rows, reach
 
 
 @inlined
@@ -163,7 +87,7 @@ def _tiles(shape, term, y0, y1, row0, steps, lanes, weights, offset, work):  # t
                         inside = 0 <= y < term.sums_height and 0 <= x < term.sums_width
                         top, left = y * term.down - term.top, x * term.across - term.left
                         if inside:
-                            count = _window(term, top, left, row0, step, steps, count, work)
+                            count = join_window(term, top, left, row0, step, steps, count, work)
                         last = turn + 1 == term.pool_rows and fold + 1 == term.pool_columns
                         # a maximum needs the sum of each window; a sum takes the spikes of all as one list, ended here
                         if inside if term.largest else last:
@@ -172,7 +96,9 @@ def _tiles(shape, term, y0, y1, row0, steps, lanes, weights, offset, work):  # t
                                 # S of a part is of its own 3x3 places: other spikes met zeros in its P
                                 total = count
                                 if term.parts > 1:
-                                    total = _spikes(term, top + part // 2, left + part % 2, row0, step, steps, work)
+                                    total = count_spikes(
+                                        term, top + part // 2, left + part % 2, row0, step, steps, work
+                                    )
                                 row, column = side * tile - y0, side * across
                                 if not pooled:
                                     row, column = row + part // 2, column + part % 2
@@ -247,7 +173,7 @@ def advance(  # type: ignore[no-untyped-def]
     Args:
         shape: Shape.
         terms: int64, rows for `term_of`, in the order in which they are added.
-        weights: uint8, of all terms.
+        weights: uint8, of all terms: bits, or float32.
         ones: of packed_lists.ones_of_bytes.
         scales: float32 [terms, channels].
         current: float32, terms of the image [positions, channels].
@@ -271,17 +197,25 @@ def advance(  # type: ignore[no-untyped-def]
                         first = term.source + top * shape.out_width * channels + channel
                         _add_constant(places, steps, lanes, current, first, channels, number == 0, work)
                         continue
-                    if term.kind == LISTED:
-                        row0, row1 = _reach(term, top, low)
+                    first = number * channels + channel
+                    if term.kind == CHANNELWISE:
+                        channelwise(shape, term, top, low, step0, steps, lanes, channel, weights, work)
+                    else:
+                        row0, row1 = reach(term, top, low)
                         if block == block0:  # lists do not depend on output channels
-                            _list(term, row0, row1, step0, steps, shape.steps, ones, work)
+                            list_rows(term, row0, row1, step0, steps, shape.steps, ones, work)
                         room = 8 * term.bytes * term.planes
                         size = (term.halves * term.rows * term.columns * room + 1) << term.shift  # + 1: the zeros
-                        _tiles(shape, term, top, low, row0, steps, lanes, weights, term.weights + block * size, work)
-                    else:
-                        channelwise(shape, term, top, low, step0, steps, lanes, channel, weights, work)
+                        offset = term.weights + block * size
+                        if term.kind == LISTED:
+                            _tiles(shape, term, top, low, row0, steps, lanes, weights, offset, work)
+                        else:  # real weights: sums are scaled and added up at once
+                            fresh = number == 0
+                            weighted(
+                                shape, term, top, low, row0, steps, lanes, weights, offset, scales, first, fresh, work
+                            )
+                            continue
                     if not shape.single:
-                        first = number * channels + channel
                         _add_scaled(places, steps, lanes, scales, first, number == 0, work)
                 if shape.single:
                     _fire(shape, work.currents, top, low, step0, steps, lanes, channel, neurons, work)

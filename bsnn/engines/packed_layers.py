@@ -15,15 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
-from bsnn.engines.packed_shapes import CONSTANT, LISTED, Shape, Term
+from bsnn.engines.packed_shapes import CONSTANT, LISTED, WEIGHTED, Shape, Term
 from bsnn.engines.packed_sums import GROUP
-from bsnn.engines.packed_terms import Map, block_of, maps, term_and_weights
+from bsnn.engines.packed_terms import Map, block_of, maps, real, term_and_weights
 from bsnn.engines.packed_vectors import LINE, aligned
 from bsnn.graphs.description import IMAGE, Path
 
 LARGEST = torch.finfo(torch.float32).max
 HELD = 2**18  # bytes of lists and currents at once for one thread: half of a common second-level cache
 DENSITY = 4  # at most every so many-th channel is expected to spike, for what is held at once
+LISTS = (LISTED, WEIGHTED)  # kinds of terms that list the spikes that they read
 STEPS = 8  # steps at once at least, before fewer rows are taken
 
 
@@ -48,7 +49,7 @@ class Stage:
     terms: tuple[Term, ...]
     constant: int | None  # element of the image's currents where this layer's begins, if it has no other
     images: int  # terms of the image that `current` has for it
-    weights: np.ndarray  # uint8, of all terms: a bit each
+    weights: np.ndarray  # uint8, of all terms: a bit each, or float32
     scales: np.ndarray  # float32 [terms, channels]
     offsets: np.ndarray  # float32 [channels]
     threshold: np.ndarray  # float32 [channels]
@@ -92,7 +93,7 @@ class Stage:
             if term.kind != CONSTANT:
                 term = term._replace(source=term.source * steps, entries=entries, starts=starts)
             table.append(term)
-            if term.kind == LISTED:
+            if term.kind in LISTS:
                 # Lists of all terms lie one after another. There is room for a spike of every input, though few will
                 # come; each row has a start for every place, and one more for its end.
                 rows = _rows_read(term, band) * chunk
@@ -101,7 +102,7 @@ class Stage:
 
     def work(self, shape: Shape) -> Sizes:
         """Elements of each array of a thread's memory."""
-        listed = [term for term in self.terms if term.kind == LISTED]
+        listed = [term for term in self.terms if term.kind in LISTS]
         rows = [_rows_read(term, shape.band) * shape.chunk for term in listed]
         windows = [_rows_joined(term) for term in listed]
         currents = self._outputs(shape.band) * shape.chunk * shape.block
@@ -111,11 +112,15 @@ class Stage:
             joined=max(windows, default=0),
             # a carry for each group of rows, and up to GROUP - 1 zeros after them (`sum_carries`)
             carries=max(
-                ((window // GROUP + 2 * GROUP) << term.shift for window, term in zip(windows, listed, strict=True)),
+                (
+                    (window // GROUP + 2 * GROUP) << term.shift
+                    for window, term in zip(windows, listed, strict=True)
+                    if term.kind == LISTED
+                ),
                 default=0,
             ),
             currents=currents + shape.chunk * shape.block,  # and a spare place (packed_channels)
-            totals=0 if shape.single else currents,
+            totals=0 if shape.single else currents + shape.block,  # and a spare place (packed_weighted)
         )
 
     def _outputs(self, band: int) -> int:
@@ -124,7 +129,7 @@ class Stage:
 
     def _bytes(self, band: int) -> int:
         """Bytes of lists and currents for one step."""
-        listed = [term for term in self.terms if term.kind == LISTED]
+        listed = [term for term in self.terms if term.kind in LISTS]
         lists = sum(4 * _rows_read(term, band) * term.width * _inputs(term) // DENSITY for term in listed)
         # currents have 2 bytes; float32 totals, where terms are added up, 4 more
         return lists + (2 if self.shape.single else 6) * self.shape.block * self._outputs(band)
@@ -205,13 +210,15 @@ def _stage(
     # a layer that reads the image alone has no terms: its current is added up once, before the first step
     images = [path for path in paths if path.source == IMAGE]
     constant = constants if len(images) == len(paths) else None
-    terms, weights = _terms(paths if constant is None else (), outputs, output, begins, constants)
+    block, floats = block_of(channels, paths, outputs), real(paths)
+    terms, weights = _terms(paths if constant is None else (), outputs, output, begins, constants, block, floats=floats)
     # `single`: integers go to the neurons as int16, with no float32 totals. `side`: bands and threads cut the output
     # between tiles, hence between those of the term with the largest ones.
     shape = Shape(
         output.height, output.width, output.bytes, output.planes, begins[layer.name], len(terms),
-        single=len(terms) == 1 and paths[0].scale is None, side=max((term.side for term in terms), default=1),
-        block=block_of(channels), bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
+        single=len(terms) == 1 and paths[0].scale is None and not floats,
+        side=max((term.side for term in terms), default=1),
+        block=block, bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
     )  # fmt: skip
     threshold = torch.ones(layer.shape[0]) if layer.threshold is None else layer.threshold
     lower = layer.negative_threshold if layer.signed else -threshold  # never read if unsigned
@@ -246,7 +253,14 @@ def _stage(
 
 
 def _terms(
-    paths: tuple[Path, ...], outputs: dict[str, Map], output: Map, begins: dict[str, int], constants: int
+    paths: tuple[Path, ...],
+    outputs: dict[str, Map],
+    output: Map,
+    begins: dict[str, int],
+    constants: int,
+    block: int,
+    *,
+    floats: bool,
 ) -> tuple[tuple[Term, ...], np.ndarray]:
     """Terms of paths in their order, and the weights of all of them."""
     found: list[Term] = []
@@ -257,7 +271,8 @@ def _terms(
             found.append(Term(CONSTANT, constants))
             constants += 8 * output.bytes * output.height * output.width
             continue
-        term, weights = term_and_weights(path, outputs[path.source], output, begins[path.source])
+        source, begin = outputs[path.source], begins[path.source]
+        term, weights = term_and_weights(path, source, output, begin, block, floats=floats)
         found.append(term._replace(weights=size))
         blocks.append(np.pad(weights, (0, -weights.size % LINE)))  # each begins with a line of the cache
         size += blocks[-1].size

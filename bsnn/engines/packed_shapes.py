@@ -3,9 +3,9 @@
 Spikes of all layers of one image share one memory. Those of a layer are uint8 [planes, positions, steps, bytes]: bit c
 of a place is channel c; a second plane holds the negative spikes of signed layers.
 
-A term of kind LISTED lists the spikes that it reads, and adds a row of weights for each. A tile is what one row of
-weights reaches: the channels of a block at one place of the output; where they are few, at 2x2 places, or at the 2x2
-places that a pool takes together. Its window is all places of the input that it reads.
+Terms of the kinds LISTED and WEIGHTED list the spikes that they read, and add a row of weights for each. A tile is what
+one row of weights reaches: the channels of a block at one place of the output; where bits are few, at 2x2 places, or at
+the 2x2 places that a pool takes together. Its window is all places of the input that it reads.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from numba.extending import intrinsic
 
 from bsnn.engines.packed_vectors import arrays, constant
 
-LISTED, CHANNELWISE, CONSTANT = range(3)
-"""Kinds of terms: a sum over input channels; over places of each channel's own; of the image, the same at every step"""
+LISTED, CHANNELWISE, CONSTANT, WEIGHTED = range(4)
+"""Kinds of terms: a sum over input channels; over places of each channel's own; of the image, the same at every step;
+and with real weights, a sum over input channels"""
 
 
 class Shape(NamedTuple):
@@ -100,7 +101,7 @@ class Work(NamedTuple):
     carries: np.ndarray  # uint8
     planes: np.ndarray  # uint8: bits of the counters
     currents: np.ndarray  # int16 [place, step, channel]: of one term
-    totals: np.ndarray  # float32 [place, step, channel]: of several terms
+    totals: np.ndarray  # float32 [place, step, channel]: of several terms, or of real weights
 
 
 @intrinsic

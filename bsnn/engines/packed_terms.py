@@ -1,4 +1,4 @@
-"""Paths of a network as the kernels of the engine `packed` want them: their geometry, and weights as rows of bits.
+"""Paths of a network as the kernels of the engine `packed` want them: their geometry, and weights as rows.
 
 A linear layer is a convolution as large as the map that it reads. A 2x2 sum after a 3x3 convolution of few channels is
 taken by one row of weights; every other average pool before the neurons is one longer list of spikes. Convolutions in
@@ -7,22 +7,25 @@ groups have weights of 0 between their groups, except depthwise ones, which are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
-from bsnn.engines.packed_shapes import CHANNELWISE, LISTED, Term
-from bsnn.engines.packed_vectors import NEURONS, aligned, width
+from bsnn.engines.packed_rows import bit_rows, dense, float_rows
+from bsnn.engines.packed_shapes import CHANNELWISE, LISTED, WEIGHTED, Term
+from bsnn.engines.packed_vectors import NEURONS, width
 from bsnn.graphs.description import IMAGE, Path, Pool
 
 PARTS = 4  # 2x2 places
 ROWS = (128, 256, 512)  # bits of a row of weights
+LANES = (32, 64, 128)  # real weights of a row
+CACHED = 2**20  # bytes of real weights that are used at once: about half of a second-level cache
 MOST_INPUTS = 2**15 - 1  # rows that may be added up for a neuron at once: currents have 16 bits
-
-_SQUARE = Pool("average", (2, 2), (2, 2))
 
 
 class Map(NamedTuple):
@@ -78,6 +81,10 @@ def unfit(network: SpikingNetwork) -> str | None:
         for path in paths:
             if path.source == IMAGE:
                 continue
+            if real([path]):
+                if path.groups > 1:
+                    return f"layer '{layer.name}' has real weights in groups (engine 'torch' takes it)"
+                continue
             if path.weight is not None and not bool((path.weight.abs() == 1).all()):
                 return f"layer '{layer.name}' has weights other than +-1"
             rows = _rows_added(path, outputs[path.source])
@@ -97,8 +104,13 @@ def _passes(layer: SpikingLayer, paths: tuple[Path, ...]) -> bool:
     return plain and first.pool is not None and first.pool.kind == "max" and layer.offset is None
 
 
-def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[Term, np.ndarray]:
-    """Term of a path that reads spikes which begin at byte `begin`, and its weights, uint8."""
+def term_and_weights(
+    path: Path, source: Map, target: Map, begin: int, block: int, *, floats: bool
+) -> tuple[Term, np.ndarray]:
+    """Term of a path that reads spikes which begin at byte `begin`, and its weights, uint8.
+
+    `block`: output channels of one row of weights; `floats`: whether rows are of real weights.
+    """
     term = _geometry(path, source, target)._replace(source=begin)
     if path.weight is None or (path.op == "conv" and _depthwise(path, source)):
         # [channels, 1, rows, columns] as a bit for each tap and channel, in the order of the spikes' bits; silent ones
@@ -110,6 +122,8 @@ def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[
     weight = path.weight
     if path.op == "linear":
         weight = weight.unflatten(1, (-1, source.height, source.width))  # [out, in, rows, columns], as of a convolution
+    if floats:
+        return _weighted(path, term, dense(weight, path.groups).float(), target, block)
     channels, widest = 8 * target.bytes, width()
     # A 4x4 window holds the 3x3 windows of 2x2 places, and is 2 places away from the next one. Its spikes are listed
     # once, in 16 places instead of 4 * 9, and the row of each has its weights for all four.
@@ -126,12 +140,53 @@ def term_and_weights(path: Path, source: Map, target: Map, begin: int) -> tuple[
     # the narrowest vector that holds them: 40 channels are stored as 64, which take 128 bits, or 256 in four parts
     lanes = next(lanes for lanes in ROWS if lanes >= min(term.parts * channels, widest))
     term = term._replace(kind=LISTED, shift=(lanes // 8).bit_length() - 1, halves=_halves(path))
-    return term, _rows(_dense(weight, path.groups), term, channels, lanes)
+    return term, bit_rows(dense(weight, path.groups), term, block, lanes)
 
 
-def block_of(channels: int) -> int:
-    """Output channels of one row of weights."""
-    return min(channels, width())
+def real(paths: Iterable[Path]) -> bool:
+    """Whether any of a layer's paths multiplies spikes by real weights."""
+    return any(path.source != IMAGE and path.weight is not None and path.weight.is_floating_point() for path in paths)
+
+
+def block_of(channels: int, paths: tuple[Path, ...], outputs: dict[str, Map]) -> int:
+    """Output channels of one row of weights; of real ones as many as a cache holds for all inputs of a window."""
+    if not real(paths):
+        return min(channels, width())
+    inputs = max(_inputs(path, outputs[path.source]) for path in paths if path.source != IMAGE)
+    return max((lanes for lanes in LANES if lanes <= channels and 4 * lanes * inputs <= CACHED), default=LANES[0])
+
+
+def _inputs(path: Path, source: Map) -> int:
+    """Stored inputs of a window, those for negative spikes counted too."""
+    if path.weight is None:
+        return 0
+    rows, columns = (
+        (source.height, source.width) if path.op == "linear" else (side + _halved(path) for side in _kernel(path))
+    )
+    return rows * columns * 8 * source.bytes * source.planes
+
+
+def _halved(path: Path) -> bool:
+    """Whether a 2x2 sum can be part of the kernel, as in bsnn.engines.branches.ready."""
+    pool = path.pool
+    plain = path.op == "conv" and path.stride == path.dilation == (1, 1)
+    return plain and pool is not None and pool.kind == "average" and _is_square(pool)
+
+
+def _is_square(pool: Pool) -> bool:
+    return (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
+
+
+def _weighted(path: Path, term: Term, weight: Tensor, target: Map, block: int) -> tuple[Term, np.ndarray]:
+    """Term of real weights [out, in, rows, columns], and these as rows."""
+    if _halved(path):
+        # In float64, and rounded once: a sum of four weights may differ from four products' by a last bit.
+        shifts = [(left, 1 - left, top, 1 - top) for top in (0, 1) for left in (0, 1)]
+        weight = torch.stack([F.pad(weight.double(), shift) for shift in shifts]).sum(0).float()
+        size = {"sums_height": target.height, "sums_width": target.width}
+        term = term._replace(rows=term.rows + 1, columns=term.columns + 1, down=2, across=2, **size, **_NO_POOL)
+    term = term._replace(kind=WEIGHTED, shift=(4 * block).bit_length() - 1)
+    return term, float_rows(weight, term, 8 * target.bytes, block)
 
 
 _NO_POOL = {"pool_rows": 1, "pool_columns": 1, "pool_top": 0, "pool_left": 0, "pool_down": 1, "pool_across": 1}
@@ -166,7 +221,7 @@ def _squares(path: Path, source: Map, channels: int, widest: int) -> bool:
     if path.op != "conv" or PARTS * channels > widest or path.groups > 1 or 16 * source.channels > MOST_INPUTS:
         return False
     pool = path.pool
-    taken = pool is None or (pool.kernel, pool.stride, pool.padding) == (_SQUARE.kernel, _SQUARE.stride, (0, 0))
+    taken = pool is None or _is_square(pool)
     return taken and _kernel(path) == (3, 3) and path.stride == (1, 1) == path.dilation
 
 
@@ -181,48 +236,3 @@ def _depthwise(path: Path, source: Map) -> bool:
 def _halves(path: Path) -> int:
     """Rows of weights for each spike: weights of -1, 0 and 1 need two."""
     return 2 if path.groups > 1 else 1
-
-
-def _dense(weight: Tensor, groups: int) -> Tensor:
-    """Weights [out, in / groups, ...] as [out, in, ...], 0 between groups."""
-    if groups == 1:
-        return weight
-    outputs, inputs = len(weight) // groups, weight.shape[1]
-    found = weight.new_zeros(len(weight), inputs * groups, *weight.shape[2:])
-    for group in range(groups):
-        rows = slice(group * outputs, (group + 1) * outputs)
-        found[rows, group * inputs : (group + 1) * inputs] = weight[rows]
-    return found
-
-
-def _rows(weight: Tensor, term: Term, channels: int, lanes: int) -> np.ndarray:
-    """Weights [out, in, rows, columns] as rows of `lanes` bits, silent channels added.
-
-    They are uint8 [block, half, window's row, window's column, input, lane / 8], with a row of zeros after each block;
-    inputs of signed layers come twice, the second time with all signs turned.
-    """
-    blocks = []
-    for some in weight.split(block_of(channels)):
-        tap = some.permute(2, 3, 1, 0).numpy()  # [rows, columns, in, out]: bits of a row run over outputs
-        for half in range(term.halves):
-            # The bit of the weight; for negative spikes, of its opposite. Of two halves the first takes 0 for 1, and
-            # the second for 0: +1 is (1, 1), 0 is (1, 0), -1 is (0, 0). P is 2, 1, 0 then, S is 2, and half of 2 P - S
-            # is 1, 0, -1.
-            signed = [value >= 0 if term.halves == 2 and not half else value > 0 for value in (tap, -tap)]
-            # negative inputs come after all stored ones, as entries of lists number them
-            taps = np.concatenate([_wide(sign, 8 * term.bytes) for sign in signed[: term.planes]], 2)
-            # taps that a part does not see stay 0, which adds nothing to P; its S counts only the spikes that it sees
-            bits = np.zeros((term.rows, term.columns, taps.shape[2], lanes), np.bool_)
-            for part in range(term.parts):
-                down, right, lane = part // 2, part % 2, part * block_of(channels)
-                # part 3, one place down and one to the right, has its 3x3 taps in rows and columns 1 to 3 of the window
-                bits[down : down + taps.shape[0], right : right + taps.shape[1], :, lane : lane + len(some)] = taps
-            blocks.append(np.packbits(bits, bitorder="little"))
-        blocks.append(np.zeros(lanes // 8, np.uint8))  # fills up groups of 8 rows (`_sum` of packed_kernels)
-    found = aligned(sum(block.size for block in blocks))
-    return np.concatenate(blocks, out=found)
-
-
-def _wide(taps: np.ndarray, inputs: int) -> np.ndarray:
-    """Taps [rows, columns, in, out] with the inputs that never spike."""
-    return np.pad(taps, ((0, 0), (0, 0), (0, inputs - taps.shape[2]), (0, 0)))

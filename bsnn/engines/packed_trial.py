@@ -28,8 +28,12 @@ def _signs(generator: torch.Generator, *shape: int) -> Tensor:
     return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(torch.int8)
 
 
+def _eighths(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randint(-8, 9, shape, generator=generator) / 8
+
+
 def _chain(generator: torch.Generator) -> SpikingNetwork:
-    """Convolutions with a pool and without, pools of spikes, a linear layer."""
+    """Convolutions with a pool and without, pools of spikes, linear layers."""
     first, schedule = torch.randn(40, 3, 3, 3, generator=generator), torch.randn(STEPS, 130, generator=generator)
     layers = (
         SpikingLayer("first", "conv", (40, 8, 8), first, threshold=torch.ones(40)),
@@ -45,8 +49,10 @@ def _chain(generator: torch.Generator) -> SpikingNetwork:
             "pool", "pool", (130, 1, 1), pool="average", threshold=torch.full((130,), 2.0), schedule=schedule
         ),
         SpikingLayer("last", "linear", (70,), _signs(generator, 70, 130), threshold=torch.full((70,), 2.0)),
+        # real weights, of so few bits that float32 holds every sum: the order in which they are added does not matter
+        SpikingLayer("real", "linear", (200,), _eighths(generator, 200, 70), threshold=torch.full((200,), 0.5)),
     )  # fmt: skip
-    return SpikingNetwork(layers, torch.zeros(2, 70, dtype=torch.float64), (3, 8, 8))
+    return SpikingNetwork(layers, torch.zeros(2, 200, dtype=torch.float64), (3, 8, 8))
 
 
 def _graph(generator: torch.Generator) -> SpikingNetwork:
