@@ -1,4 +1,4 @@
-"""Engine `packed`: binary networks on a CPU, with one bit per spike and per weight.
+"""Engine `packed`, on a CPU: one bit per spike, and per weight of binary networks; real weights are float32.
 
 Each image goes through a block of time steps layer by layer, in one thread; only bits, one per neuron and step, go on
 to the layers that read them. A layer is one call of compiled code (bsnn.engines.packed_kernels), which holds no lock of
