@@ -1,8 +1,10 @@
 """Simulation speed and memory: this project's engines against their peers, on this machine, in one run.
 
-    python benchmarks/simulation.py [--batch 16] [--steps 32] [--size 32] [--repeats 2] [--scaling] [--add] [--out FILE]
+    python benchmarks/simulation.py [--batch 16] [--steps 32] [--size 32] [--weights binary] [--repeats 2] [--scaling]
+        [--add] [--out FILE]
 
-The network is VGG-15 with random binary weights, thresholds at the 99th percentile of its own activations. Every side
+The network is VGG-15 with random binary weights, thresholds at the 99th percentile of its own activations; or, with
+`--weights full`, the trained full-precision VGG-15 that comes with the repository, at the 99.9th percentile. Every side
 runs in a process of its own (peak memory is that process's, above what it held before the first run); its time is the
 best of the repeats. The last row is the time that the machine would need to count the ones of `spikes AND weights` for
 the same products (benchmarks/popcount.py), or on a GPU for an int8 matrix product of as many: a ceiling for engines
@@ -22,14 +24,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 import popcount
-from networks_for_tests import VGG15, images, spiking
+from networks_for_tests import VGG15, images, spiking, thresholds
 from peers import sides
 
 from bsnn import artifacts, provenance
+from bsnn.conversion.spiking import convert
+from bsnn.networks import shipped
 
 CEILING = {"cpu": "popcount alone", "cuda": "int8 product alone"}
 SAME = ["cpu", "features", "gpu", "network", "batch", "steps", "engine"]  # what a row is of
@@ -41,6 +46,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="images at once")
     parser.add_argument("--steps", type=int, default=32, help="time steps")
     parser.add_argument("--size", type=int, default=32, help="height and width of an image")
+    parser.add_argument("--weights", choices=["binary", "full"], default="binary", help="of the network; full: size 32")
     parser.add_argument("--repeats", type=int, default=2, help="runs a side; the best counts")
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory budget of the project's engines")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
@@ -75,17 +81,26 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def network(size: int):
+def network(size: int, weights: str = "binary"):
+    if weights == "full":
+        trained = shipped.load("cifar100-cpu", "full")
+        return convert(trained, thresholds(trained, smooth(1000, 8), 99.9))
     hidden = {"features": VGG15, "hidden": [4096], "size": size, "classes": 100 if size == 32 else 1000}
     return spiking(0, **hidden)
+
+
+def smooth(seed: int, count: int) -> torch.Tensor:
+    """Random images that are smooth as photographs are, on which trained networks spike as on these."""
+    return F.interpolate(images(seed, count, 8), (32, 32), mode="bicubic").clamp(-2, 2)
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """One side, in this process."""
     if args.side == CEILING[args.device]:
         return {"seconds": ceiling(args), "peak_memory_mib": float("nan"), "checksum": float("nan")}
-    batch = images(1, args.batch, args.size).to(args.device)
-    simulate = sides(args.device, args.memory_mib)[args.side](network(args.size), batch, args.steps)
+    full = args.weights == "full"
+    batch = (smooth(1, args.batch) if full else images(1, args.batch, args.size)).to(args.device)
+    simulate = sides(args.device, args.memory_mib)[args.side](network(args.size, args.weights), batch, args.steps)
     forget_peak(args.device)
     before, seconds = peak_mib(args.device), []
     for _ in range(args.repeats):
@@ -153,7 +168,7 @@ def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object
     """One side in a process of its own."""
     setting = {"batch": args.batch, "steps": args.steps, "size": args.size, **changes}
     command = [sys.executable, __file__, "--side", side, "--device", args.device, "--repeats", str(args.repeats)]
-    command += ["--memory-mib", str(args.memory_mib)]
+    command += ["--memory-mib", str(args.memory_mib), "--weights", args.weights]
     command += [word for name, value in setting.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -163,7 +178,8 @@ def run(args: argparse.Namespace, side: str, **changes: int) -> dict[str, object
     else:
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"{side}, {setting}: {found['seconds']:.3g} s", file=sys.stderr)
-    return {"engine": side, "device": args.device, "network": f"vgg15-{setting['size']}", **setting, **found}
+    name = f"vgg15-{setting['size']}" + ("-full" if args.weights == "full" else "")
+    return {"engine": side, "device": args.device, "network": name, **setting, **found}
 
 
 def completed(rows: list[dict[str, object]], device: str) -> pd.DataFrame:
@@ -196,7 +212,8 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     names = [name for name in sides(args.device, args.memory_mib) if not args.only or name in args.only]
-    rows = [run(args, name) for name in [*names, CEILING[args.device]]]
+    ceiling = [] if args.weights == "full" else [CEILING[args.device]]
+    rows = [run(args, name) for name in [*names, *ceiling]]
     if args.scaling:
         settings = [{"batch": 1}, {"batch": 256}, {"steps": 8}, {"steps": 128}, {"size": 224, "batch": 4}]
         rows += [run(args, name, **setting) for setting in settings for name in names]
