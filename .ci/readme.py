@@ -174,7 +174,7 @@ def _paper_time(names: tuple[str, ...], folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\n{note}."
 
 
-HALF_PAPER = ("cifar100-half-paper",)
+HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, "digits"),
