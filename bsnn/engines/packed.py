@@ -45,7 +45,7 @@ RECYCLED = 2**23  # bytes of one layer's spikes: more do not pay
 
 
 class PackedEngine(Engine):
-    """Fastest on a CPU; its sums use the byte shuffles of AVX-512, AVX2, SSSE3 or NEON."""
+    """Fastest on a CPU: what does not spike costs nothing."""
 
     name: ClassVar[str] = "packed"
 
