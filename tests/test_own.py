@@ -65,7 +65,7 @@ def test_results_name_their_engine_and_count_spikes_per_image() -> None:
     _, graph = read()
     network = own.to_spiking(graph, images().split(4), percentile=99)
     result = own.simulate(network, [(images(6), torch.zeros(6, dtype=torch.int64))], steps=5)
-    assert result.engine.startswith("torch: ")
+    assert result.engine.startswith("packed: ")
     assert result.accuracy is not None
     assert result.accuracy.shape == (5,)
     assert list(result.spikes_per_image) == list(graph.observed)
