@@ -88,7 +88,11 @@ def test_no_page_is_wider_than_its_window(address: str) -> None:
         for width in (1400, 800, 400):
             metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
             page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            assert page.execute_script("return document.documentElement.scrollWidth") == width
+            # the chart is drawn anew after the window has changed
+            until(
+                lambda width=width: page.execute_script("return document.documentElement.scrollWidth") == width,
+                f"a page of {width} pixels",
+            )
         assert complaints(page) == []
 
 
