@@ -13,8 +13,8 @@ from bsnn.pipeline.stage import Place
 RATES = {
     "train": 2.0e11,  # 4 minutes per epoch of cifar100-cpu in bfloat16 (config.yaml); about a third of it without
     "activations": 1.2e11,  # as the engine `torch`
-    "full": 1.2e11,  # 371 images x steps per second of vgg15-32, engine `torch` (results/reference/simulation.csv)
-    "binary": 8.5e11,  # 2,710 of them, engine `packed`
+    "full": 4.0e11,  # engine `packed`: 2.6e11 for the network of half width, 7e11 for VGG-15
+    "binary": 8.5e11,  # 2,710 images x steps per second of vgg15-32 (results/reference/simulation.csv), `packed`
 }
 """Multiply-accumulates per second by kind of work."""
 
