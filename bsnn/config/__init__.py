@@ -7,12 +7,24 @@ the user's words) and `json_schema`.
 """
 
 from bsnn.config.conversion import Activations, EarlyExit, Latency, Search, Simulation, Thresholds
-from bsnn.config.experiment import QUIRKS, Checkpoint, Experiment, Imported, Protocol
+from bsnn.config.experiment import QUIRKS, Experiment, Imported, Protocol
 from bsnn.config.json_schema import schema
 from bsnn.config.loading import POOLING, load, merge, validate, variant_name
 from bsnn.config.method import METHODS, Method
 from bsnn.config.run import Compute, Config, Paper
-from bsnn.config.training import Augment, Binarize, Data, Full, Network, Optimiser, Own, Schedule, Teacher, Train
+from bsnn.config.training import (
+    Augment,
+    Binarize,
+    Checkpoint,
+    Data,
+    Full,
+    Network,
+    Optimiser,
+    Own,
+    Schedule,
+    Teacher,
+    Train,
+)
 from bsnn.config.values import (
     Engine,
     Name,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from bsnn.config.conversion import Activations, Latency, Simulation, Thresholds
-from bsnn.config.training import Binarize, Data, Full, Network, Own
+from bsnn.config.training import Binarize, Checkpoint, Data, Full, Network, Own
 from bsnn.config.values import Name, Section, Weights
 from bsnn.errors import ConfigError
 
@@ -54,18 +53,6 @@ class Protocol(Section):
 
 
 QUIRKS = tuple(name for name in Protocol.model_fields if name != "preset")
-
-
-class Checkpoint(Section):
-    """A trained network in a file, known by its content."""
-
-    path: Path = Field(
-        description="A checkpoint of the original (.pth.tar), or a network of this project (.safetensors); read when "
-        "the network is imported."
-    )
-    sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; printed by `bsnn import-checkpoint`."
-    )
 
 
 class Imported(Section):

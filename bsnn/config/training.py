@@ -212,6 +212,18 @@ class Teacher(Section):
     temperature: PositiveFloat = Field(2.0, description="Divides both networks' logits.")
 
 
+class Checkpoint(Section):
+    """A trained network in a file, known by its content."""
+
+    path: Path = Field(
+        description="A checkpoint of the original (.pth.tar), or a network of this project (.safetensors); read when "
+        "the network is imported, or training starts from it."
+    )
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; printed by `bsnn import-checkpoint`."
+    )
+
+
 class Train(Section):
     """A training recipe."""
 
@@ -252,6 +264,11 @@ class Train(Section):
 class Full(Train):
     """Recipe of the full-precision network."""
 
+    start: Checkpoint | None = Field(
+        None,
+        description="Trained full-precision network to start from: fine-tuning, or another cycle of the schedule (warm "
+        "restarts: Loshchilov & Hutter 2017). Its file enters the key by its SHA-256.",
+    )
     rounding: Literal["none", "bfloat16"] = Field(
         "none", description="Round the finished weights to bfloat16: files of half the size, evaluated as rounded."
     )

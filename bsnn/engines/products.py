@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.engines.base import direct_sums
+from bsnn.networks.columns import columns
 from bsnn.training import precision
-from bsnn.training.columns import columns
 
 PLACES = {True: 16, False: 4}  # of a map, at most, that becomes columns: with native bfloat16 products, and without
 COLUMNS = 2**25  # bytes of columns at a time

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from bsnn import config
 from bsnn.errors import BsnnError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool
 from bsnn.graphs.forward import Observer
+from bsnn.networks.columns import convolution
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ class VGG(nn.Module):
 
     def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
         """Weighted sum of a layer's input."""
-        result: Tensor = self.get_submodule(layer.name)(x if layer.op == "conv" else x.flatten(1))
-        return result
+        weight = self.weight(layer)
+        return convolution(x, weight) if layer.op == "conv" else nn.functional.linear(x.flatten(1), weight)
+
+    def weight(self, layer: LayerPlan) -> Tensor:
+        """What a layer's input is multiplied by: its weights, or those that its latents stand for."""
+        return cast(Tensor, self.get_submodule(layer.name).weight)
 
     def activate(self, layer: LayerPlan, x: Tensor, observe: Observer | None = None) -> Tensor:
         """Input of the next layer: ReLU, the pool if it comes after, dropout; observed where neurons will be."""

@@ -57,7 +57,9 @@ def _training(pipeline: Pipeline, place: Place) -> dict[str, Any]:
         return {"checkpoint": given.sha256, **network}
     if place.weights == "binary":  # the rest is the full-precision network's
         return {"settings": pipeline.own(experiment.binarize)}
-    return {"settings": pipeline.own(experiment.train), **network}
+    start = experiment.train.start
+    begun = {} if start is None else {"start": start.sha256}
+    return {"settings": pipeline.own(experiment.train, "start"), **begun, **network}
 
 
 def _before_binary(pipeline: Pipeline, place: Place) -> tuple[str, Place]:

@@ -132,7 +132,6 @@ def take_part(job: Job, logs: Sequence[str]) -> None:
 def _training(job: Job, images: DataSet) -> dict[str, Any]:
     """Arguments of bsnn.training.loop.Job."""
     experiment = job.experiment
-    from_full = job.place.weights == "binary" and not experiment.binarize.from_scratch
     return {
         "experiment": experiment,
         "weights": job.place.weights,
@@ -141,26 +140,44 @@ def _training(job: Job, images: DataSet) -> dict[str, Any]:
         "compute": job.config.compute,
         "checkpoints": job.pipeline.scratch("network", job.place),
         "stands_for": job.pipeline.identity("network", job.place),
-        "start": job.network("full") if from_full else None,
+        "start": _start(job, images),
     }
+
+
+def _start(job: Job, images: DataSet) -> Trained | None:
+    """The trained network that training starts from, if it is not a fresh one."""
+    experiment = job.experiment
+    if job.place.weights == "binary":
+        return None if experiment.binarize.from_scratch else job.network("full")
+    given = experiment.train.start
+    return None if given is None else _from_file(job, images, given, "train.start")
 
 
 def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:
     """A network from a file; its history has no epochs."""
+    empty = columns.schema(columns.HISTORY).empty_table().to_pandas()
+    return _from_file(job, images, given, f"imported.{job.place.weights}"), empty
+
+
+def _from_file(job: Job, images: DataSet, given: Checkpoint, setting: str) -> Trained:
+    """A trained network of the job's kind, from the file that a setting of the experiment names.
+
+    Raises:
+        ArtifactError: the file is missing, unreadable, or another than the setting's SHA-256 says; or its network does
+            not suit the experiment.
+    """
     from bsnn.networks import original_checkpoint
 
-    empty = columns.schema(columns.HISTORY).empty_table().to_pandas()
-
-    found = original_checkpoint.sha256(given.path)
+    found, where = original_checkpoint.sha256(given.path), f"experiments.{job.place.experiment}.{setting}"
     if found != given.sha256:
         raise ArtifactError(
-            f"{given.path}: its SHA-256 is {found}, but experiments.{job.place.experiment}.imported."
-            f"{job.place.weights} asks for {given.sha256}; bring that file back, or change the setting"
+            f"{given.path}: its SHA-256 is {found}, but {where} asks for {given.sha256}; bring that file back, or "
+            "change the setting"
         )
     settings, network = job.experiment.data, job.experiment.family
     if given.path.suffix == ".safetensors":
-        return _ours(job, images, given.path), empty
-    trained = original_checkpoint.load(
+        return _ours(job, images, given.path, f"change the settings, or give {where} another file")
+    return original_checkpoint.load(
         given.path,
         network,
         job.place.weights,
@@ -169,10 +186,9 @@ def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd
         mean=settings.mean or images.mean,
         std=settings.std or images.std,
     )
-    return trained, empty
 
 
-def _ours(job: Job, images: DataSet, path: Path) -> Trained:
+def _ours(job: Job, images: DataSet, path: Path, remedy: str) -> Trained:
     """A network of this project's format, which must suit the experiment's data.
 
     Raises:
@@ -180,8 +196,7 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
     """
     from bsnn.networks import files
 
-    settings, where = job.experiment.data, f"experiments.{job.place.experiment}"
-    remedy = f"change the settings, or give {where}.imported.{job.place.weights} another file"
+    settings = job.experiment.data
     trained = files.load(path, job.experiment.family, remedy=remedy)
     kind = "binary" if trained.signs else "full"
     asked = {
@@ -193,5 +208,7 @@ def _ours(job: Job, images: DataSet, path: Path) -> Trained:
     }
     for what, (found, wanted) in asked.items():
         if found != wanted:
-            raise ArtifactError(f"{path}: its {what} is {found}, but {where} has {wanted}; {remedy}")
+            raise ArtifactError(
+                f"{path}: its {what} is {found}, but experiments.{job.place.experiment} has {wanted}; {remedy}"
+            )
     return trained

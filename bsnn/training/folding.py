@@ -27,10 +27,10 @@ from torch.nn.utils import parametrize
 from bsnn import config
 from bsnn.networks import binary
 from bsnn.networks.vgg import VGG, LayerPlan, Trained, pooled
-from bsnn.training.columns import convolution
 
 MOMENTUM = 0.02  # share of a batch in the running mean of squares
 EPS = 1e-5  # beside mean squares, as in batch norm
+CHUNK = 512  # rows that are added up in their own type
 READ_OUT = 0.1  # of He's start: first gradients come from near-uniform outputs
 
 Parts = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # full weights, signs, alphas, by layer name
@@ -47,7 +47,7 @@ class _DividedByRMS(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        square = rows.square().sum(0, dtype=gain.dtype).div_(len(rows))  # rows may be bfloat16
+        square = _summed(rows.square(), gain.dtype).div_(len(rows))  # rows may be bfloat16
         inverse = (square + EPS).rsqrt()
         ctx.save_for_backward(rows, gain, inverse)
         ctx.mark_non_differentiable(square)
@@ -57,11 +57,37 @@ class _DividedByRMS(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         rows, gain, inverse = ctx.saved_tensors
         given = gradients[0]
-        products = (given * rows).sum(0, dtype=gain.dtype)
+        products = _summed(given * rows, gain.dtype)
         factor = gain * inverse
         # The rms depends on every row of its column: this part of the gradient comes back through it.
         along = factor * inverse.square() * products / len(rows)
         return torch.addcmul(given * factor.to(rows.dtype), rows, -along.to(rows.dtype)), products * inverse
+
+
+def _summed(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum of the rows of [M, C].
+
+    Of many rows in chunks: PyTorch converts the whole of them first where the sum's type is another than theirs, which
+    takes four times as long as adding them up does.
+    """
+    whole = len(rows) - len(rows) % CHUNK
+    if rows.dtype == dtype or not whole:
+        return rows.sum(0, dtype=dtype)
+    chunks = rows[:whole].unflatten(0, (-1, CHUNK)).sum(1)  # in float32, each rounded at its end
+    total: Tensor = chunks.sum(0, dtype=dtype) + rows[whole:].sum(0, dtype=dtype)
+    return total
+
+
+class _Centred(torch.autograd.Function):
+    """Weights less the mean of their filter; half as many passes over the gradient as autograd's own graph takes."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return centred(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return centred(gradients[0])
 
 
 class FoldableVGG(VGG):
@@ -96,14 +122,11 @@ class FoldableVGG(VGG):
         squares = {layer.name: self.get_buffer(f"{layer.name}_square") for layer in self.plan[:-1]}
         return {name: self.gains[name].abs() * (square + EPS).rsqrt() for name, square in squares.items()}
 
-    def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
-        """Weighted sum of a layer's input, by centred weights; by those of a binary layer as they are."""
-        module = self.get_submodule(layer.name)
-        if parametrize.is_parametrized(module, "weight"):  # latents are centred in place
-            weight = cast(Tensor, module.weight)
-        else:
-            weight = centred(module.get_parameter("weight"))
-        return convolution(x, weight) if layer.op == "conv" else nn.functional.linear(x.flatten(1), weight)
+    def weight(self, layer: LayerPlan) -> Tensor:
+        """Centred weights; of a binary layer as they are, since latents are centred in place."""
+        weight = super().weight(layer)
+        latent = parametrize.is_parametrized(self.get_submodule(layer.name), "weight")
+        return weight if latent else cast(Tensor, _Centred.apply(weight))
 
     def _divided(self, layer: LayerPlan, x: Tensor) -> Tensor:
         if not self.training:

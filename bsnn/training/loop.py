@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +219,10 @@ class Loop:
 
     @torch.no_grad()
     def _evaluate(self, epoch: int, running: Running) -> float:
-        """Accuracy on the test images, in float32: of the network as it would be stored, on images of its epoch."""
+        """Accuracy on the test images: of the network as it would be stored, on images of its epoch.
+
+        In the precision of training, but for the last epoch's, which is the network's: that one in float32.
+        """
         for buffer in self.state.result.buffers():  # running means: each process has its own, the first one's count
             buffer.copy_(self.fabric.broadcast(buffer))
         network = self.fabric.to_device(self.job.stored(self.state.result).module)
@@ -226,9 +230,11 @@ class Loop:
         order = torch.arange(self.rank, len(test), self.world)
         common = len(test) // self.world // TEST_BATCH  # batches that every process has
         correct = torch.zeros(1, dtype=torch.int64, device=self.fabric.device)
+        last = epoch + 1 == self.job.recipe.epochs
         batches = test.batches(order, TEST_BATCH, self.fabric.device, self.job.compute.workers)
         for done, (batch, labels) in enumerate(batches, 1):
-            correct += (network(self._input(batch, epoch)).argmax(1) == labels).sum()
+            with nullcontext() if last else self.fabric.autocast():
+                correct += (network(self._input(batch, epoch)).argmax(1) == labels).sum()
             if done <= common:
                 self.pauses.look(running)
         return int(self._sum(correct)) / len(test)

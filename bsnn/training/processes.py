@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from bsnn import config, errors, log
 from bsnn.errors import ConfigError
-from bsnn.training import stopping
+from bsnn.training import memory, stopping
 from bsnn.training.precision import choose
 
 Found = dict[str, Any] | None
@@ -88,5 +88,7 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
 
 def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
     """What each process does; one alone is the job's own and writes to its logs already."""
+    if fabric.device.type == "cpu":
+        memory.keep_freed()
     with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
         return function(fabric)

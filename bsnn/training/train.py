@@ -66,7 +66,8 @@ def fit(
         data: training and test images. The test images are evaluated after each epoch and decide nothing.
         compute: devices. With several, each takes its part of the recipe's (global) batch.
         checkpoints: folder of the checkpoints; nobody else trains in it at the same time.
-        start: the trained full-precision network (for binary weights).
+        start: trained full-precision network: what binary weights are made from; a full-precision network starts afresh
+            without it.
         stands_for: identity of the network. A checkpoint of another one is not gone on from.
         elsewhere: with several nodes, has them all `take_part`, instead of the devices of this machine.
 
@@ -166,7 +167,9 @@ def _initial(job: Job) -> VGG:
     family = FoldableVGG if job.recipe.form == "foldable" else VGG
     module = family(job.experiment.family, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
     if job.weights == "full":
-        if job.experiment.family.init == "unit_variance":
+        if job.start is not None:
+            _take(module, job.start, job)
+        elif job.experiment.family.init == "unit_variance":
             scale_to_unit_variance_(module, _some_images(job))
         return module
     settings = job.experiment.binarize
@@ -176,12 +179,17 @@ def _initial(job: Job) -> VGG:
                 "a binary network starts from the trained full-precision one, and none was given; "
                 "train it first, or set binarize.from_scratch"
             )
-        if isinstance(module, FoldableVGG):
-            folding.begin_from_(module, job.start, _some_images(job))
-        else:
-            module.load_state_dict(job.start.module.state_dict())
+        _take(module, job.start, job)
     binary.prepare(module, settings)
     return module
+
+
+def _take(module: VGG, start: Trained, job: Job) -> None:
+    """Take a trained network's weights, in place."""
+    if isinstance(module, FoldableVGG):
+        folding.begin_from_(module, start, _some_images(job))
+    else:
+        module.load_state_dict(start.module.state_dict())
 
 
 def _some_images(job: Job) -> Tensor:

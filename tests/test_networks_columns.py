@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.training import columns
+from bsnn.networks import columns
 
 
 def given(*shape: int) -> Tensor:
