@@ -159,6 +159,44 @@ def test_network_that_does_not_suit_is_refused(
     assert not job.pipeline.path("network", Place(NAME, weights, 0)).exists()
 
 
+def begun(file: Path, digest: str) -> config.Config:
+    recipe = settings().experiments[NAME].train.model_dump(exclude_unset=True)
+    return settings(train={**recipe, "start": {"path": str(file), "sha256": digest}})
+
+
+def test_training_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatch) -> None:
+    """Which counts by its content, not by its place."""
+    _, kept = made
+    digest, given = shipped.sha256(kept["full"]), {}
+
+    def fit(*_: object, start: object, **__: object) -> None:
+        given["start"] = start
+        raise InterruptedError
+
+    monkeypatch.setattr("bsnn.training.train.fit", fit)
+    job = Job.of(begun(kept["full"], digest), NAME, root=tmp_path)
+    stages.data(job)
+    with pytest.raises(InterruptedError):
+        stages.train(job)
+    expected = files.load(kept["full"], job.experiment.network).module.state_dict()
+    assert all(torch.equal(weight, expected[name]) for name, weight in given["start"].module.state_dict().items())
+
+    def key(changed: config.Config) -> str:
+        return Job.of(changed, NAME, root=tmp_path).pipeline.path("network", job.place).name
+
+    keys = [key(begun(kept["full"], digest)), key(begun(Path("elsewhere"), digest)), key(settings())]
+    keys.append(key(begun(kept["full"], "0" * 64)))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+    job = Job.of(begun(kept["full"], "0" * 64), NAME, root=tmp_path)
+    with pytest.raises(ArtifactError, match=r"its SHA-256 is .*experiments\.tiny\.train\.start asks for 000"):
+        stages.train(job)
+    job = Job.of(begun(kept["binary"], shipped.sha256(kept["binary"])), NAME, root=tmp_path)
+    with pytest.raises(ArtifactError, match=r"kind is binary.*or give experiments\.tiny\.train\.start another file"):
+        stages.train(job)
+
+
 def test_command_lists_them(made) -> None:
     root, _ = made
     result = CliRunner().invoke(app, ["networks", "--folder", str(root / "reference")])

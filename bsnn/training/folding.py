@@ -166,8 +166,20 @@ def parts(module: VGG) -> Parts:
 
 
 @torch.no_grad()
+def share_of_means(start: Trained) -> float:
+    """Largest share of a filter's norm that centring takes away, of all filters that this form centres."""
+    shares = []
+    for layer in start.plan[:-1]:
+        weight = start.module.get_parameter(f"{layer.name}.weight").flatten(1)
+        shares.append((weight.mean(1).abs() * weight.shape[1] ** 0.5 / weight.norm(dim=1).clamp_min(EPS)).max())
+    return float(torch.stack(shares).max())
+
+
+@torch.no_grad()
 def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
     """Take a trained network's weights, in place, and gains that keep the scale of its currents.
+
+    The module then computes what the network does if that was trained in this form; otherwise filters lose their means.
 
     Each filter is scaled to He's standard deviation, which changes nothing that the form computes: learning rates and
     the clipping of latents then mean what they mean for a fresh network.
