@@ -66,17 +66,17 @@ def _accuracy(name: str, folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
 
 
-def _by_method(name: str, folder: Path) -> pd.DataFrame:
-    """Accuracy of the binary network: one row for each method, with that of its ANN, and one column for each time."""
+def _by_method(name: str, folder: Path, weights: str = "binary") -> pd.DataFrame:
+    """Accuracy of one kind of network: one row for each method, with that of its ANN, and one column for each time."""
     frame = pd.read_csv(folder / name / "latency.csv")
-    frame = frame[frame["weights"] == "binary"].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
+    frame = frame[frame["weights"] == weights].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
     wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
     return wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
 
 
-def _methods(name: str, folder: Path) -> str:
+def _methods(name: str, folder: Path, weights: str = "binary") -> str:
     """The best method at 16 steps first."""
-    shown = _by_method(name, folder).sort_values("T = 16", key=pd.to_numeric, ascending=False, kind="stable")
+    shown = _by_method(name, folder, weights).sort_values("T = 16", key=pd.to_numeric, ascending=False, kind="stable")
     [ann] = shown.pop("ANN").unique()
     origin = json.loads((folder / name / "origin.json").read_text())
     images = int(pd.read_csv(folder / name / "accuracy.csv")["images"].iloc[0])
@@ -181,6 +181,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "vgg": partial(_accuracy, "cifar100-cpu"),
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
+    "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
     "half_all": partial(_ours, "cifar100-half-all"),
