@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bsnn import engines
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
-from bsnn.engines import packed_layers
+from bsnn.engines import packed_layers, packed_terms
 from bsnn.engines.packed import PackedEngine
 from bsnn.engines.packed_layers import memory
 from bsnn.engines.packed_terms import maps
@@ -177,3 +177,44 @@ def test_refuses_what_it_cannot_do() -> None:
 
 def test_auto_takes_it_for_binary_graphs() -> None:
     assert engines.choose(random_graph(1), "cpu")[0] == "packed"
+
+
+def _gaussian(network: SpikingNetwork, seed: int) -> SpikingNetwork:
+    """Other weights in place of the real ones."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(path: Path) -> Path:
+        real = path.weight is not None and path.weight.is_floating_point() and path.source != IMAGE
+        return replace(path, weight=torch.randn(path.weight.shape, generator=generator)) if real else path  # type: ignore[union-attr]
+
+    layers = [replace(layer, paths=tuple(map(drawn, layer.paths))) for layer in network.layers]
+    return replace(network, layers=tuple(layers))
+
+
+@pytest.mark.parametrize(("held", "cached", "threads"), [(100, 2**12, 2), (3000, 2**15, 5), (20000, 2**20, 1)])
+def test_order_of_real_sums_depends_on_nothing_else(
+    held: int, cached: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of all bits: equal potentials, to the last one, for any bands, chunks, lanes, threads and blocks."""
+
+    def potentials(network: SpikingNetwork, batch: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
+        engine = PackedEngine(network)
+        state = engine.start(batch)
+        for steps in blocks:
+            state, _ = engine.advance(state, steps)
+        return state.tensors["potential"]  # type: ignore[return-value]
+
+    before = torch.get_num_threads()
+    for seed in range(600, 630):
+        network = _gaussian(in_eighths(random_graph(seed), seed), seed)
+        batch = batch_of(network, seed, 3)
+        expected = potentials(network, batch, (7,))
+        with monkeypatch.context() as patch:
+            patch.setattr(packed_layers, "HELD", held)
+            patch.setattr(packed_terms, "CACHED", cached)
+            torch.set_num_threads(threads)
+            try:
+                found = potentials(network, batch, (1, 5, 1))
+            finally:
+                torch.set_num_threads(before)
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True)), seed

@@ -210,15 +210,15 @@ def _stage(
     # a layer that reads the image alone has no terms: its current is added up once, before the first step
     images = [path for path in paths if path.source == IMAGE]
     constant = constants if len(images) == len(paths) else None
-    block, floats = block_of(channels, paths, outputs), real(paths)
-    terms, weights = _terms(paths if constant is None else (), outputs, output, begins, constants, block, floats=floats)
+    terms, weights = _terms(paths if constant is None else (), outputs, output, begins, constants)
     # `single`: integers go to the neurons as int16, with no float32 totals. `side`: bands and threads cut the output
     # between tiles, hence between those of the term with the largest ones.
     shape = Shape(
         output.height, output.width, output.bytes, output.planes, begins[layer.name], len(terms),
-        single=len(terms) == 1 and paths[0].scale is None and not floats,
+        single=len(terms) == 1 and paths[0].scale is None and not real(paths),
         side=max((term.side for term in terms), default=1),
-        block=block, bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
+        block=block_of(channels, paths, outputs),
+        bias_stride=0, schedule_stride=0, steps=1, chunk=1, band=output.height,
     )  # fmt: skip
     threshold = torch.ones(layer.shape[0]) if layer.threshold is None else layer.threshold
     lower = layer.negative_threshold if layer.signed else -threshold  # never read if unsigned
@@ -253,18 +253,12 @@ def _stage(
 
 
 def _terms(
-    paths: tuple[Path, ...],
-    outputs: dict[str, Map],
-    output: Map,
-    begins: dict[str, int],
-    constants: int,
-    block: int,
-    *,
-    floats: bool,
+    paths: tuple[Path, ...], outputs: dict[str, Map], output: Map, begins: dict[str, int], constants: int
 ) -> tuple[tuple[Term, ...], np.ndarray]:
     """Terms of paths in their order, and the weights of all of them."""
+    block, floats = block_of(8 * output.bytes, paths, outputs), real(paths)
     found: list[Term] = []
-    blocks: list[np.ndarray] = []
+    blocks: list[tuple[int, np.ndarray]] = []
     size = 0
     for path in paths:
         if path.source == IMAGE:
@@ -274,10 +268,12 @@ def _terms(
         source, begin = outputs[path.source], begins[path.source]
         term, weights = term_and_weights(path, source, output, begin, block, floats=floats)
         found.append(term._replace(weights=size))
-        blocks.append(np.pad(weights, (0, -weights.size % LINE)))  # each begins with a line of the cache
-        size += blocks[-1].size
+        blocks.append((size, weights))
+        size += -(-weights.size // LINE) * LINE  # each begins with a line of the cache
     together = aligned(size)
-    return tuple(found), np.concatenate(blocks, out=together) if blocks else together
+    for begin, weights in blocks:
+        together[begin : begin + weights.size] = weights
+    return tuple(found), together
 
 
 def _padded(values: Tensor, channels: int, value: float = 0.0) -> Tensor:

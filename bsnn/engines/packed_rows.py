@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.engines.packed_shapes import Term
@@ -23,20 +21,20 @@ def dense(weight: Tensor, groups: int) -> Tensor:
     return found
 
 
-def float_rows(weight: Tensor, term: Term, channels: int, block: int) -> np.ndarray:
+def float_rows(weight: Tensor, term: Term, block: int) -> np.ndarray:
     """Real weights [out, in, rows, columns] as rows of `block` float32 numbers, silent channels added; in bytes.
 
     They are [block, window's row, window's column, input, lane], as bits are.
     """
-    inputs = 8 * term.bytes
-    weight = F.pad(weight, (0, 0, 0, 0, 0, inputs - weight.shape[1], 0, channels - len(weight)))
-    blocks = []
-    for some in weight.split(block):
-        taps = F.pad(some.permute(2, 3, 1, 0), (0, block - len(some)))
-        blocks.append((torch.cat([taps, -taps], 2) if term.planes == 2 else taps).flatten().numpy())
-        blocks.append(np.zeros(block, np.float32))
-    found = aligned(sum(some.nbytes for some in blocks))
-    np.concatenate(blocks, out=found.view(np.float32))
+    inputs, rows = 8 * term.bytes, term.rows * term.columns * 8 * term.bytes * term.planes
+    parts = weight.split(block)
+    found = aligned(4 * len(parts) * (rows + 1) * block)
+    found[:] = 0
+    for some, room in zip(parts, found.view(np.float32).reshape(len(parts), rows + 1, block), strict=True):
+        taps = some.permute(2, 3, 1, 0).numpy()
+        room = room[:-1].reshape(term.rows, term.columns, term.planes, inputs, block)
+        for plane, sign in enumerate((1, -1)[: term.planes]):
+            np.multiply(taps, sign, out=room[:, :, plane, : taps.shape[2], : taps.shape[3]])
     return found
 
 

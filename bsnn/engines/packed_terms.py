@@ -12,7 +12,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
@@ -52,7 +51,8 @@ def maps(network: SpikingNetwork) -> dict[str, Map]:
     found: dict[str, Map] = {}
     for layer, paths in zip(network.layers, network.sums, strict=True):
         # a pool that passes spikes on has the planes of what it reads
-        planes = (2 if layer.signed else 1) if layer.fires else found[paths[0].source].planes
+        before = found.get(paths[0].source)
+        planes = before.planes if before is not None and not layer.fires else 1 + layer.signed
         height, columns = (*layer.shape[1:], 1, 1)[:2]  # (units,): one place with a channel for each
         found[layer.name] = Map(height, columns, layer.shape[0], planes)
     return found
@@ -181,12 +181,15 @@ def _weighted(path: Path, term: Term, weight: Tensor, target: Map, block: int) -
     """Term of real weights [out, in, rows, columns], and these as rows."""
     if _halved(path):
         # In float64, and rounded once: a sum of four weights may differ from four products' by a last bit.
-        shifts = [(left, 1 - left, top, 1 - top) for top in (0, 1) for left in (0, 1)]
-        weight = torch.stack([F.pad(weight.double(), shift) for shift in shifts]).sum(0).float()
+        rows, columns = weight.shape[2:]
+        wide = weight.new_zeros(*weight.shape[:2], rows + 1, columns + 1, dtype=torch.float64)
+        for top, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            wide[..., top : top + rows, left : left + columns] += weight
+        weight = wide.float()
         size = {"sums_height": target.height, "sums_width": target.width}
         term = term._replace(rows=term.rows + 1, columns=term.columns + 1, down=2, across=2, **size, **_NO_POOL)
     term = term._replace(kind=WEIGHTED, shift=(4 * block).bit_length() - 1)
-    return term, float_rows(weight, term, 8 * target.bytes, block)
+    return term, float_rows(weight, term, block)
 
 
 _NO_POOL = {"pool_rows": 1, "pool_columns": 1, "pool_top": 0, "pool_left": 0, "pool_down": 1, "pool_across": 1}

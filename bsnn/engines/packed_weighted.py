@@ -49,8 +49,6 @@ def _weighted_sum(lanes: int) -> Any:
             # Sums stay in registers through all rows: 128 channels are 8 vectors of AVX-512, as many as additions are
             # under way at once.
             sums = [cgutils.alloca_once_value(builder, zero) for _ in range(lanes // NEURONS)]
-            for some in sums:
-                builder.store(zero, some)
             weights = builder.gep(weights, [offset])
             with cgutils.for_range(builder, count) as loop:
                 row = builder.zext(builder.load(builder.gep(joined, [loop.index])), I64)
