@@ -220,7 +220,7 @@ def test_no_image_is_left() -> None:
     assert block.counts.shape == (2, len(network.firing), 0)
 
 
-def test_a_block_uses_the_budget_and_never_exceeds_it() -> None:
+def test_a_block_uses_the_budget_by_its_own_account() -> None:
     network = spiking(1, size=32, features=[64, 64, "P"], hidden=[32])
     largest, state = 64 * 32 * 32 // 8, 4 * (2 * 64 * 32 * 32 + 64 * 16 * 16 + 32)
     both = largest + 64 * 16 * 16 // 8  # spikes of the first layer, and of the one that reads them

@@ -22,7 +22,7 @@ from bsnn.engines.packed_vectors import LINE, aligned
 from bsnn.graphs.description import IMAGE, Path
 
 LARGEST = torch.finfo(torch.float32).max
-HELD = 2**18  # bytes of lists and currents at once for one thread: half of a common second-level cache
+HELD = 2**18  # bytes of lists and currents at once for one thread: a small part of a second-level cache, beside weights
 DENSITY = 4  # at most every so many-th channel is expected to spike, for what is held at once
 LISTS = (LISTED, WEIGHTED)  # kinds of terms that list the spikes that they read
 STEPS = 8  # steps at once at least, before fewer rows are taken

@@ -81,7 +81,9 @@ def unfit(network: SpikingNetwork) -> str | None:
         for path in paths:
             if path.source == IMAGE:
                 continue
-            if real([path]):
+            if path.weight is not None and real([path]):
+                if not bool(path.weight.isfinite().all()):
+                    return f"layer '{layer.name}' has weights that are NaN or infinite"
                 if path.groups > 1:
                     return f"layer '{layer.name}' has real weights in groups (engine 'torch' takes it)"
                 continue

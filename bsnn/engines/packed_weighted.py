@@ -2,7 +2,8 @@
 
 Silent inputs cost nothing, so that a step takes as much as spikes come: with one neuron in ten firing, a tenth of a
 convolution. Sums are float32, in the order of the lists: rows of the window, columns, channels. They depend on nothing
-else, neither on the batch nor on threads or blocks of steps.
+else, neither on the batch nor on threads or blocks of steps. (A place lists its positive spikes before its negative
+ones; pools other than 2x2 averages go window by window first.)
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def _weighted_sum(lanes: int) -> Any:
             joined, count, weights, offset, scales, channel, totals, place, mode = values
             kind = vector(F32, NEURONS)
             zero = ir.Constant(kind, [0.0] * NEURONS)
-            # Sums stay in registers through all rows: 128 channels are 8 vectors of AVX-512, as many as additions are
-            # under way at once.
+            # With AVX-512 sums stay in registers through all rows: 128 channels are 8 of its vectors, as many as
+            # additions are under way at once. AVX2 has room for all but one of them.
             sums = [cgutils.alloca_once_value(builder, zero) for _ in range(lanes // NEURONS)]
             weights = builder.gep(weights, [offset])
             with cgutils.for_range(builder, count) as loop:
