@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
-from bsnn.engines import products
+from bsnn.engines import products, summed_kernels
 from bsnn.graphs.description import IMAGE, Path
 from bsnn.graphs.forward import per_channel, pooled, times_scale, unpooled
 
@@ -137,21 +136,10 @@ class Branches:
 
 
 def ready(path: Path) -> Path:
-    """A path with float32 weights, channels last, and a 2x2 sum of integer results folded in.
-
-    The sum of four convolutions of stride 1 is one of stride 2 whose kernel is larger by 1: of weights from -4 to 4 for
-    signs, as exact, and 16 products instead of 36 for a 3x3 kernel.
-    """
+    """A path with float32 weights, channels last, and a 2x2 sum of integer results folded in."""
     if path.weight is None:
         return path
     weight = path.weight.float()
-    plain = path.op == "conv" and path.binary and path.stride == path.dilation == (1, 1)
-    pool = path.pool
-    quarters = pool is not None and (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
-    if plain and pool is not None and pool.kind == "average" and quarters:
-        # window (top, left) of the pool sees the kernel moved by as much; F.pad begins with the last axis
-        shifts = [(top, left, 1 - top, 1 - left) for top in (0, 1) for left in (0, 1)]
-        weight = torch.stack([F.pad(weight, (left, right, top, low)) for top, left, low, right in shifts]).sum(0)
-        # with the same padding: an odd last row or column of sums is left out, as by the pool
-        path = replace(path, stride=(2, 2), pool=None)
+    if path.binary and summed_kernels.has_one(path):
+        weight, path = summed_kernels.of(weight), replace(path, stride=(2, 2), pool=None)
     return replace(path, weight=weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight)

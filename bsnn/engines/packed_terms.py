@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.engines import summed_kernels
 from bsnn.engines.packed_rows import bit_rows, dense, float_rows
 from bsnn.engines.packed_shapes import CHANNELWISE, LISTED, WEIGHTED, Term
 from bsnn.engines.packed_vectors import NEURONS, width
@@ -163,16 +164,11 @@ def _inputs(path: Path, source: Map) -> int:
     if path.weight is None:
         return 0
     rows, columns = (
-        (source.height, source.width) if path.op == "linear" else (side + _halved(path) for side in _kernel(path))
+        (source.height, source.width)
+        if path.op == "linear"
+        else (side + summed_kernels.has_one(path) for side in _kernel(path))
     )
     return rows * columns * 8 * source.bytes * source.planes
-
-
-def _halved(path: Path) -> bool:
-    """Whether a 2x2 sum can be part of the kernel, as in bsnn.engines.branches.ready."""
-    pool = path.pool
-    plain = path.op == "conv" and path.stride == path.dilation == (1, 1)
-    return plain and pool is not None and pool.kind == "average" and _is_square(pool)
 
 
 def _is_square(pool: Pool) -> bool:
@@ -181,13 +177,9 @@ def _is_square(pool: Pool) -> bool:
 
 def _weighted(path: Path, term: Term, weight: Tensor, target: Map, block: int) -> tuple[Term, np.ndarray]:
     """Term of real weights [out, in, rows, columns], and these as rows."""
-    if _halved(path):
+    if summed_kernels.has_one(path):
         # In float64, and rounded once: a sum of four weights may differ from four products' by a last bit.
-        rows, columns = weight.shape[2:]
-        wide = weight.new_zeros(*weight.shape[:2], rows + 1, columns + 1, dtype=torch.float64)
-        for top, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            wide[..., top : top + rows, left : left + columns] += weight
-        weight = wide.float()
+        weight = summed_kernels.of(weight.double()).float()
         size = {"sums_height": target.height, "sums_width": target.width}
         term = term._replace(rows=term.rows + 1, columns=term.columns + 1, down=2, across=2, **size, **_NO_POOL)
     term = term._replace(kind=WEIGHTED, shift=(4 * block).bit_length() - 1)

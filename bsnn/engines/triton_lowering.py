@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
+from bsnn.engines import summed_kernels
 
 UNIT = 32  # channels are padded to a multiple of this: the inner size of an int8 tensor-core instruction
 
@@ -123,9 +124,7 @@ def _lowered(layer: SpikingLayer, before: Map) -> Lowered:
 def convolution_taps(weight: Tensor, *, summed: bool, stored_in: int) -> Tensor:
     """Weights [out, in, 3, 3] as [out, side, side, stored in]; `summed` joins them with a 2x2 sum (side 4)."""
     if summed:
-        # the windows of a 2x2 sum see one kernel at four offsets in 4x4 taps; four weights of +-1 add up to at most 4
-        shifts = [(x, 1 - x, y, 1 - y) for y in (0, 1) for x in (0, 1)]
-        weight = torch.stack([F.pad(weight, shift) for shift in shifts]).sum(0, dtype=torch.int8)
+        weight = summed_kernels.of(weight)
     return F.pad(weight.permute(0, 2, 3, 1), (0, stored_in - weight.shape[1])).contiguous()
 
 
