@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts, provenance
-from bsnn.config import Config, Experiment
+from bsnn.config import Config, Experiment, Train
 from bsnn.errors import ArtifactError
 from bsnn.networks import files, shipped
 from bsnn.networks.original_checkpoint import sha256
@@ -104,12 +104,18 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         bytes=path.stat().st_size,
         data={**_data(experiment), "licence": shipped.LICENCES.get(experiment.data.name, "unknown: ask its owner")},
         network=identity.canonical(experiment.network),
-        recipe=identity.canonical(recipe),
+        recipe=_recipe(recipe),
         **{name: made[name] for name in ("hardware", "versions", "revision", "created")},
     )
     kept = shipped.keep(card, path, folder)
     artifacts.write_csv(kept.with_name(f"{place.weights}_history.csv"), history.to_pandas())
     return kept
+
+
+def _recipe(recipe: Train) -> dict[str, Any]:
+    """Settings of a training, except where the network lies that it started from."""
+    settings = identity.canonical(recipe)
+    return settings | ({"start": settings["start"]["sha256"]} if settings.get("start") else {})
 
 
 def _data(experiment: Experiment) -> dict[str, Any]:

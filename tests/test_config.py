@@ -92,6 +92,15 @@ def test_refuses(key: str, value: object, expected: list[str]) -> None:
         assert words in str(caught.value)
 
 
+def test_a_start_suits_what_is_trained() -> None:
+    start = {"path": "network.safetensors", "sha256": "0" * 64}
+    with pytest.raises(ConfigError, match=r"ablation compares networks of other pools, and train\.start"):
+        config.load(FILE, changed("experiments.cifar100.train.start", start))
+    own = {"network": {"module": "mine.py:build", "content": "0" * 64}, "train": {"start": start}, "ablation": False}
+    with pytest.raises(ConfigError, match=r"train\.start is where training begins, and a module is not trained here"):
+        config.load(FILE, {"experiments": {"mine": {"extends": "cifar100", **own}}})
+
+
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(FILE, {"percentile": 0, "time": 0, "typo": 1})

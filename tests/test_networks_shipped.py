@@ -159,12 +159,12 @@ def test_network_that_does_not_suit_is_refused(
     assert not job.pipeline.path("network", Place(NAME, weights, 0)).exists()
 
 
-def begun(file: Path, digest: str) -> config.Config:
+def begun(file: Path, digest: str, **changes: Any) -> config.Config:
     recipe = settings().experiments[NAME].train.model_dump(exclude_unset=True)
-    return settings(train={**recipe, "start": {"path": str(file), "sha256": digest}})
+    return settings(train={**recipe, "start": {"path": str(file), "sha256": digest}, **changes})
 
 
-def test_training_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatch) -> None:
+def test_training_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatch, caplog) -> None:
     """Which counts by its content, not by its place."""
     _, kept = made
     digest, given = shipped.sha256(kept["full"]), {}
@@ -180,6 +180,11 @@ def test_training_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatc
         stages.train(job)
     expected = files.load(kept["full"], job.experiment.network).module.state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in given["start"].module.state_dict().items())
+
+    assert "its filters are not centred" not in caplog.text
+    with pytest.raises(InterruptedError):
+        stages.train(Job.of(begun(kept["full"], digest, form="foldable"), NAME, root=tmp_path))
+    assert "its filters are not centred, and train.form foldable centres them" in caplog.text
 
     def key(changed: config.Config) -> str:
         return Job.of(changed, NAME, root=tmp_path).pipeline.path("network", job.place).name

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bsnn import config
 from bsnn.errors import BsnnError
+from bsnn.graphs.reading import from_module
 from bsnn.networks.vgg import VGG, plan, scale_to_unit_variance_
 
 
@@ -176,6 +177,12 @@ def test_unit_variance_refuses_a_dead_layer() -> None:
     module = VGG(network_settings(features=[4], hidden=[]), (3, 4, 4), 10)
     with pytest.raises(BsnnError, match=r"conv1.*network\.init"):
         scale_to_unit_variance_(module, torch.zeros(64, 3, 4, 4))
+
+
+def test_layers_keep_their_names_as_a_network_of_ones_own() -> None:
+    module = VGG(config.Network(features=[4, "P", 4, "P"], hidden=[5]), (3, 4, 4), 2).eval()
+    names = [layer.name for layer in from_module(module, torch.randn(2, 3, 4, 4)).layers]
+    assert names == [*(layer.name for layer in module.plan[:-1]), "logits"]
 
 
 def test_weights_of_layers() -> None:

@@ -74,6 +74,18 @@ def test_published_recipes_are_those_that_run() -> None:
             assert stated[f"published_{weights}"].tolist() == stated[f"used_{weights}"].tolist()
 
 
+def test_recipe_says_where_training_started() -> None:
+    from bsnn.paper.recipes import hyperparameters
+
+    used = {}
+    for name in ("cifar100-cpu", "cifar100-cpu-cycle2"):
+        table = hyperparameters(measures.Gathered(Pipeline(committed()), name, "hyperparameters"))
+        used[name] = table.set_index("setting")[["used_full", "used_binary"]].T.to_dict()
+    assert used["cifar100-cpu"]["start"] == {"used_full": "fresh", "used_binary": "trained full-precision network"}
+    assert set(used["cifar100-cpu-cycle2"]["start"].values()) == {"trained full-precision network"}
+    assert set(used["cifar100-cpu-cycle2"]["initialisation"].values()) == {"none"}
+
+
 def test_ablation_changes_the_pool_alone() -> None:
     experiments = committed().experiments
     own = experiments["digits"]

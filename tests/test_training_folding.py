@@ -120,6 +120,20 @@ def test_batch_and_running_means_agree_on_one_batch() -> None:
         torch.testing.assert_close(module.eval()(x), module.train()(x), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [100, folding.CHUNK, 3 * folding.CHUNK + 5])
+def test_sums_of_many_rows_are_those_of_all(count: int) -> None:
+    rows = torch.randn(count, 7).square().bfloat16()
+    summed = folding._summed(rows, torch.float32)
+    assert summed.dtype == torch.float32
+    torch.testing.assert_close(summed, rows.float().sum(0), rtol=2**-8, atol=0)  # each chunk is rounded to bfloat16
+    torch.testing.assert_close(folding._summed(rows.double(), torch.float64), rows.double().sum(0))
+
+
+def test_gradient_of_centred_weights() -> None:
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(folding._Centred.apply, (weight,))
+
+
 @pytest.mark.parametrize(("pool", "place"), FORMS)
 def test_begins_as_the_trained_network(pool: str, place: str) -> None:
     """Filters of a folded network are centred: on the images that it looks at, its new form gives the same logits."""
@@ -128,6 +142,7 @@ def test_begins_as_the_trained_network(pool: str, place: str) -> None:
     trained = assemble(settings, (3, 8, 8), ("a", "b", "c", "d"), (0.0,) * 3, (1.0,) * 3, weights, {}, {})
     module = FoldableVGG(settings, (3, 8, 8), 4)
     folding.begin_from_(module, trained, x)
+    torch.testing.assert_close(module.eval()(x), trained.module(x), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(module.train()(x), trained.module(x), rtol=1e-3, atol=1e-4)
     inner = module.get_parameter("conv2.weight")
     spread = inner.square().mean(dim=(1, 2, 3))

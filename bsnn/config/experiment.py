@@ -168,6 +168,8 @@ class Experiment(Section):
             )
         if self.imported != Imported():
             raise ValueError("imported brings networks of the VGG family, and the network is a module: leave it out")
+        if self.train.start is not None:
+            raise ValueError("train.start is where training begins, and a module is not trained here: leave it out")
         missing = self.quirks & {"delayed", "calibration_dropout"}
         if missing:
             raise ValueError(
@@ -200,6 +202,10 @@ class Experiment(Section):
         for stage in ("train", "binarize"):
             if getattr(self, stage).augment.resized_crop and not self._folder:
                 raise ValueError(f"{stage}.augment.resized_crop needs a folder of images, not '{self.data.name}'")
+        if self.ablation and self.train.start is not None:
+            raise ValueError(
+                "ablation compares networks of other pools, and train.start is of one of them: drop one of the two"
+            )
         self._small_images_fit()
         if self.train.form == "foldable" and self.family.init == "unit_variance":
             raise ValueError(

@@ -267,7 +267,8 @@ class Full(Train):
     start: Checkpoint | None = Field(
         None,
         description="Trained full-precision network to start from: fine-tuning, or another cycle of the schedule (warm "
-        "restarts: Loshchilov & Hutter 2017). Its file enters the key by its SHA-256.",
+        "restarts: Loshchilov & Hutter 2017). Its file enters the key by its SHA-256. All seeds start from it, so that "
+        "their deviation is that of the rest; network.init has no effect.",
     )
     rounding: Literal["none", "bfloat16"] = Field(
         "none", description="Round the finished weights to bfloat16: files of half the size, evaluated as rounded."

@@ -269,7 +269,7 @@ def _terms(
         term, weights = term_and_weights(path, source, output, begin, block, floats=floats)
         found.append(term._replace(weights=size))
         blocks.append((size, weights))
-        size += -(-weights.size // LINE) * LINE  # each begins with a line of the cache
+        size += -(-weights.size // LINE) * LINE  # each begins with a line of the cache; nothing reads the gaps
     together = aligned(size)
     for begin, weights in blocks:
         together[begin : begin + weights.size] = weights

@@ -16,6 +16,11 @@ from torch import Tensor
 PLACES = 16  # of an image, at most: with 64, oneDNN is the faster
 
 
+def pay(x: Tensor) -> bool:
+    """Whether `convolution` of these images [N, channels, height, width] is another than PyTorch's own, and faster."""
+    return x.shape[2] * x.shape[3] <= PLACES and _in_bfloat16(x)
+
+
 def convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Convolution of images with 3 x 3 kernels, padded by one place, under autocast or not.
 
@@ -26,10 +31,9 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [N, outputs, height, width]; equal to `torch.nn.functional.conv2d`'s, rounding apart.
     """
-    height, width = x.shape[2:]
-    if height * width > PLACES or not _in_bfloat16(x):
+    if not pay(x):
         return F.conv2d(x, weight, padding=1)
-    if height * width == 1:  # all but the middle of a kernel lies outside
+    if x.shape[2:] == (1, 1):  # all but the middle of a kernel lies outside
         return F.linear(x.flatten(1), weight[:, :, 1, 1])[:, :, None, None]
     result: Tensor = _ByColumns.apply(x.bfloat16(), weight.bfloat16())
     return result

@@ -91,7 +91,7 @@ def load(
     if weights == "binary":
         _require_binary(path, named, binary)
     elif binary:
-        logger.warning("%s: layers %s are binary; imported as full, they take 32 bits a weight", path, list(binary))
+        logger.warning("%s: layers %s are binary; as full precision they take 32 bits a weight", path, list(binary))
         binary = {}
     signs, alphas = ({name: part[index] for name, part in binary.items()} for index in (0, 1))
     full = {name: weight for name, weight in named.items() if name not in binary}

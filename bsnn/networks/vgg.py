@@ -18,7 +18,7 @@ from bsnn import config
 from bsnn.errors import BsnnError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool
 from bsnn.graphs.forward import Observer
-from bsnn.networks.columns import convolution
+from bsnn.networks import columns
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,11 @@ class VGG(nn.Module):
 
     def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
         """Weighted sum of a layer's input."""
-        weight = self.weight(layer)
-        return convolution(x, weight) if layer.op == "conv" else nn.functional.linear(x.flatten(1), weight)
-
-    def weight(self, layer: LayerPlan) -> Tensor:
-        """What a layer's input is multiplied by: its weights, or those that its latents stand for."""
-        return cast(Tensor, self.get_submodule(layer.name).weight)
+        module = self.get_submodule(layer.name)
+        if layer.op == "conv" and columns.pay(x):
+            return columns.convolution(x, cast(Tensor, module.weight))
+        result: Tensor = module(x if layer.op == "conv" else x.flatten(1))  # by which `torch.export` names it
+        return result
 
     def activate(self, layer: LayerPlan, x: Tensor, observe: Observer | None = None) -> Tensor:
         """Input of the next layer: ReLU, the pool if it comes after, dropout; observed where neurons will be."""

@@ -90,7 +90,9 @@ def _augment(settings: Augment) -> str:
 
 
 def _start(experiment: Experiment, weights: Weights) -> str:
-    fine_tuned = weights == "binary" and not experiment.binarize.from_scratch
+    if weights == "full":
+        return "fresh" if experiment.train.start is None else "trained full-precision network"
+    fine_tuned = not experiment.binarize.from_scratch
     return "trained full-precision network" if fine_tuned else "fresh"
 
 

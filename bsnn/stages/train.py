@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from bsnn.networks.own import OwnNetwork
     from bsnn.networks.vgg import Trained
 
+logger = logging.getLogger(__name__)
+
 DOWNLOADS = Path("data")
+NEGLIGIBLE = 0.02  # share of a filter's norm that centring takes away; rounding to bfloat16 leaves less
 COMPARED = 128  # calibration images on which a network of one's own is compared with its module
 
 
@@ -150,7 +154,25 @@ def _start(job: Job, images: DataSet) -> Trained | None:
     if job.place.weights == "binary":
         return None if experiment.binarize.from_scratch else job.network("full")
     given = experiment.train.start
-    return None if given is None else _from_file(job, images, given, "train.start")
+    if given is None:
+        return None
+    start = _from_file(job, images, given, "train.start")
+    if experiment.train.form == "foldable":
+        _warn_of_means(start, given.path)
+    return start
+
+
+def _warn_of_means(start: Trained, path: Path) -> None:
+    from bsnn.training import folding
+
+    lost = folding.share_of_means(start)
+    if lost > NEGLIGIBLE:
+        logger.warning(
+            "%s: its filters are not centred, and train.form foldable centres them: their means, up to %.0f %% of a "
+            "filter's norm, are lost; the form plain keeps them",
+            path,
+            100 * lost,
+        )
 
 
 def _imported(job: Job, images: DataSet, given: Checkpoint) -> tuple[Trained, pd.DataFrame]:

@@ -26,6 +26,7 @@ from torch.nn.utils import parametrize
 
 from bsnn import config
 from bsnn.networks import binary
+from bsnn.networks.columns import convolution
 from bsnn.networks.vgg import VGG, LayerPlan, Trained, pooled
 
 MOMENTUM = 0.02  # share of a batch in the running mean of squares
@@ -67,11 +68,11 @@ class _DividedByRMS(torch.autograd.Function):
 def _summed(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Sum of the rows of [M, C].
 
-    Of many rows in chunks: PyTorch converts the whole of them first where the sum's type is another than theirs, which
-    takes four times as long as adding them up does.
+    On a CPU many rows are added up in chunks: where the sum's type is another than theirs, PyTorch converts all of them
+    first there, which takes four times as long as adding them up does.
     """
     whole = len(rows) - len(rows) % CHUNK
-    if rows.dtype == dtype or not whole:
+    if rows.dtype == dtype or rows.device.type != "cpu" or not whole:
         return rows.sum(0, dtype=dtype)
     chunks = rows[:whole].unflatten(0, (-1, CHUNK)).sum(1)  # in float32, each rounded at its end
     total: Tensor = chunks.sum(0, dtype=dtype) + rows[whole:].sum(0, dtype=dtype)
@@ -122,11 +123,13 @@ class FoldableVGG(VGG):
         squares = {layer.name: self.get_buffer(f"{layer.name}_square") for layer in self.plan[:-1]}
         return {name: self.gains[name].abs() * (square + EPS).rsqrt() for name, square in squares.items()}
 
-    def weight(self, layer: LayerPlan) -> Tensor:
-        """Centred weights; of a binary layer as they are, since latents are centred in place."""
-        weight = super().weight(layer)
-        latent = parametrize.is_parametrized(self.get_submodule(layer.name), "weight")
-        return weight if latent else cast(Tensor, _Centred.apply(weight))
+    def weighted(self, layer: LayerPlan, x: Tensor) -> Tensor:
+        """Weighted sum of a layer's input, by centred weights; by those of a binary layer as they are."""
+        module = self.get_submodule(layer.name)
+        weight = cast(Tensor, module.weight)
+        if not parametrize.is_parametrized(module, "weight"):  # latents are centred in place
+            weight = cast(Tensor, _Centred.apply(weight))
+        return convolution(x, weight) if layer.op == "conv" else nn.functional.linear(x.flatten(1), weight)
 
     def _divided(self, layer: LayerPlan, x: Tensor) -> Tensor:
         if not self.training:
@@ -180,6 +183,8 @@ def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
     """Take a trained network's weights, in place, and gains that keep the scale of its currents.
 
     The module then computes what the network does if that was trained in this form; otherwise filters lose their means.
+    In evaluation, too: its running means begin at the squares of these images. (Of a network that is then made binary
+    they are soon those of its own.)
 
     Each filter is scaled to He's standard deviation, which changes nothing that the form computes: learning rates and
     the clipping of latents then mean what they mean for a fresh network.
@@ -204,5 +209,7 @@ def begin_from_(module: FoldableVGG, start: Trained, images: Tensor) -> None:
             dims = tuple(range(1, weight.dim()))
             size = weight.square().mean(dim=dims, keepdim=True).sqrt().clamp_min(EPS)
             # He's deviation for layers that a ReLU follows: the root of 2 / fan-in.
-            weight = weight / size * (2 / weight[0].numel()) ** 0.5
+            scale = (2 / weight[0].numel()) ** 0.5 / size
+            weight = weight * scale
+            module.get_buffer(f"{layer.name}_square").copy_((module.gains[layer.name] * scale.flatten()).square())
         module.get_parameter(f"{layer.name}.weight").copy_(weight)

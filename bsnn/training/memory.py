@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import platform
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-MOST = 2**31 - 1  # bytes; mallopt takes an int
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
 
 
 def keep_freed() -> bool:
-    """From now on this process keeps memory that it frees; says whether it does, which needs glibc."""
+    """From now on, and for good, this process keeps memory that it frees; says whether it does, which needs glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return all(libc.mallopt(option, MOST) == 1 for option in (TRIM_THRESHOLD, MMAP_THRESHOLD))
+    # No block has pages of its own (and is handed back whole), and the heap is never cut off at its end.
+    return bool(libc.mallopt(MMAP_MAX, 0) == 1 and libc.mallopt(TRIM_THRESHOLD, -1) == 1)

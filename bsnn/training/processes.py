@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -16,6 +17,8 @@ from bsnn import config, errors, log
 from bsnn.errors import ConfigError
 from bsnn.training import memory, stopping
 from bsnn.training.precision import choose
+
+logger = logging.getLogger(__name__)
 
 Found = dict[str, Any] | None
 
@@ -89,6 +92,6 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
 def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
     """What each process does; one alone is the job's own and writes to its logs already."""
     if fabric.device.type == "cpu":
-        memory.keep_freed()
+        logger.info("memory that a step frees %s", "is kept" if memory.keep_freed() else "goes back to the system")
     with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
         return function(fabric)

@@ -34,7 +34,6 @@ from bsnn.training.loop import Job, Loop, State
 logger = logging.getLogger(__name__)
 
 HANDED_OVER = "result.pt"  # beside the checkpoints
-NEGLIGIBLE = 0.02  # share of a filter's norm; rounding to bfloat16 leaves less
 INITIAL_IMAGES = 128  # for an initialisation that looks at images
 
 
@@ -74,8 +73,10 @@ def fit(
 
     Returns:
         The network, its precision in training, and its history with columns epoch (from 1), lr (at the middle of the
-        epoch), train_loss, train_accuracy and test_accuracy (0..1, on images of the size that the epoch trained on),
-        seconds of the training part, images_per_second.
+        epoch), train_loss, train_accuracy and test_accuracy (0..1, on images of the size that the epoch trained on, in
+        the precision of training; the last one in float32), seconds of the training part, images_per_second.
+
+        On a CPU the process keeps memory that it frees, from then on (bsnn.training.memory).
 
     Raises:
         ConfigError: devices or nodes that are not there, or that the batch cannot be spread over.
@@ -169,12 +170,6 @@ def _initial(job: Job) -> VGG:
     module = family(job.experiment.family, (3, job.data.image_size, job.data.image_size), len(job.data.classes))
     if job.weights == "full":
         if job.start is not None:
-            if isinstance(module, FoldableVGG) and (lost := folding.share_of_means(job.start)) > NEGLIGIBLE:
-                logger.warning(
-                    "train.form foldable centres filters, and those of train.start are not centred: their means, up to "
-                    "%.0f %% of a filter's norm, are lost; the form plain keeps them",
-                    100 * lost,
-                )
             _take(module, job.start, job)
         elif job.experiment.family.init == "unit_variance":
             scale_to_unit_variance_(module, _some_images(job))
