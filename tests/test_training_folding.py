@@ -142,6 +142,10 @@ def test_begins_as_the_trained_network(pool: str, place: str) -> None:
     trained = assemble(settings, (3, 8, 8), ("a", "b", "c", "d"), (0.0,) * 3, (1.0,) * 3, weights, {}, {})
     module = FoldableVGG(settings, (3, 8, 8), 4)
     folding.begin_from_(module, trained, x)
+    assert folding.share_of_means(trained) < 1e-6
+    trained.module.get_parameter("conv2.weight").data[1] += 3  # far beyond what the weights are
+    assert 0.9 < folding.share_of_means(trained) <= 1 + 1e-6
+    trained.module.get_parameter("conv2.weight").data[1] -= 3
     torch.testing.assert_close(module.eval()(x), trained.module(x), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(module.train()(x), trained.module(x), rtol=1e-3, atol=1e-4)
     inner = module.get_parameter("conv2.weight")
