@@ -183,8 +183,8 @@ def test_training_starts_from_a_shipped_network(made, tmp_path: Path, monkeypatc
     assert all(torch.equal(weight, expected[name]) for name, weight in given["start"].module.state_dict().items())
 
     assert "its filters are not centred" not in caplog.text
-    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(folding, "share_of_means", lambda network: 0.1)
+    monkeypatch.setattr(folding, "share_of_means", lambda network: 0.1)
+    with pytest.raises(InterruptedError):
         stages.train(job)
     assert "its filters are not centred, and train.form foldable centres them: their means, up to 10 %" in caplog.text
 
