@@ -171,10 +171,6 @@ def _inputs(path: Path, source: Map) -> int:
     return rows * columns * 8 * source.bytes * source.planes
 
 
-def _is_square(pool: Pool) -> bool:
-    return (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
-
-
 def _weighted(path: Path, term: Term, weight: Tensor, target: Map, block: int) -> tuple[Term, np.ndarray]:
     """Term of real weights [out, in, rows, columns], and these as rows."""
     if summed_kernels.has_one(path):
@@ -218,7 +214,7 @@ def _squares(path: Path, source: Map, channels: int, widest: int) -> bool:
     if path.op != "conv" or PARTS * channels > widest or path.groups > 1 or 16 * source.channels > MOST_INPUTS:
         return False
     pool = path.pool
-    taken = pool is None or _is_square(pool)
+    taken = pool is None or summed_kernels.is_2x2(pool)
     return taken and _kernel(path) == (3, 3) and path.stride == (1, 1) == path.dilation
 
 

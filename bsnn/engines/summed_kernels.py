@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bsnn.graphs.description import Path
+from bsnn.graphs.description import Path, Pool
 
 
 def has_one(path: Path) -> bool:
@@ -17,7 +17,12 @@ def has_one(path: Path) -> bool:
     pool = path.pool
     if pool is None or path.op != "conv" or not path.stride == path.dilation == (1, 1):
         return False
-    return pool.kind == "average" and (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
+    return pool.kind == "average" and is_2x2(pool)
+
+
+def is_2x2(pool: Pool) -> bool:
+    """Whether a pool's windows are 2x2, side by side."""
+    return (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
 
 
 def of(weight: Tensor) -> Tensor:

@@ -90,10 +90,8 @@ def _augment(settings: Augment) -> str:
 
 
 def _start(experiment: Experiment, weights: Weights) -> str:
-    if weights == "full":
-        return "fresh" if experiment.train.start is None else "trained full-precision network"
-    fine_tuned = not experiment.binarize.from_scratch
-    return "trained full-precision network" if fine_tuned else "fresh"
+    fresh = experiment.train.start is None if weights == "full" else experiment.binarize.from_scratch
+    return "fresh" if fresh else "trained full-precision network"
 
 
 INITS = {

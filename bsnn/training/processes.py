@@ -91,7 +91,7 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
 
 def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
     """What each process does; one alone is the job's own and writes to its logs already."""
-    if fabric.device.type == "cpu":
-        logger.info("memory that a step frees %s", "is kept" if memory.keep_freed() else "goes back to the system")
     with log.messages(logs) if fabric.world_size > 1 and fabric.is_global_zero else nullcontext():
+        if fabric.device.type == "cpu":
+            logger.info("memory that a step frees %s", "is kept" if memory.keep_freed() else "goes back to the system")
         return function(fabric)
