@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from networks_for_tests import spiking
 from torch import Tensor
 
-from bsnn.config import METHODS, Method
+from bsnn.config.method import METHODS, Method
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.spiking import input_current
 from bsnn.engines.base import Block, Engine

@@ -106,6 +106,7 @@ def test_spikes_carry_their_channels_amplitude() -> None:
         assert float((carried - torch.from_numpy(values)).abs().mean()) < 0.02 * float(values.mean())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tensors on two devices need an NVIDIA GPU, and none is here")
 def test_network_on_a_gpu_is_converted_to_the_same() -> None:
     source, batch = trained(1, binary=False), images(1, 4)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import bsnn
 from bsnn import engines
-from bsnn.config import METHODS, Method
+from bsnn.config.method import METHODS, Method
 from bsnn.conversion import activations, balancing, channel_thresholds, corrections, from_graph, ideal, method, spiking
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Thresholds
 from bsnn.errors import ConversionError

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bsnn import config
+from bsnn.config.method import METHODS
 from bsnn.errors import ConfigError
 from bsnn.pipeline import inventory
 from bsnn.pipeline.declarations import STAGES
@@ -48,7 +49,7 @@ def test_what_counts_twice_is_refused(switches: dict[str, Any], reason: str) -> 
 
 def test_baseline_is_always_there_and_plain() -> None:
     latency = load().experiments["digits"].latency
-    assert latency.names == ["baseline", *config.METHODS]
+    assert latency.names == ["baseline", *METHODS]
     assert latency.method("baseline") == config.Method()
     with pytest.raises(ConfigError, match="always there"):
         load(methods={"baseline": {"signed": True}})

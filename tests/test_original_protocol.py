@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision import transforms
 
 from bsnn import config, stages, tables
+from bsnn.config.experiment import QUIRKS
 from bsnn.conversion import activations
 from bsnn.datasets import load, prepare, protocol
 from bsnn.datasets.transforms import FixedAugment
@@ -95,7 +96,7 @@ REACH = {
 }
 
 
-@pytest.mark.parametrize("quirk", config.QUIRKS)
+@pytest.mark.parametrize("quirk", QUIRKS)
 def test_quirk_reaches_exactly_these_stages(quirk: str) -> None:
     name = "imagenet" if quirk == "stretched_test" else "cifar100-short"
 

@@ -55,9 +55,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise missing(path)
     if path.suffix not in readers:
         raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts, and tables, carry a description")
-    sealed = notes.require_intact(path)
+    notes.require_intact(path)
     try:
         text = readers[path.suffix](path)
-    except Exception as error:  # an unsealed file may be damaged anywhere, and a decoder then raises anything
+    except Exception as error:  # a sealed file that is no such file: a decoder raises anything
         raise ArtifactError(f"{path}: damaged ({error}); {notes.again(path)}") from error
-    return notes.parse(path, text, sealed=sealed)
+    return notes.parse(path, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from bsnn.artifacts import files, seals
 from bsnn.errors import ArtifactError
 from bsnn.pipeline.identity import key
 
-logger = logging.getLogger("bsnn")
 KEY = "bsnn"
 SEAL = "seal"  # name of the digest among a file's metadata
-# Kinds that were written before files were sealed, of stages whose version has not changed since: training is dear.
-UNSEALED = ("checkpoint", "images", "image-index", "network", "history", "summary")
 _TYPES: dict[str, type] = {"kind": str, "identity": dict, "provenance": dict, "extra": dict}
 
 
@@ -29,15 +25,14 @@ def document(kind: str, identity: Mapping[str, Any], extra: Mapping[str, Any] | 
         "identity": dict(identity),
         "provenance": provenance.collect(),
         "extra": dict(extra or {}),
-        "sealed": True,
     }
 
 
-def require_intact(path: Path) -> bool:
-    """Compare a file with its seal, before anything is read from it; whether it has one.
+def require_intact(path: Path) -> None:
+    """Compare a file with its seal, before anything is read from it.
 
     Raises:
-        ArtifactError: missing, unreadable, or changed since it was written.
+        ArtifactError: missing, unreadable, changed since it was written, or without a seal.
     """
     try:
         same = seals.intact(path)
@@ -45,22 +40,21 @@ def require_intact(path: Path) -> bool:
         raise files.missing(path) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); {again(path)}") from error
-    if same is False:  # None: it has no seal
+    if same is None:
+        raise ArtifactError(f"{path}: damaged, or not written by bsnn: it has no digest; {again(path)}")
+    if not same:
         raise ArtifactError(f"{path}: damaged or edited: its content does not match its digest; {again(path)}")
-    return bool(same)
 
 
-def parse(path: Path, text: str | bytes | None, *, sealed: bool) -> dict[str, Any]:
+def parse(path: Path, text: str | bytes | None) -> dict[str, Any]:
     """The document from its JSON.
 
     Args:
         path: of the artifact, for messages.
         text: JSON, as it stands in the file's metadata; None without any.
-        sealed: whether the file has a seal, and matches it.
 
     Raises:
-        ArtifactError: there is none, or it is no document of an artifact; or the seal is lost, or missing from a file
-            of a kind that never went without.
+        ArtifactError: there is none, or it is no document of an artifact.
     """
     if text is None:
         raise ArtifactError(f"{path}: was not written by bsnn (no metadata); {again(path)}")
@@ -72,17 +66,7 @@ def parse(path: Path, text: str | bytes | None, *, sealed: bool) -> dict[str, An
     wrong = [name for name, kind in _TYPES.items() if not isinstance(said.get(name), kind)]
     if wrong:
         raise ArtifactError(f"{path}: damaged: its metadata has no valid {', '.join(wrong)}; {again(path)}")
-    if not sealed:
-        _check_unsealed(path, said)
     return said
-
-
-def _check_unsealed(path: Path, found: Mapping[str, Any]) -> None:
-    if "sealed" in found:  # it says that it had a seal
-        raise ArtifactError(f"{path}: damaged or edited: the digest over its content is lost; {again(path)}")
-    if found["kind"] not in UNSEALED:
-        raise ArtifactError(f"{path}: is of an older version of bsnn, without a digest over its notes; {again(path)}")
-    logger.info("%s: written before digests covered notes; only its data are checked", path)
 
 
 def check(path: Path, found: Mapping[str, Any], kind: str, stands_for: Mapping[str, Any] | None) -> None:
@@ -140,8 +124,7 @@ def read_note(path: str | Path) -> dict[str, Any]:
         ArtifactError: missing, damaged, edited, or without a seal.
     """
     path = Path(path)
-    if not require_intact(path):
-        raise ArtifactError(f"{path}: damaged, or of an older version of bsnn: it has no digest; {again(path)}")
+    require_intact(path)
     try:
         found = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

@@ -61,12 +61,12 @@ def read_table(
     import pyarrow.parquet as pq
 
     path = Path(path)
-    sealed = notes.require_intact(path)
+    notes.require_intact(path)
     try:
         table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-    except Exception as error:  # an unsealed file may be damaged anywhere, and a decoder then raises anything
+    except Exception as error:  # a sealed file that is no such file: a decoder raises anything
         raise ArtifactError(f"{path}: damaged Parquet file ({error}); {notes.again(path)}") from error
-    found = notes.parse(path, (table.schema.metadata or {}).get(notes.KEY.encode()), sealed=sealed)
+    found = notes.parse(path, (table.schema.metadata or {}).get(notes.KEY.encode()))
     notes.check(path, found, kind, stands_for)
     for name, kind_ in columns.items():
         if name not in table.schema.names:

@@ -6,12 +6,12 @@ recipes), `conversion` (activations to methods), `experiment`, `run` (the whole)
 the user's words) and `json_schema`.
 """
 
-from bsnn.config.conversion import Activations, EarlyExit, Latency, Search, Simulation, Thresholds
-from bsnn.config.experiment import QUIRKS, Experiment, Imported, Protocol
+from bsnn.config.conversion import Latency
+from bsnn.config.experiment import Experiment, Protocol
 from bsnn.config.json_schema import schema
 from bsnn.config.loading import POOLING, load, merge, validate, variant_name
-from bsnn.config.method import METHODS, Method
-from bsnn.config.run import Compute, Config, Paper
+from bsnn.config.method import Method
+from bsnn.config.run import Compute, Config
 from bsnn.config.training import (
     Augment,
     Binarize,
@@ -26,10 +26,7 @@ from bsnn.config.training import (
     Train,
 )
 from bsnn.config.values import (
-    Engine,
-    Name,
     Percentile,
-    Population,
     Section,
     Weights,
     check_percentile,
@@ -38,37 +35,25 @@ from bsnn.config.values import (
 )
 
 __all__ = [
-    "METHODS",
     "POOLING",
-    "QUIRKS",
-    "Activations",
     "Augment",
     "Binarize",
     "Checkpoint",
     "Compute",
     "Config",
     "Data",
-    "EarlyExit",
-    "Engine",
     "Experiment",
     "Full",
-    "Imported",
     "Latency",
     "Method",
-    "Name",
     "Network",
     "Optimiser",
     "Own",
-    "Paper",
     "Percentile",
-    "Population",
     "Protocol",
     "Schedule",
-    "Search",
     "Section",
-    "Simulation",
     "Teacher",
-    "Thresholds",
     "Train",
     "Weights",
     "check_percentile",

@@ -12,6 +12,7 @@ from bindsnet.network.topology import AbstractConnection
 from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, per_output
+from bsnn.engines.summed_kernels import is_2x2
 from bsnn.graphs.description import Path, Pool
 from bsnn.graphs.forward import pooled, times_scale, unpooled
 
@@ -93,7 +94,7 @@ def _pooled(x: Tensor, pool: Pool | None) -> Tensor:
 
     Sums of real weights round by it: full-precision members of the VGG family keep their spike counts.
     """
-    if pool is None or pool.kind == "max" or (pool.kernel, pool.stride, pool.padding) != ((2, 2), (2, 2), (0, 0)):
+    if pool is None or pool.kind == "max" or not is_2x2(pool):
         return pooled(x, pool)
     height, width = (size // 2 for size in x.shape[-2:])
     # [..., height, 2, width, 2]: both axes of 2 are summed

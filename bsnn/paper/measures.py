@@ -18,6 +18,7 @@ from bsnn.config import Config, Weights
 from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
 from bsnn.pipeline.model import Pipeline
+from bsnn.tables import measures
 from bsnn.tables.costs_over_time import SLACK, first_lasting
 from bsnn.tables.gather import Source
 from bsnn.tables.shards import Outcome
@@ -120,27 +121,14 @@ def protocols(gathered: Gathered) -> pd.DataFrame:
     """Accuracy at the reported times under each protocol that ran, side by side; empty where only one did."""
     if len(gathered.sources) < 2:
         return pd.DataFrame()
-    parts = [_over_time(source) for source in gathered.sources.values()]
+    keys, values = ["weights", "percentile", "time"], ["ann_mean", "snn_mean", "drop"]
+    parts = [measures.accuracy(source)[[*keys, *values]] for source in gathered.sources.values()]
     names = [source.experiment.protocol_name for source in gathered.sources.values()]
-    keys = ["weights", "percentile", "time"]
     table = parts[0][keys]
     for name, part in zip(names, parts, strict=True):
-        columns = {column: f"{column}|{name}" for column in ("ann_mean", "snn_mean", "drop")}
+        columns = {column: f"{column}|{name}" for column in values}
         table = table.merge(part.rename(columns=columns), on=keys, how="left")
     return table
-
-
-def _over_time(source: Source) -> pd.DataFrame:
-    """Mean accuracies over seeds: one row per kind of weights, percentile and time."""
-    rows = [
-        (place.weights, place.percentile, time, _ann(run), _snn(run, time))
-        for place, run in source.simulations.items()
-        for time in source.time
-    ]
-    keys = ["weights", "percentile", "time"]
-    table = pd.DataFrame(rows, columns=[*keys, "ann_mean", "snn_mean"])
-    means = table.groupby(keys, sort=False).mean().reset_index()
-    return means.assign(drop=means["ann_mean"] - means["snn_mean"])
 
 
 def pooling(gathered: Gathered) -> pd.DataFrame:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 
 from bsnn.config import Weights
-from bsnn.conversion import spiking
-from bsnn.conversion.layers import SpikingNetwork
-from bsnn.errors import ArtifactError
 from bsnn.paper.measures import Gathered
-from bsnn.pipeline.job import Job
 from bsnn.pipeline.stage import Place
-from bsnn.simulation import accounting
 from bsnn.simulation.energy import totals
 from bsnn.simulation.works import works
-from bsnn.tables.shards import Outcome
+from bsnn.tables.costs_over_time import operations as counted
 
 
 def operations(gathered: Gathered) -> pd.DataFrame:
@@ -36,9 +30,8 @@ def operations(gathered: Gathered) -> pd.DataFrame:
 def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> pd.DataFrame:
     source = gathered.source
     run = source.simulation(weights, seed, percentile)
-    thresholds, _ = source.thresholds(weights, seed, percentile)
-    network = spiking.convert(Job(source.pipeline, Place(source.name, weights, seed)).network(), thresholds)
-    summed = totals(_costs(network, run)).set_index("step").loc[source.time]
+    network, costs = counted(source, Place(source.name, weights, seed, percentile), run)
+    summed = totals(costs).set_index("step").loc[source.time]
     layers = [work for work in works(network) if work.op != "pool"]
     dense, first = sum(work.dense for work in layers), layers[0].dense
     kinds = {"effective_macs": "snn_macs", "effective_acs": "snn_acs", "effective_binary_acs": "snn_binary_acs"}
@@ -48,13 +41,3 @@ def _of(gathered: Gathered, weights: Weights, seed: int, percentile: float) -> p
     table["ratio"] = total / dense
     table["ratio_every_step"] = (total + first * (table["time"] - 1)) / dense
     return table.assign(weights=weights, percentile=percentile)
-
-
-def _costs(network: SpikingNetwork, run: Outcome) -> pd.DataFrame:
-    names = tuple(layer.name for layer in network.firing)
-    if names != run.layers:
-        raise ArtifactError(
-            f"spikes are of layers {run.layers}, the network has {names}; delete the simulation and run again"
-        )
-    images = torch.full(run.spikes.shape[1:], run.images)
-    return accounting.table(network, torch.from_numpy(run.spikes), images)

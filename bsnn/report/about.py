@@ -37,7 +37,7 @@ def _network(experiment: Experiment) -> list[tuple[str, str]]:
 def _left_out(results: Results) -> str:
     """Broken files among the test images, if there were any."""
     simulated = results["origins"].query("stage == 'simulate'")
-    if "left_out" not in simulated or not simulated["left_out"].any():  # tables of before have no such column
+    if not simulated["left_out"].any():
         return ""
     return f"; {simulated['left_out'].max():,} broken files left out"
 

@@ -19,6 +19,7 @@ from bsnn.pipeline.stage import Place
 from bsnn.simulation.energy import energy, totals
 
 if TYPE_CHECKING:
+    from bsnn.conversion.layers import SpikingNetwork
     from bsnn.tables.gather import Source
     from bsnn.tables.shards import Outcome
 
@@ -38,7 +39,7 @@ def costs_over_time(source: Source) -> pd.DataFrame:
     Returns:
         weights, percentile, asked (whether the configuration names the percentile, or an earlier one did), time,
         accuracy, low and high (its 95 % interval over the test images), ann and drop (percent, points),
-        spikes_per_image, nanojoules (energy of arithmetic per image, preset ENERGY), seeds, images. Means over seeds.
+        spikes_per_image, nanojoules (energy of arithmetic per image, preset PRESET), seeds, images. Means over seeds.
     """
     asked, parts = source.percentiles, []
     for weights in source.config.weights:
@@ -112,7 +113,19 @@ def interval(accuracy: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
-    """Nanojoules per image up to each step; each spike has its layer's mean fan-out (accounting.estimated)."""
+    """Nanojoules per image up to each step."""
+    return energy(totals(operations(source, place, run)[1]), PRESET).to_numpy()
+
+
+def operations(source: Source, place: Place, run: Outcome) -> tuple[SpikingNetwork, pd.DataFrame]:
+    """Operations of a simulation, by layer and step (bsnn.simulation.accounting.table), and the network that has them.
+
+    Each spike counts with its layer's mean fan-out. The network is converted without switches: what an operation costs
+    and a spike's fan-out do not depend on them.
+
+    Raises:
+        ArtifactError: the spikes are of other layers than the network's.
+    """
     import torch
 
     from bsnn.conversion import method
@@ -120,7 +133,6 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
     from bsnn.pipeline.job import Job
     from bsnn.simulation import accounting
 
-    # Without switches: what an operation costs and a spike's fan-out do not depend on them.
     thresholds, _ = source.thresholds(place.weights, place.seed, place.percentile)
     network = method.convert(own.convertible(Job(source.pipeline, place).source()), thresholds, Method(), 1)
     names = tuple(layer.name for layer in network.firing)
@@ -128,8 +140,7 @@ def _energy(source: Source, place: Place, run: Outcome) -> np.ndarray:
         path = source.pipeline.path("simulate", place)
         raise ArtifactError(f"{path}: spikes are of layers {run.layers}, the network has {names}; delete it, run again")
     images = torch.full(run.spikes.shape[1:], run.images)
-    costs = accounting.table(network, torch.from_numpy(run.spikes), images)
-    return energy(totals(costs), PRESET).to_numpy()
+    return network, accounting.table(network, torch.from_numpy(run.spikes), images)
 
 
 def first_lasting(reached: np.ndarray) -> float:
