@@ -78,9 +78,18 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
     failed = snakemake(folder, "--cores", "2", "--config", "percentile=98.7")
     assert failed.returncode == 1
     assert "Error in rule thresholds" in failed.stderr
-    assert "damaged Parquet file" in failed.stderr
+    assert f"{table.relative_to(folder)}: damaged" in failed.stderr
     assert "all of Snakemake's messages: /" in failed.stderr
     assert "report:" not in failed.stdout
+
+
+def test_a_key_of_the_settings_that_stands_twice_is_refused(folder: Path) -> None:
+    twice = folder / "twice.yaml"
+    twice.write_text("time: [4]\ntime: [2]\n")
+    done = snakemake(folder, "-n", "--configfile", str(twice))
+    assert done.returncode == 1
+    assert f"{twice}, line 2: the key 'time' stands twice, first in line 1; remove one of them" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_keeps_a_training_the_next_run_goes_on_and_sigterm_keeps_it_too(tmp_path: Path) -> None:
