@@ -305,7 +305,7 @@ def index(**changes: Any) -> pa.Table:
     return pa.table(columns)
 
 
-EXTRA = {"classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.2] * 3, "root": ".", "image_size": 8}
+EXTRA = {"classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.2] * 3, "root": ".", "image_size": 8, "resize": "auto"}
 
 
 def written(path: Path, table: pa.Table, extra: dict[str, Any]) -> DataSet:
@@ -334,7 +334,9 @@ def test_bad_indices_are_refused(tmp_path: Path, table: pa.Table, message: str) 
         written(tmp_path, table, EXTRA)
 
 
-@pytest.mark.parametrize(("name", "value"), [("root", None), ("image_size", "8"), ("image_size", 0), ("classes", None)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("root", None), ("image_size", "8"), ("image_size", 0), ("resize", None), ("classes", None)]
+)
 def test_bad_metadata_is_refused(tmp_path: Path, name: str, value: object) -> None:
     with pytest.raises(ArtifactError, match="metadata has no"):
         written(tmp_path, index(), {**EXTRA, name: value})

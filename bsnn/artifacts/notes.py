@@ -41,7 +41,9 @@ def require_intact(path: Path) -> None:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); {again(path)}") from error
     if same is None:
-        raise ArtifactError(f"{path}: damaged, or not written by bsnn: it has no digest; {again(path)}")
+        raise ArtifactError(
+            f"{path}: damaged, of an earlier revision, or not written by bsnn: it has no digest; {again(path)}"
+        )
     if not same:
         raise ArtifactError(f"{path}: damaged or edited: its content does not match its digest; {again(path)}")
 

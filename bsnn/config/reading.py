@@ -29,12 +29,12 @@ def read(path: str | Path) -> Mapping[str, Any]:
         with Path(path).open("rb") as file:
             content = file.read(BYTES + 1)
         if len(content) > BYTES:
-            raise ConfigError(f"{path}: more than {BYTES // 2**20} MiB; give a configuration file with --config-file")
+            raise ConfigError(f"{path}: more than {BYTES // 2**20} MiB; no configuration is as large")
         raw = value(content.decode("utf-8-sig"), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; give one with --config-file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config-file") from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None

@@ -126,16 +126,16 @@ def load(path: Path, stands_for: Mapping[str, Any] | None = None, root: Path | N
     """
     index, found = artifacts.read_table(path, KIND, COLUMNS, stands_for)
     classes, mean, std = description(path, found["extra"])
-    noted, image_size = found["extra"].get("root"), found["extra"].get("image_size")
-    if not isinstance(noted, str) or not isinstance(image_size, int) or image_size < 1:
-        raise refuse(path, f"metadata has no root and image_size, but {noted!r} and {image_size!r}")
+    noted, image_size, resize = (found["extra"].get(name) for name in ("root", "image_size", "resize"))
+    if not (isinstance(noted, str) and isinstance(image_size, int) and image_size > 0 and isinstance(resize, str)):
+        said = f"{noted!r}, {image_size!r} and {resize!r}"
+        raise refuse(path, f"metadata has no root, image_size and resize, but {said}")
     root = root or Path(noted)
     if any(index[name].null_count for name in COLUMNS):
         raise refuse(path, "has empty cells")
     if not root.is_dir():
         raise DataError(f"{root.absolute()}: no such folder, but {path} names images in it; bring it back")
     left_out = found["extra"].get(LEFT_OUT, {})
-    resize = found["extra"].get("resize", "margin")  # of indexes that were made before there was a choice
     train, test = (_split(index, name, root, image_size, resize, len(left_out.get(name, []))) for name in SPLITS)
     for name, split in zip(SPLITS, (train, test), strict=True):
         check_labels(path, split.labels, name, len(classes))

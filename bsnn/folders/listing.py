@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, DataError
 from bsnn.folders import ground_truth, layouts
 from bsnn.folders.layouts import Entry
+
+logger = logging.getLogger("bsnn")
 
 TOGETHER = 64  # files that a thread reads one after another
 SETTLED = 2.0  # seconds: a folder changed within them may change again without another time
@@ -107,7 +110,8 @@ def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str
     for path in (results / "data").glob(f"{settings.name}-*.parquet"):
         try:
             document = artifacts.describe(path)
-        except ArtifactError:
+        except ArtifactError as error:
+            logger.warning("an index is left out: %s", error)
             continue
         files = document["identity"].get("files")
         made = {**document["identity"], "files": None}, document["extra"].get("root"), document["extra"].get("labels")

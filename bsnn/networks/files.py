@@ -191,18 +191,21 @@ def load(
         path: file written by `save`.
         network: settings of the member of the family that it must hold.
         stands_for: identity that its path stands for; None, where no setting says what the file should be.
-        remedy: what to do about a file that holds another network; None for one that the pipeline can make again.
+        remedy: what to do about a file that is of no use; None for one that the pipeline can make again.
 
     Raises:
         ArtifactError: missing, damaged or foreign file; one of another identity; a layer that is missing, unknown or of
             another shape than the settings ask for; NaN or infinity.
     """
-    tensors, found = artifacts.read_tensors(path, KIND, stands_for)
+    again = artifacts.again(path)
+    try:
+        tensors, found = artifacts.read_tensors(path, KIND, stands_for)
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(again, remedy or again)) from error
     try:
         return _read(tensors, found["extra"], network)
     except _UnsuitableError as why:
-        remedy = remedy or artifacts.again(path)
-        raise ArtifactError(f"{path}: {why}; {remedy}") from why
+        raise ArtifactError(f"{path}: {why}; {remedy or again}") from why
 
 
 def _read(tensors: Mapping[str, Tensor], extra: Mapping[str, Any], network: config.Network) -> Trained:

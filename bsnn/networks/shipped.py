@@ -5,7 +5,7 @@
     trained = shipped.load("cifar100-half", "binary")
 
 A network's file is the pipeline's own artifact. Its card, a JSON file beside it, says what it was trained on and how,
-and pins the file by its SHA-256. Experiments named `...-pretrained` in config.yaml start from these files.
+and pins the file by its SHA-256. Experiments of config.yaml start from these files.
 """
 
 from __future__ import annotations

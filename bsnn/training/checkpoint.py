@@ -115,7 +115,8 @@ def restore(
         try:
             tensors, found = artifacts.read_tensors(path, KIND)
         except ArtifactError as error:
-            logger.warning("skipped a checkpoint: %s", error)
+            why = str(error).rpartition("; ")[0]  # less the advice to make it again
+            logger.warning("skipped a checkpoint: %s", why)
             continue
         if found["identity"] != identity:
             logger.warning("skipped a checkpoint: %s belongs to a run with other settings", path)

@@ -15,8 +15,9 @@ from bsnn.pipeline.model import Pipeline
 
 try:
     if workflow.is_main_process:
-        for path in workflow.configfiles:
-            settings.reading.read(path)  # Snakemake's own reader takes the last of two equal keys, without a word
+        for path in map(str, workflow.configfiles):
+            if path.endswith((".yaml", ".yml")):
+                settings.reading.read(path)  # Snakemake's own reader takes the last of two equal keys, without a word
     CONFIG = settings.validate(config)
 except ConfigError as error:
     sys.exit(str(error))  # as a WorkflowError it would stand between this file's name and line, which nobody needs
