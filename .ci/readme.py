@@ -48,9 +48,9 @@ def _of_numbers(frame: pd.DataFrame) -> str:
     return _markdown(frame, disable_numparse=True, colalign=("left", *["right"] * (len(frame.columns) - 1)))
 
 
-def _accuracy(name: str, folder: Path) -> str:
+def _accuracy(names: tuple[str, ...], folder: Path) -> str:
     """SNN accuracy and spikes per image at each time, for each network and percentile, and where it was measured."""
-    frame = pd.read_csv(folder / name / "accuracy.csv")
+    frame = pd.concat([pd.read_csv(folder / name / "accuracy.csv") for name in names])
     shown = frame[["weights", "percentile"]].assign(
         ANN=frame["ann_mean"].map("{:.2f}".format),
         T="T = " + frame["time"].astype(str),
@@ -60,10 +60,11 @@ def _accuracy(name: str, folder: Path) -> str:
     wide = wide[[f"T = {time}" for time in sorted(frame["time"].unique())]].reset_index()
     wide = wide.sort_values(["weights", "percentile"], ascending=[False, True])
     wide["percentile"] = wide["percentile"].map(format_percentile)
-    origin = json.loads((folder / name / "origin.json").read_text())
-    seeds, images = len(origin["seeds"]), int(frame["images"].iloc[0])
-    note = f"`{origin['command']}`, {images:,} test images, {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{_of_numbers(wide)}\n\nAccuracy in %, and spikes per image; {note}: [{folder}/{name}]({folder}/{name})."
+    origins = {name: json.loads((folder / name / "origin.json").read_text()) for name in names}
+    [seeds], [images] = {len(origin["seeds"]) for origin in origins.values()}, frame["images"].unique()
+    made = "; ".join(f"`{origin['command']}`: [{folder}/{name}]({folder}/{name})" for name, origin in origins.items())
+    note = f"Accuracy in %, and spikes per image, of {images:,} test images and {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{_of_numbers(wide)}\n\n{note}; {made}."
 
 
 def _by_method(name: str, folder: Path, weights: str = "binary") -> pd.DataFrame:
@@ -177,9 +178,9 @@ def _paper_time(names: tuple[str, ...], folder: Path) -> str:
 HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
-    "digits": partial(_accuracy, "digits"),
-    "vgg": partial(_accuracy, "cifar100-cpu"),
-    "vgg_cycle2": partial(_accuracy, "cifar100-cpu-cycle2"),
+    "digits": partial(_accuracy, ("digits",)),
+    "vgg": partial(_accuracy, ("cifar100-cpu",)),
+    "vgg_cycle2": partial(_accuracy, ("cifar100-cpu-cycle2",)),
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
