@@ -179,8 +179,7 @@ HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "digits": partial(_accuracy, ("digits",)),
-    "vgg": partial(_accuracy, ("cifar100-cpu",)),
-    "vgg_cycle2": partial(_accuracy, ("cifar100-cpu-cycle2",)),
+    "vgg": partial(_accuracy, ("cifar100-cpu-cycle2", "cifar100-cpu-pretrained")),
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
