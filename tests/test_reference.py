@@ -45,7 +45,7 @@ def test_table_of_a_page(tmp_path: Path) -> None:
     assert "old" not in filled
     row = next(line for line in filled.splitlines() if line.startswith("| full"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["full", "99.9", "98.76", "50.00 950", "98.77 4.3k"]
-    assert "`make run`, 360 test images, 1 seed" in filled
+    assert "of 360 test images and 1 seed; `make run`: [" in filled
 
 
 @pytest.mark.parametrize(("table", "stage"), [("search", "find_switches"), ("early_exit", "find_exit")])
