@@ -175,6 +175,18 @@ def _paper_time(names: tuple[str, ...], folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\n{note}."
 
 
+def _paper_pooling(name: str, folder: Path) -> str:
+    """ANN and SNN with each pool and place."""
+    frame, note = _of_paper((name,), "pooling", folder)
+    shown = frame[["weights", "pool", "place"]].assign(
+        ANN=frame["ann_mean"].map("{:.2f}".format),
+        **{f"SNN, T = {frame['time'].iloc[0]}": frame["snn_mean"].map("{:.2f}".format)},
+        drop=frame["drop"].map("{:.2f}".format),
+        **{"spikes per image": frame["spikes_per_image"].map("{:,.0f}".format)},
+    )
+    return f"{_of_numbers(shown.rename(columns={'place': 'the ReLU'}))}\n\n{note}."
+
+
 HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
@@ -185,6 +197,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
+    "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
     "resnet20": partial(_resnet20, "comparison"),
     "resnet20_binary": partial(_resnet20, "comparison_binary"),
