@@ -13,7 +13,7 @@ from typing import Any
 from bsnn.artifacts import notes, tables, tensors
 from bsnn.artifacts.claim import claim, claimed
 from bsnn.artifacts.files import copy, link, missing, replacing, write_text
-from bsnn.artifacts.notes import again, check_shard, document, read_note, write_note
+from bsnn.artifacts.notes import again, check_shard, document, read_note, with_remedy, write_note
 from bsnn.artifacts.tables import read_frames, read_table, write_csv, write_frame, write_table
 from bsnn.artifacts.tensors import read_tensors, write_tensors
 from bsnn.errors import ArtifactError
@@ -32,6 +32,7 @@ __all__ = [
     "read_table",
     "read_tensors",
     "replacing",
+    "with_remedy",
     "write_csv",
     "write_frame",
     "write_note",

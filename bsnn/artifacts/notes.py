@@ -112,6 +112,12 @@ def again(path: str | Path) -> str:
     return f"delete it and make it again with: snakemake {path}"
 
 
+def with_remedy(error: ArtifactError, remedy: str | None) -> ArtifactError:
+    """The error of a file that `snakemake` does not make, with another remedy in the place of `again`, or with none."""
+    what = str(error).rpartition("; ")[0]
+    return ArtifactError(f"{what}; {remedy}" if remedy else what)
+
+
 def write_note(path: str | Path, note: Mapping[str, Any]) -> None:
     """Write a JSON note that lies beside tables or figures, sealed."""
     with files.replacing(path) as temporary:

@@ -33,8 +33,7 @@ def describe(
 
 def _possible(error: ArtifactError, path: Path, config_file: Path, changes: list[str] | None) -> ArtifactError:
     """The error, without advice to make a file that no current setting asks for."""
-    text, advice = str(error), f"snakemake {path}"
-    if advice not in text:
+    if f"snakemake {path}" not in str(error):
         return error
     try:
         pipeline = Pipeline(load(config_file, changes))
@@ -42,7 +41,7 @@ def _possible(error: ArtifactError, path: Path, config_file: Path, changes: list
             return error
     except ConfigError:
         pass  # then nothing can be made
-    return ArtifactError(f"{text.rpartition('; ')[0]}; no setting of {config_file} asks for such a file")
+    return artifacts.with_remedy(error, f"no setting of {config_file} asks for such a file")
 
 
 def list_artifacts(

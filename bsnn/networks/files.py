@@ -197,15 +197,16 @@ def load(
         ArtifactError: missing, damaged or foreign file; one of another identity; a layer that is missing, unknown or of
             another shape than the settings ask for; NaN or infinity.
     """
-    again = artifacts.again(path)
     try:
         tensors, found = artifacts.read_tensors(path, KIND, stands_for)
     except ArtifactError as error:
-        raise ArtifactError(str(error).replace(again, remedy or again)) from error
+        if remedy is None:
+            raise
+        raise artifacts.with_remedy(error, remedy) from error
     try:
         return _read(tensors, found["extra"], network)
     except _UnsuitableError as why:
-        raise ArtifactError(f"{path}: {why}; {remedy or again}") from why
+        raise ArtifactError(f"{path}: {why}; {remedy or artifacts.again(path)}") from why
 
 
 def _read(tensors: Mapping[str, Tensor], extra: Mapping[str, Any], network: config.Network) -> Trained:

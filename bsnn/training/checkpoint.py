@@ -115,8 +115,7 @@ def restore(
         try:
             tensors, found = artifacts.read_tensors(path, KIND)
         except ArtifactError as error:
-            why = str(error).rpartition("; ")[0]  # less the advice to make it again
-            logger.warning("skipped a checkpoint: %s", why)
+            logger.warning("skipped a checkpoint: %s", artifacts.with_remedy(error, None))
             continue
         if found["identity"] != identity:
             logger.warning("skipped a checkpoint: %s belongs to a run with other settings", path)
