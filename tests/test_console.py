@@ -62,11 +62,11 @@ def test_time_left_shares_the_cores(tmp_path: Path) -> None:
         ("simulate", BINARY): 40.0,
     }
     found = timing.Timing(expected, cores=2)
-    assert found.left(0.0) == (140.0, True)  # 280 s of one thread
+    assert found.left(0.0) == (140.0, [])  # 280 s of one thread
     path = tmp_path / "train.log"
     found.start(1, timing.Running(("train", FULL), 1, (path,), 0.0))
     found.start(2, timing.Running(("binarize", BINARY), 1, (), 0.0))
-    assert found.left(20.0) == (120.0, True)
+    assert found.left(20.0) == (120.0, [])
     note = Path(f"{path}.progress")
     note.write_text("0.5\n")
     assert found.left(20.0)[0] == pytest.approx((50 + 80 + 80) / 2)  # first seen: half of what is expected
@@ -82,9 +82,9 @@ def test_time_left_follows_the_pace_of_this_run() -> None:
     found = timing.Timing(expected, cores=1)
     found.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
     found.finish(1, 30.0)
-    assert found.left(30.0) == (60.0 + 1000.0, True)
+    assert found.left(30.0) == (60.0 + 1000.0, [])
     found.start(2, timing.Running(("simulate", BINARY), 1, (), 30.0))
-    assert found.left(50.0) == (40.0 + 1000.0, True)
+    assert found.left(50.0) == (40.0 + 1000.0, [])
     elsewhere = timing.Timing(expected, cores=None)
     elsewhere.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
     elsewhere.finish(1, 3600.0)  # most of it in a queue
@@ -98,15 +98,16 @@ def test_a_resumed_job_is_no_measure_of_the_next_one(tmp_path: Path) -> None:
     found.start(1, timing.Running(("train", FULL), 1, (tmp_path / "a.log",), 0.0))
     assert found.left(0.0)[0] == pytest.approx(1100.0)
     found.finish(1, 100.0)
-    assert found.left(100.0) == (1000.0, True)
+    assert found.left(100.0) == (1000.0, [])
 
 
 def test_what_was_never_measured_is_said_and_learnt() -> None:
     found = timing.Timing({("simulate", FULL): None, ("simulate", BINARY): None}, cores=1)
-    assert found.left(0.0) == (0.0, False)
+    left, unknown = found.left(0.0)
+    assert (left, set(unknown)) == (0.0, set(found.expected))
     found.start(1, timing.Running(("simulate", FULL), 1, (), 0.0))
     found.finish(1, 30.0)
-    assert found.left(30.0) == (30.0, True)
+    assert found.left(30.0) == (30.0, [])
 
 
 def test_progress_is_noted_beside_the_log_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

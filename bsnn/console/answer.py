@@ -54,9 +54,9 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
         where = f"percentile {format_percentile(row['percentile'])}, T = {row['time']}"
         spikes = f"{row['spikes_per_image']:,.0f} spikes per image"
         why = (
-            "the fewest of these rows within half a point of the ANN"
+            "the fewest of these rows that lose at most half a point"
             if row["near"]
-            else "no row is within half a point of the ANN"
+            else "every row loses more than half a point"
         )
         accuracy = f"{row['accuracy']:.2f} % (95 % interval {row['low']:.1f} to {row['high']:.1f})"
         yield f"{row['weights']} weights: {where}: {accuracy} with {spikes} ({why})"

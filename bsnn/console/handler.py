@@ -144,8 +144,9 @@ class Console(logging.Handler):
             return
         ahead = self.run.ahead()
         self.state.timing = Timing(ahead, self.run.cores(), self.run.threads())
-        left, known = self.state.timing.left(time.monotonic())
-        about = f" (about {duration(left)}{'' if known else ', and what was never measured'})" if left else ""
+        left, unknown = self.state.timing.left(time.monotonic())
+        beside = f", and {jobs.counted(unknown)}: never measured" if unknown else ""
+        about = f" (about {duration(left)}{beside})" if left else ""
         self._line(f"{'would run' if self.run.dry else 'runs'}: {jobs.counted(ahead)}{about}")
         self._reused(ahead)
         if not self.run.dry:
@@ -216,8 +217,8 @@ class Console(logging.Handler):
 
     def _progress(self, now: float) -> str:
         timing = self.state.timing or Timing({}, None)
-        left, known = timing.left(now)
-        more = "" if known else "more than "
+        left, unknown = timing.left(now)
+        more = "more than " if unknown else ""
         texts = [f"{timing.done} of {len(timing.expected)} jobs"]
         texts += [f"{more}{duration(left)} left"] if left else []
         running = list(timing.running.values())

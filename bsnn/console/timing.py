@@ -108,16 +108,18 @@ class Timing:
             return sum(took) / len(took) if took else None
         return known * min(max(sum(paces) / len(paces), 1 / MOST), MOST) if paces else known
 
-    def left(self, now: float) -> tuple[float, bool]:
-        """Seconds that are left, and whether those of every job are known."""
-        running = [(run.left(now, self._expected(run.job)), run.threads) for run in self.running.values()]
-        waiting = [(self._expected(job), self.threads) for job in self.waiting]
-        known = [(seconds, count) for seconds, count in (*running, *waiting) if seconds is not None]
+    def left(self, now: float) -> tuple[float, list[One]]:
+        """Seconds that are left, and the jobs of which nothing is known, which are not in them."""
+        jobs = [(run.job, run.left(now, self._expected(run.job)), run.threads) for run in self.running.values()]
+        jobs += [(job, self._expected(job), self.threads) for job in self.waiting]
+        unknown = [job for job, seconds, _ in jobs if seconds is None]
+        known = [(seconds, count) for _, seconds, count in jobs if seconds is not None]
         if not known:
-            return 0.0, not (running or waiting)
+            return 0.0, unknown
         # The work of all jobs, spread over the cores; but no less than the longest that runs, which cannot be spread.
         # Where jobs run elsewhere, as many run at once as do now.
-        together = self.cores or sum(count for _, count in running) or 1
+        running = jobs[: len(self.running)]
+        together = self.cores or sum(count for _, _, count in running) or 1
         busy = sum(seconds * min(count, together) for seconds, count in known) / together
-        longest = max((seconds for seconds, _ in running if seconds is not None), default=0.0)
-        return max(busy, longest), len(known) == len(running) + len(waiting)
+        longest = max((seconds for _, seconds, _ in running if seconds is not None), default=0.0)
+        return max(busy, longest), unknown
