@@ -62,12 +62,19 @@ def cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def _gpus() -> list[str]:
-    """Names of the CUDA devices; looks only if torch is already loaded, so that light stages stay light."""
+def _of_torch() -> dict[str, object]:
+    """CUDA devices by name, and the vector instructions that torch uses, which may be fewer than the processor has.
+
+    Looks only if torch is already loaded, so that light stages stay light.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if torch is None:
+        return {"gpus": []}
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        "gpus": [torch.cuda.get_device_name(index) for index in range(count)],
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def cores() -> int:
@@ -76,8 +83,8 @@ def cores() -> int:
 
 
 def hardware() -> dict[str, object]:
-    """Processor, number of usable cores, and GPUs (empty when torch is not loaded)."""
-    return {"cpu": cpu_model(), "cores": cores(), "gpus": _gpus()}
+    """Processor and number of usable cores; when torch is loaded, GPUs (else none) and vector instructions."""
+    return {"cpu": cpu_model(), "cores": cores(), **_of_torch()}
 
 
 @cache
