@@ -208,3 +208,14 @@ def test_written_tables_are_read_for_their_settings_alone(tmp_path: Path) -> Non
     other = Pipeline(found.config.model_copy(update={"seeds": [3]}))
     with pytest.raises(ArtifactError, match="made with other settings"):
         write.read(other, place, folder)
+
+
+def test_protocols_are_told_apart_by_their_names() -> None:
+    """Experiments of the same networks and protocol, on fewer images perhaps, would have the same columns."""
+    name, base = small.NAME, small.settings()
+    same = base.experiments[name].model_copy(update={"networks_of": name})
+    shifted = same.model_copy(update={"protocol": config.Protocol(preset="original")})
+    more = {"again": same, "shifted": shifted, "fewer": shifted}
+    chosen = base.model_copy(update={"run": [name, *more], "experiments": {**base.experiments, **more}})
+    assert plan.protocols(chosen, name) == [name, "shifted"]
+    assert plan.protocols(chosen, "fewer") == ["fewer", name]

@@ -7,7 +7,7 @@ from pathlib import Path
 import artifacts_for_tests as small
 import pytest
 
-from bsnn import artifacts, figures, stages, tables
+from bsnn import artifacts, figures, report, stages, tables
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures import latency as latency_figures
 from bsnn.paper.catalogue import CATALOGUE
@@ -16,6 +16,7 @@ from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.pipeline.workflow import place_of
+from bsnn.stages import results as results_stages
 from bsnn.tables import latency as latency_tables
 
 PLACE = Place(small.NAME)
@@ -88,6 +89,33 @@ def test_a_lost_file_is_missed_whatever_notes_there_are(job: Job) -> None:
             if not name.exists():
                 artifacts.copy(job.pipeline.path("tables", PLACE), name)
     assert len(names) == 2
+
+
+def test_a_report_is_renewed_under_its_own_settings_alone(job: Job) -> None:
+    """After tables of another question, its note would vouch for a page that mixes both."""
+    for stage in ("figures", "report"):
+        stages.run(stage, job)
+    page = job.folder("report.html")
+    page.write_text("as it was")
+    results_stages.renew_report(job)
+    made = page.read_text()
+    assert made != "as it was"
+    other = changed(job, time=[2])
+    stages.run("tables", other)
+    results_stages.renew_report(other)
+    assert page.read_text() == made
+    assert current(job, "report")
+
+
+def test_a_report_that_cannot_be_drawn_costs_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake would remove what the job made, of hours perhaps."""
+    for stage in ("figures", "report"):
+        stages.run(stage, job)
+    made, tried = job.folder("report.html").read_text(), []
+    monkeypatch.setattr(report, "write", lambda *given: tried.append(given) or 1 / 0)
+    results_stages.renew_report(job)
+    assert tried
+    assert job.folder("report.html").read_text() == made
 
 
 @pytest.mark.parametrize(("axis", "text"), [("percentile", "99.90"), ("seed", "00")])

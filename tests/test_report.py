@@ -15,11 +15,9 @@ import yaml
 from bsnn import config, figures, report, tables
 from bsnn.errors import ArtifactError
 from bsnn.pipeline import identity
-from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.report import about
-from bsnn.stages import results as results_stages
 from bsnn.tables.columns import compact
 from bsnn.tables.costs_over_time import chosen, interval
 
@@ -211,14 +209,3 @@ def test_written_tables_give_the_same_report(results: tables.Results, text: str,
     figures.draw(tmp_path / "tables", tmp_path / "figures")
     report.write(tmp_path / "tables", tmp_path / "figures", tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == text
-
-
-def test_a_report_that_cannot_be_drawn_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snakemake would remove what the job made, of hours perhaps."""
-    made = collected(tmp_path)
-    tables.write(made, tmp_path / small.NAME / "tables")
-    path = tmp_path / small.NAME / "report.html"
-    path.write_text("as it was")
-    monkeypatch.setattr(report, "write", lambda *_: 1 / 0)
-    results_stages.renew_report(Job.of(made.config, small.NAME, root=tmp_path))
-    assert path.read_text() == "as it was"

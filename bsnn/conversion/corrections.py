@@ -32,6 +32,7 @@ from bsnn.conversion.activations import computed
 from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Thresholds, amplitude, per_output
 from bsnn.conversion.switches import with_bias, with_charge
+from bsnn.engines import products
 from bsnn.engines.base import direct_sums, full_float32, initial_potential
 from bsnn.engines.branches import Branches
 from bsnn.engines.torch_engine import scan
@@ -141,6 +142,7 @@ class _Measured:
     def __init__(self, network: SpikingNetwork, images: Tensor, steps: int) -> None:
         self.network, self.steps, self.device = network, steps, images.device
         self.branches = Branches(network, direct=direct_sums(images.device))
+        self.bfloat16 = products.native_bfloat16(self.branches.weights, images.device)
         self.image = image_terms(network, images)
         self.count = len(images)
         self.outputs: dict[str, Tensor] = {}
@@ -192,7 +194,7 @@ class _Measured:
         outputs = {name: spikes[steps, some].float() for name, spikes in self.outputs.items() if name in read}
         with full_float32(self.device):
             image = [term[some] for term in self.image]
-            return self.branches.current(index, outputs, image, steps.stop - steps.start)
+            return self.branches.current(index, outputs, image, steps.stop - steps.start, bfloat16=self.bfloat16)
 
 
 def _rate(spikes: Tensor) -> Tensor:

@@ -34,12 +34,16 @@ def poolings(config: Config, name: str) -> dict[tuple[str, str], str]:
 
 
 def protocols(config: Config, name: str) -> list[str]:
-    """The experiment, and those that run too and measure the same networks under another protocol."""
+    """The experiment, and those that run too and measure the same networks, the first one of each other protocol."""
 
     def owner(other: str) -> str:
         return config.experiments[other].networks_of or other
 
-    return [name, *(other for other in config.run if other != name and owner(other) == owner(name))]
+    found = {config.experiments[name].protocol_name: name}  # by protocol, which is what tables tell them apart by
+    for other in config.run:
+        if owner(other) == owner(name):
+            found.setdefault(config.experiments[other].protocol_name, other)
+    return list(found.values())
 
 
 def simulated(config: Config, name: str, result: str) -> dict[str, list[float]]:

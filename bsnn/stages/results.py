@@ -6,8 +6,10 @@ import logging
 
 from bsnn import artifacts
 from bsnn.errors import ArtifactError
+from bsnn.pipeline import notes
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
 
 logger = logging.getLogger("bsnn")
 
@@ -43,7 +45,12 @@ def renew_report(job: Job) -> None:
         return
     try:
         results = tables.read(folder)
-        report.write(results, job.folder("figures"), path, Pipeline(results.config, job.pipeline.root))
+        pipeline, place = Pipeline(results.config, job.pipeline.root), Place(job.place.experiment)
+        # Tables may answer a later question than figures and report do, whose note vouches for what it vouched for.
+        if all(notes.path(pipeline, stage, place).exists() for stage in ("figures", "report")):
+            report.write(results, job.folder("figures"), path, pipeline)
+        else:
+            logger.warning("%s stays as it is: the tables are of other settings; make both with: snakemake", path)
     except ArtifactError as error:  # of another version, or half removed: the next `snakemake` makes all of it
         logger.warning("the report stays as it is: %s", error)
     except Exception:  # whatever fails to draw must not cost the hours of the job that added something
