@@ -48,7 +48,7 @@ def test_lines_of_a_first_run_a_percentile_and_a_time(folder: Path) -> None:
     assert len(percentile) <= 20
     assert any(line.startswith("runs: 2 threshold tables, 2 simulations, 1 set of tables") for line in percentile)
     assert "reused: 1 data set, 2 networks, 2 activation tables" in percentile
-    [choice] = [line for line in percentile if line.startswith("binary weights: percentile 99.5, T = ")]
+    [choice] = [line for line in percentile if line.startswith("Binary weights: percentile 99.5 and T = ")]
     accuracy, low, high = map(
         float, re.search(r"([\d.]+) % \(95 % interval ([\d.]+) to ([\d.]+)\) with", choice).groups()
     )

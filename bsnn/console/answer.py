@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from bsnn.config import format_percentile
 from bsnn.errors import ArtifactError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bsnn.pipeline.model import Pipeline
+    from bsnn.tables import Results
 
 READABLE = (".csv", ".json", ".safetensors")  # files without a table of their own that are named
 ROWS = 12  # of the small table; more are in the report
@@ -37,7 +35,7 @@ def _files(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
 
 def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
     from bsnn import tables
-    from bsnn.tables.costs_over_time import chosen
+    from bsnn.report import glance
 
     report = pipeline.root / name / "report.html"
     try:
@@ -45,38 +43,25 @@ def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:
     except ArtifactError as error:  # the run made it; somebody removed it since
         yield str(error)
         return
-    times, frame = sorted(pipeline.config.time), results["costs_over_time"]
-    asked = frame[frame["asked"] & frame["time"].isin(times)]
-    images = int(asked["images"].max())
+    images = int(results["costs_over_time"]["images"].max())
     yield f"{name}: accuracy in % of {images:,} test images, and spikes per image, after T steps"
-    yield from _table(asked, times)
-    for row in chosen(frame, times).to_dict("records"):
-        where = f"percentile {format_percentile(row['percentile'])}, T = {row['time']}"
-        spikes = f"{row['spikes_per_image']:,.0f} spikes per image"
-        why = (
-            "the fewest of these rows that lose at most half a point"
-            if row["near"]
-            else "every row loses more than half a point"
-        )
-        accuracy = f"{row['accuracy']:.2f} % (95 % interval {row['low']:.1f} to {row['high']:.1f})"
-        yield f"{row['weights']} weights: {where}: {accuracy} with {spikes} ({why})"
+    yield from _table(results)
+    yield from glance.advice(results)
     yield f"report: {report}"
 
 
-def _table(asked: pd.DataFrame, times: list[int]) -> Iterator[str]:
+def _table(results: Results) -> Iterator[str]:
     from tabulate import tabulate
 
-    from bsnn.tables.columns import compact
+    from bsnn.report import glance
 
-    groups = list(asked.groupby(["weights", "percentile"], sort=False))
-    rows: list[list[str]] = []
-    for key, part in groups[:ROWS]:
-        weights, percentile = cast("tuple[str, float]", key)
-        at = part.set_index("time")
-        cells = [f"{at['accuracy'][time]:.2f} {compact(at['spikes_per_image'][time]):>5}" for time in times]
-        rows.append([weights, format_percentile(percentile), f"{part['ann'].iloc[0]:.2f}", *cells])
-    heads = ["weights", "percentile", "ANN", *(f"T = {time}" for time in times)]
+    asked = [row for row in glance.rows(results) if not row.earlier]
+    rows = [
+        [row.weights, row.percentile, row.ann, *(f"{cell.accuracy} {cell.spikes:>5}" for cell in row.cells)]
+        for row in asked[:ROWS]
+    ]
+    heads = ["weights", "percentile", "ANN", *(f"T = {time}" for time in glance.times(results))]
     sides = ["left", *(["right"] * (len(heads) - 1))]
     yield from tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True).splitlines()
-    if len(groups) > ROWS:
-        yield f"and {len(groups) - ROWS} more rows, in the report"
+    if len(asked) > ROWS:
+        yield f"and {len(asked) - ROWS} more rows, in the report"

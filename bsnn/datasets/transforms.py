@@ -52,16 +52,16 @@ def augment(batch: Tensor, settings: config.Augment, generator: torch.Generator)
     Returns:
         uint8 of the same shape and device; the batch itself if there is nothing to do.
     """
+
+    def draw(high: int, *shape: int) -> Tensor:
+        """Integers below `high`, drawn on the generator's device."""
+        return torch.randint(high, shape, generator=generator, device=generator.device).to(batch.device)
+
     if settings.crop:
-        batch = _cropped(batch, settings.crop, generator)
+        batch = _windowed(batch, settings.crop, *draw(2 * settings.crop + 1, 2, len(batch)))
     if settings.flip:
-        batch = _flipped(batch, generator)
+        batch = _turned(batch, draw(2, len(batch)).bool())
     return batch
-
-
-def _draw(high: int, shape: tuple[int, ...], batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Integers 0..high-1, drawn on the generator's device and moved to the batch's."""
-    return torch.randint(high, shape, generator=generator, device=generator.device).to(batch.device)
 
 
 class FixedAugment:
@@ -87,21 +87,12 @@ class FixedAugment:
         return _turned(_windowed(batch, self.padding, top, left), self.flips[index].to(batch.device))
 
 
-def _cropped(batch: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    top, left = _draw(2 * padding + 1, (2, len(batch)), batch, generator)
-    return _windowed(batch, padding, top, left)
-
-
 def _windowed(batch: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """All places of the window are views of the padded batch; one of them is copied for each image."""
     height, width = batch.shape[2:]
     windows = torch.nn.functional.pad(batch, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     # From [B, C, places, places, height, width]: with a slice between the indices, B comes first, then what is left.
     return windows[torch.arange(len(batch), device=batch.device), :, top, left]
-
-
-def _flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
-    return _turned(batch, _draw(2, (len(batch),), batch, generator).bool())
 
 
 def _turned(batch: Tensor, chosen: Tensor) -> Tensor:

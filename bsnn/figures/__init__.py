@@ -17,6 +17,7 @@ from bsnn.figures.axes import (
     NAMES,
     by_percentile,
     by_weights,
+    dashed,
     layer_axis,
     legend,
     marked,
@@ -25,10 +26,11 @@ from bsnn.figures.axes import (
     time_axis,
 )
 from bsnn.figures.near import limits
-from bsnn.figures.style import INK, save, style
+from bsnn.figures.style import save, style
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -86,7 +88,7 @@ def accuracy_over_cost(results: Results) -> Figure:
 def _ann_line(axis: Axes, results: Results, weights: str) -> None:
     frame = results["accuracy"]
     ann = frame.loc[frame["weights"] == weights, "ann_mean"].iloc[0]
-    axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+    dashed(axis, ann)
     axis.annotate(
         f"ANN {ann:.2f} %", (0, ann), (3, -3), axis.get_yaxis_transform(), "offset points", va="top", fontsize=8
     )
@@ -94,31 +96,27 @@ def _ann_line(axis: Axes, results: Results, weights: str) -> None:
 
 def spikes_by_layer(results: Results) -> Figure:
     """Spikes of a neuron until the last reported time, layer by layer."""
-    frame = results["spikes_by_layer"]
-    figure, parts = by_weights(frame)
-    for axis, _, part in parts:
-        layers = list(part["layer"].unique())
-        for look, group in by_percentile(part, frame):
-            axis.plot([layers.index(layer) for layer in group["layer"]], group["spikes_per_neuron"], **look)
-        layer_axis(axis, layers)
-    figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
-    figure.axes[0].set_ylabel(f"spikes per neuron in {max(results.config.time)} steps")
-    legend(figure, figure.axes[0], "percentile")
-    return figure
+    last = max(results.config.time)
+    return _by_layer(results["spikes_by_layer"], "spikes_per_neuron", f"spikes per neuron in {last} steps")
 
 
 def rates(results: Results) -> Figure:
     """Threshold x firing rate over the ANN's mean activation, layer by layer; at 1 they agree."""
-    frame = results["rates"]
+    return _by_layer(results["rates"], "ratio", "threshold × firing rate / activation", 1)
+
+
+def _by_layer(frame: pd.DataFrame, column: str, label: str, goal: float | None = None) -> Figure:
+    """A column of each percentile, layer by layer, and what it should be."""
     figure, parts = by_weights(frame)
     for axis, _, part in parts:
         layers = list(part["layer"].unique())
-        axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        if goal is not None:
+            dashed(axis, goal)
         for look, group in by_percentile(part, frame):
-            axis.plot([layers.index(layer) for layer in group["layer"]], group["ratio"], **look)
+            axis.plot([layers.index(layer) for layer in group["layer"]], group[column], **look)
         layer_axis(axis, layers)
-    figure.axes[0].set_ylim(bottom=0)
-    figure.axes[0].set_ylabel("threshold × firing rate / activation")
+    figure.axes[0].set_ylim(bottom=0)  # shared, and fixed from here on: after all panels
+    figure.axes[0].set_ylabel(label)
     legend(figure, figure.axes[0], "percentile")
     return figure
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bsnn.config import format_percentile
+from bsnn.figures.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +65,11 @@ def legend(figure: Figure, axis: Axes, title: str) -> None:
     """Legend of an axis, beside all panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, title=title, loc="outside right upper")
+
+
+def dashed(axis: Axes, height: float) -> None:
+    """A line across the axis, to compare with."""
+    axis.axhline(height, color=INK, linestyle="--", linewidth=1, zorder=1.5)
 
 
 def marked(last: int) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bsnn.figures.axes import COLOURS, OPERATIONS, by_weights, legend
+from bsnn.figures.axes import COLOURS, OPERATIONS, by_weights, dashed, legend
 from bsnn.figures.style import INK, save, style
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def curve(table: pd.DataFrame, column: str, label: str) -> Figure:
         _lines(axis, part[without], column, "same steps for all", color="#999999", marker="s")
         _lines(axis, part[~without], column, "early exit", color=COLOURS[weights], marker="o")
         _lines(axis, part[part["chosen"]], column, "chosen", color=INK, linestyle="none", **CHOSEN)
-        axis.axhline(part["ann"].mean(), color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        dashed(axis, part["ann"].mean())
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_xlabel(label)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bsnn.figures.axes import MARKERS, NAMES, OPERATIONS, by_weights, legend, row
+from bsnn.figures.axes import MARKERS, NAMES, OPERATIONS, by_weights, dashed, legend, row
 from bsnn.figures.style import INK, save, style
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _accuracies(frame: pd.DataFrame, x: str, ideal: pd.DataFrame | None = None) 
                 label = f"{look['label']}, ideal"
                 axis.plot(curve[x], curve["accuracy"], color=look["color"], linestyle=":", linewidth=1.6, label=label)
         ann = part["ann"].iloc[0]
-        axis.axhline(ann, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        dashed(axis, ann)
         axis.annotate(f"ANN {ann:.2f} %", (0, ann), (3, 3), axis.get_yaxis_transform(), "offset points", fontsize=8)
     figure.axes[0].set_ylabel("test accuracy (%)")
     legend(figure, figure.axes[0], "method")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -13,47 +14,32 @@ from torch import Tensor
 from bsnn.graphs.description import Graph, Layer, Path, Pool
 
 FORMAT = 1  # of the JSON; part of the digest
+TENSORS = ("weight", "scale", "bias")  # fields that name one
 
 
 def parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Structure as plain data, and the tensors that it names, on the CPU."""
     tensors: dict[str, Tensor] = {}
 
-    def named(name: str, tensor: Tensor | None) -> str | None:
-        if tensor is None:
-            return None
-        tensors[name] = tensor.detach().cpu().contiguous()
-        return name
+    def plain(part: Any, label: str) -> Any:
+        """Fields by name; a tensor as the name under which it is kept."""
+        if isinstance(part, Tensor):
+            tensors[label] = part.detach().cpu().contiguous()
+            return label
+        if isinstance(part, tuple):
+            return [plain(item, f"{label}.{number}") for number, item in enumerate(part)]
+        if not is_dataclass(part):
+            return part
+        return {field.name: plain(getattr(part, field.name), f"{label}.{field.name}") for field in fields(part)}
 
-    layers = []
-    for number, layer in enumerate(graph.layers):
-        paths = []
-        for place, path in enumerate(layer.paths):
-            label = f"{number}.{place}"
-            paths.append(
-                {
-                    "source": path.source,
-                    "op": path.op,
-                    "name": path.name,
-                    "weight": named(f"{label}.weight", path.weight),
-                    "scale": named(f"{label}.scale", path.scale),
-                    "stride": list(path.stride),
-                    "padding": list(path.padding),
-                    "dilation": list(path.dilation),
-                    "groups": path.groups,
-                    "pool": None if path.pool is None else _pool(path.pool),
-                }
-            )
-        bias = named(f"{number}.bias", layer.bias)
-        layers.append(
-            {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape), "bias": bias, "paths": paths}
-        )
+    layers = [
+        {
+            **plain(replace(layer, paths=()), str(number)),
+            "paths": [plain(path, f"{number}.{place}") for place, path in enumerate(layer.paths)],
+        }
+        for number, layer in enumerate(graph.layers)
+    ]
     return {"format": FORMAT, "input_shape": list(graph.input_shape), "layers": layers}, tensors
-
-
-def _pool(pool: Pool) -> dict[str, Any]:
-    pairs = {name: list(getattr(pool, name)) for name in ("kernel", "stride", "padding")}
-    return {"kind": pool.kind, **pairs, "divisor": pool.divisor}
 
 
 def graph_of(structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
@@ -65,29 +51,15 @@ def graph_of(structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Gra
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']}, expected {FORMAT}")
 
-    def given(name: str | None) -> Tensor | None:
-        return None if name is None else tensors[name]
+    def given(said: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a part: tuples, and tensors for their names."""
+        found = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+        return found | {name: tensors[said[name]] for name in TENSORS if said.get(name) is not None}
 
-    layers = []
-    for layer in structure["layers"]:
-        paths = []
-        for path in layer["paths"]:
-            pairs = {name: tuple(path[name]) for name in ("stride", "padding", "dilation")}
-            pool = path["pool"]
-            sizes = {} if pool is None else {name: tuple(pool[name]) for name in ("kernel", "stride", "padding")}
-            paths.append(
-                Path(
-                    path["source"],
-                    path["op"],
-                    path["name"],
-                    given(path["weight"]),
-                    given(path["scale"]),
-                    **pairs,
-                    groups=path["groups"],
-                    pool=None if pool is None else Pool(pool["kind"], **sizes, divisor=pool["divisor"]),
-                )
-            )
-        layers.append(Layer(layer["name"], layer["kind"], tuple(paths), given(layer["bias"]), tuple(layer["shape"])))
+    def path(said: Mapping[str, Any]) -> Path:
+        return Path(**given({**said, "pool": said["pool"] and Pool(**given(said["pool"]))}))
+
+    layers = [Layer(**given({**said, "paths": [path(each) for each in said["paths"]]})) for said in structure["layers"]]
     return Graph(tuple(layers), tuple(structure["input_shape"]))
 
 

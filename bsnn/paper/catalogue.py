@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bsnn.figures import Picture
 from bsnn.paper import figures, measures
 from bsnn.paper.measures import Gathered
 from bsnn.paper.recipes import hyperparameters
-from bsnn.tables import Results
 from bsnn.tables import measures as common
 from bsnn.tables.gather import Source
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -26,14 +22,6 @@ class Table:
     make: Callable[[Gathered], pd.DataFrame]
     caption: str
     long: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure, drawn from its result's tables."""
-
-    draw: Callable[[Results], Figure]
-    caption: str
 
 
 @dataclass(frozen=True)

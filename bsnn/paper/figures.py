@@ -8,7 +8,7 @@ import pandas as pd
 
 from bsnn import figures
 from bsnn.config import format_percentile
-from bsnn.figures.axes import COLOURS, MARKERS, by_percentile, by_weights, legend, time_axis
+from bsnn.figures.axes import COLOURS, MARKERS, by_percentile, by_weights, dashed, legend, time_axis
 from bsnn.figures.style import INK
 from bsnn.tables import Results
 
@@ -66,7 +66,7 @@ def operations(results: Results) -> Figure:
     for axis, _, part in panels:
         for style, group in by_percentile(part, frame):
             axis.plot(group["time"], group["ratio"], **style)
-        axis.axhline(1, color=INK, linestyle="--", linewidth=1, zorder=1.5)
+        dashed(axis, 1)
         time_axis(axis, int(frame["time"].max()))
     axis = figure.axes[0]
     axis.set_ylim(bottom=0)

@@ -82,13 +82,14 @@ def advice(results: Results) -> list[str]:
 def _sentence(row: dict[Any, Any]) -> str:
     where = f"percentile {format_percentile(row['percentile'])} and T = {row['time']}"
     reached = (
-        f"{row['accuracy']:.2f} % ({row['low']:.1f} to {row['high']:.1f}) with {row['spikes_per_image']:,.0f} spikes "
-        f"and {row['nanojoules']:,.0f} nJ per image; the ANN has {row['ann']:.2f} %"
+        f"{row['accuracy']:.2f} % (95 % interval {row['low']:.1f} to {row['high']:.1f}) with "
+        f"{row['spikes_per_image']:,.0f} spikes and {row['nanojoules']:,.0f} nJ per image "
+        f"(ANN: {row['ann']:.2f} %)"
     )
     why = (
-        f"of the rows asked for, the fewest spikes within {LOSS:g} points of the ANN"
+        f"of the rows asked for, the fewest spikes where at most {LOSS:g} points are lost"
         if row["near"]
-        else f"no row asked for is within {LOSS:g} points of the ANN"
+        else f"every row asked for loses more than {LOSS:g} points"
     )
     return f"{NAMES[row['weights']].capitalize()} weights: {where} ({why}): {reached}."
 

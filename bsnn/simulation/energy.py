@@ -21,23 +21,12 @@ class Energy:
     mac: float
     ac: float
     binary_ac: float
-    source: str
 
 
 ENERGY: dict[str, Energy] = {
-    "45nm": Energy(
-        3.7 + 0.9, 0.9, 0.9, "45 nm: float32 product 3.7 pJ, float32 sum 0.9 pJ (Horowitz 2014, fig. 1.1.9)"
-    ),
-    "45nm-integer": Energy(
-        4.6, 0.9, 0.1, "45 nm: as above; int32 sum 0.1 pJ for binary weights (Horowitz 2014, fig. 1.1.9)"
-    ),
-    "7nm-integer": Energy(
-        1.69,
-        0.38,
-        0.03,
-        "7 nm: float32 product 1.31 pJ, float32 sum 0.38 pJ; int32 sum 0.03 pJ for binary weights "
-        "(Jouppi et al. 2021, table 2)",
-    ),
+    "45nm": Energy(3.7 + 0.9, 0.9, 0.9),
+    "45nm-integer": Energy(4.6, 0.9, 0.1),
+    "7nm-integer": Energy(1.69, 0.38, 0.03),
 }
 """Presets by name. Arithmetic alone: memory and communication, often larger, are not in them.
 

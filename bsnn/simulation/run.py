@@ -6,7 +6,7 @@ The driver decides how many images and steps an engine gets at once; no result d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,10 +68,11 @@ def run(
     # Blocks end where margins are looked at, so that no step is simulated of an image that has left.
     longest = steps if early_exit is None else min(steps, exit_every)
     with Bar(total=None if total is None else total * steps, unit="image step", unit_scale=True, disable=None) as bar:
-        parts = [
+        parts = [_empty(engine, 0, steps)]  # so that no image at all gives tables, too
+        parts += [
             _batch(engine, part, steps, early_exit, longest, bar, skipped) for part in _split(engine, batches, longest)
         ]
-    return _gathered(engine, parts, steps)
+    return _gathered(parts)
 
 
 def _split(engine: Engine, batches: Iterable[Tensor], longest: int) -> Iterator[Tensor]:
@@ -84,17 +85,6 @@ def _split(engine: Engine, batches: Iterable[Tensor], longest: int) -> Iterator[
         yield from (part.to(engine.device) for part in batch.split(max(1, images)) if len(part))
 
 
-@dataclass
-class _Part:
-    """Results of one batch, in the making; tensors on the CPU."""
-
-    predicted: Tensor
-    margin: Tensor
-    steps: Tensor
-    counts: Tensor
-    images: Tensor
-
-
 def _batch(
     engine: Engine,
     images: Tensor,
@@ -103,9 +93,9 @@ def _batch(
     longest: int,
     bar: Bar,
     skipped: Skipped | None,
-) -> _Part:
+) -> Simulation:
     """Simulate one batch to the last step, or until all of its images have left."""
-    part = _empty(len(images), steps, len(engine.network.firing))
+    part = _empty(engine, len(images), steps)
     state = engine.start(images)
     readout = Readout(engine.network, len(images), engine.device, skipped)
     # Places in the batch of the images that the engine still has, in its order.
@@ -137,17 +127,21 @@ def _batch(
     return part
 
 
-def _empty(images: int, steps: int, layers: int) -> _Part:
-    return _Part(
-        torch.zeros(images, steps, dtype=torch.int16),
-        torch.zeros(images, steps),
-        torch.full((images,), steps, dtype=torch.int32),
-        torch.zeros(layers, steps, dtype=torch.int64),
-        torch.zeros(steps, dtype=torch.int64),
+def _empty(engine: Engine, images: int, steps: int) -> Simulation:
+    """Room for the results of a batch."""
+    firing = engine.network.firing
+    return Simulation(
+        predicted=torch.zeros(images, steps, dtype=torch.int16),
+        margin=torch.zeros(images, steps),
+        steps=torch.full((images,), steps, dtype=torch.int32),
+        counts=torch.zeros(len(firing), steps, dtype=torch.int64),
+        images=torch.zeros(steps, dtype=torch.int64),
+        layers=tuple(layer.name for layer in firing),
+        neurons=tuple(layer.neurons for layer in firing),
     )
 
 
-def _leave(part: _Part, active: Tensor, staying: Tensor, done: int) -> None:
+def _leave(part: Simulation, active: Tensor, staying: Tensor, done: int) -> None:
     """Freeze the results of the images that leave after `done` steps."""
     gone = torch.ones(len(active), dtype=torch.bool)
     gone[staying] = False
@@ -157,18 +151,15 @@ def _leave(part: _Part, active: Tensor, staying: Tensor, done: int) -> None:
         results[leaving, done:] = results[leaving, done - 1, None]
 
 
-def _gathered(engine: Engine, parts: list[_Part], steps: int) -> Simulation:
+def _gathered(parts: list[Simulation]) -> Simulation:
     """Results of all batches as one."""
-    firing = engine.network.firing
-    parts = [_empty(0, steps, len(firing)), *parts]  # so that no image at all gives tables, too
-    return Simulation(
+    return replace(
+        parts[0],
         predicted=torch.cat([part.predicted for part in parts]),
         margin=torch.cat([part.margin for part in parts]),
         steps=torch.cat([part.steps for part in parts]),
         counts=torch.stack([part.counts for part in parts]).sum(0),
         images=torch.stack([part.images for part in parts]).sum(0),
-        layers=tuple(layer.name for layer in firing),
-        neurons=tuple(layer.neurons for layer in firing),
     )
 
 
