@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from bsnn import artifacts, config, log, stages
-from bsnn.errors import BsnnError, ConfigError
+from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -178,12 +178,14 @@ def run(flags: Flags) -> float:
     try:
         return _run(flags)
     except BsnnError as error:
-        raise type(error)(_in_flags(str(error))) from error
+        raise type(error)(_in_flags(error)) from error
 
 
-def _in_flags(text: str) -> str:
-    """A message of the pipeline in the words of this command."""
-    text = text.replace("data.path", "--data")
+def _in_flags(error: BsnnError) -> str:
+    """A message of the pipeline in the words of this command, which makes its artifacts itself."""
+    if isinstance(error, ArtifactError) and "again with: snakemake" in str(error):
+        error = artifacts.with_remedy(error, "delete it and run this command again")
+    text = str(error).replace("data.path", "--data")
     if re.search(r"\bdata\.(labels|broken|resize|mean|std)\b", text):
         text += " (settings of config.yaml, under protocol `original`; `bsnn convert` has the original's flags alone)"
     return text
