@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from filelock import FileLock
 from typer.core import TyperCommand
 
 from bsnn import artifacts, config, log, stages
@@ -248,9 +249,16 @@ def _plot(accuracy: Any, title: str, folder: Path, name: str) -> None:
 
 
 def _note(path: Path, values: list[Any]) -> None:
-    """Add a line to the results; the file is replaced as a whole."""
-    before = path.read_text() if path.is_file() else HEADER
-    artifacts.write_text(path, before + ",".join(map(str, values)) + "\n")
+    """Add a line to the results; the file is replaced as a whole, by one process after another."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            before = path.read_text() if path.is_file() else HEADER
+            artifacts.write_text(path, before + ",".join(map(str, values)) + "\n")
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be written: {error.strerror or error}; make room or give write access, then run again"
+        ) from error
 
 
 def convert(
