@@ -147,7 +147,7 @@ def export_nir(
     experiment: Experiment,
     file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
     name: MethodName = "baseline",
-    steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Time steps T, for methods that are fitted to them.")] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="full or binary; without it the kind that a network of one's own is, else binary."),
