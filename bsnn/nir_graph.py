@@ -82,7 +82,7 @@ def unsaid(network: SpikingNetwork) -> str:
     """What NIR's neurons do not say of a network, and a reader has to look up in the nodes' metadata."""
     neurons = [layer for layer in network.layers if layer.threshold is not None]
     parts = {
-        "initial potentials": any(layer.initial is not None for layer in neurons),
+        "initial potentials": any(layer.initial is not None and bool(layer.initial.any()) for layer in neurons),
         "signed spikes": any(layer.signed for layer in neurons),
         "their negative threshold": any(layer.lower is not None for layer in neurons),
         "biases of single neurons": any(_biases(layer)[1] is not None for layer in neurons),

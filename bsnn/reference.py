@@ -77,9 +77,14 @@ def keep_network(job: Job, folder: Path = FOLDER) -> Path:
         folder: the reference folder.
 
     Raises:
-        ArtifactError: the network or its history is missing or damaged, of other settings, or was imported.
+        ArtifactError: the network or its history is missing or damaged, of other settings, another experiment's,
+            or was imported.
     """
     experiment, place, pipeline = job.experiment, job.place, job.pipeline
+    if owner := experiment.networks_of:
+        raise ArtifactError(
+            f"{place.experiment}: its networks are those of {owner}; keep them there with: bsnn keep-network {owner}"
+        )
     if experiment.given(place.weights):
         raise ArtifactError(
             f"{place.experiment}: its {place.weights} network was imported; keep it under the one it is from"

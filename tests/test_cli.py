@@ -105,6 +105,14 @@ def test_experiment_comes_first_everywhere() -> None:
     assert usage.index("experiment") < usage.index("file")
 
 
+@pytest.mark.parametrize("steps", ["0", "-3"])
+def test_nir_takes_one_step_or_more(folder: Path, steps: str) -> None:
+    """Also of a method that is not fitted to its steps."""
+    done = run("export-nir", small.NAME, "network.nir", "--steps", steps)
+    assert done.exit_code == 2
+    assert "--steps" in done.output
+
+
 def test_misspelled_target_gets_a_suggestion(folder: Path) -> None:
     with pytest.raises(ConfigError, match="there is no target 'latancy'; is 'latency' meant"):
         Pipeline(config.load("config.yaml")).target("latancy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -146,6 +147,13 @@ def test_eval_size_chooses_among_the_images_of_the_whole_test_set() -> None:
     some, everything = predictions("out"), predictions("all")
     assert len(some) == 30
     pd.testing.assert_frame_equal(some, everything.loc[some.index], check_index_type=False)
+
+
+def test_no_line_is_lost_where_two_write_at_once() -> None:
+    """Locks of two threads exclude each other as those of two processes do."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: convert._note(Path("out/a.csv"), [number] * 5), range(100)))
+    assert sorted(int(line[0]) for line in lines("out/a.csv")) == list(range(100))
 
 
 DEFAULTS = {

@@ -128,3 +128,18 @@ def test_settings_without_a_flag_are_said_to_be_elsewhere(tmp_path: Path) -> Non
     assert code == 1
     assert "data.labels" in output
     assert "settings of config.yaml, under protocol `original`" in output
+
+
+def test_a_damaged_artifact_is_made_again_by_this_command() -> None:
+    run(LINE)
+    [table] = Path("out/artifacts").rglob("thresholds-*")
+    table.write_bytes(table.read_bytes()[:-1])
+    next(Path("out/artifacts").rglob("predictions-*")).unlink()
+    code, output = told(LINE)
+    assert code == 1
+    assert f"{table}: damaged" in output
+    assert "; delete it and run this command again" in output
+    assert "snakemake" not in output
+    table.unlink()
+    run(LINE)
+    assert len(lines("out/results/sim_result.txt")) == 2

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from networks_for_tests import images, network_settings, trained
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -287,6 +288,19 @@ def test_pipeline_goes_on_from_an_imported_checkpoint(folder: Path, weights: con
     held = torch.load("again.pth.tar", weights_only=True)["state_dict"]
     for (_, found), expected in zip(held.items(), made(2, weights == "binary").state_dict().values(), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("weights", ["full", "binary"])
+def test_a_network_of_this_project_is_imported_as_well(folder: Path, weights: config.Weights) -> None:
+    torch.save(made(2, weights == "binary").state_dict(), "model.pth.tar")
+    run("import-checkpoint", "tiny", "model.pth.tar", "--weights", weights)
+    [network] = Path("results").rglob("ann-*.safetensors")
+    section = told(run("import-checkpoint", "tiny", str(network), "--weights", weights))
+    assert section["imported"] == {weights: {"path": str(network), "sha256": original_checkpoint.sha256(network)}}
+    settings = config.load("config.yaml", {"experiments": {"tiny": section}})
+    kept, again = (load_file(path) for path in (network, Pipeline(settings).path("network", Place("tiny", weights, 0))))
+    assert kept.keys() == again.keys()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
 def test_another_content_is_refused(folder: Path) -> None:

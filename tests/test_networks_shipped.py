@@ -119,6 +119,16 @@ def test_network_that_does_not_say_its_precision_is_not_kept(tmp_path: Path) -> 
     assert not (tmp_path / "reference").exists()
 
 
+def test_network_of_another_experiment_is_kept_there_alone(made, tmp_path: Path) -> None:
+    root, _ = made
+    plain = settings().model_dump(mode="json", exclude_unset=True)
+    plain["experiments"]["other"] = {"extends": NAME, "networks_of": NAME}
+    job = Job.of(config.validate(plain), "other", root=root)
+    with pytest.raises(ArtifactError, match=r"other: its networks are those of tiny; .* bsnn keep-network tiny"):
+        reference.keep_network(job, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
 def imported(file: Path, weights: config.Weights) -> config.Config:
     digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
     return settings(imported={weights: {"path": str(file), "sha256": digest}})

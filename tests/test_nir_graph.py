@@ -105,6 +105,11 @@ def test_potentials_of_single_neurons(tmp_path: Path) -> None:
         assert torch.equal(one.initial, other.initial)
 
 
+def test_potentials_of_zero_are_what_any_simulator_begins_with() -> None:
+    assert "initial potentials" not in nir_graph.unsaid(switches.with_initial(spiking(0), 0.0))
+    assert "initial potentials" in nir_graph.unsaid(switches.with_initial(spiking(0), 0.5))
+
+
 def test_what_other_simulators_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="bsnn"):
         through(signed(spiking(0)), tmp_path)

@@ -143,6 +143,16 @@ def test_costs(tmp_path: Path) -> None:
     assert (search.hours, search.memory_mb) == (4.0, None)
 
 
+@pytest.mark.parametrize(
+    "torn", [b"", b"s\th:m:s\tmax", b"s\th:m:s\tmax_rss\n", b"s\th:m:s\tmax_rss\n18", b"s\th:m:s\n18\t0", b"\xff"]
+)
+def test_benchmark_files_that_cannot_be_read_are_skipped(tmp_path: Path, torn: bytes) -> None:
+    benchmark(tmp_path, "train", "tiny/a.tsv", 1800, "900.5")
+    write(tmp_path / "train" / "tiny" / "b.tsv", torn)
+    [train] = [stage for stage in costs.costs(Pipeline(SETTINGS, tmp_path), tmp_path) if stage.rule == "train"]
+    assert (train.hours_each, train.memory_mb, train.estimated) == (0.5, 900.5, False)
+
+
 def test_epochs_on_small_images_count_by_their_pixels(tmp_path: Path) -> None:
     """Two epochs of four on a quarter of the pixels: 2.5 whole ones."""
     vgg = {"features": [4, "P", 4, "P", 4, "P", 4, "P", 4, "P"]}

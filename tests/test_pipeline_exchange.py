@@ -10,6 +10,8 @@ import artifacts_for_tests as small
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from images_for_tests import imagenet
+from test_imagenet import settings as of_folder
 from test_workflow_faults import contents
 from workflow_for_tests import RESULTS, TINY, checkout, environment, planned, run
 
@@ -17,8 +19,10 @@ from bsnn import artifacts, config
 from bsnn.config import merge
 from bsnn.errors import ArtifactError
 from bsnn.pipeline import exchange
+from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+from bsnn.stages import train as stages_train
 
 CONFIG = merge(TINY, {"percentile": [99.0]})
 SETTINGS = config.validate(CONFIG)
@@ -158,6 +162,18 @@ def test_other_pools_of_an_ablation_are_shared(tmp_path: Path) -> None:
         )
     expected = sorted(pipeline.path("network", Place(owner, "full", 0), "history") for owner in ("tiny", name))
     assert exchange.share(settings, tmp_path / "common", tmp_path / "results") == expected
+
+
+def test_the_index_stands_for_images_that_are_not_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images, root, common = imagenet(tmp_path / "images"), tmp_path / "results", tmp_path / "common"
+    settings = of_folder(images)
+    job = Job.of(settings, "images", root=root)
+    stages_train.data(job)
+    index = job.pipeline.path("data", job.place).relative_to(root)
+    images.rename(tmp_path / "unmounted")
+    assert exchange.share(settings, common, root) == [index]
+    assert exchange.fetch(settings, common, tmp_path / "clone") == [index]
 
 
 def test_folder_must_be_there(tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_search_counts_where_it_begins() -> None:
     assert found(percentile=99.9) == found()  # the default
 
 
+@pytest.mark.parametrize(
+    ("quirk", "reaches"), [("augmented_test", True), ("augmented_calibration", True), ("first_images", False)]
+)
+def test_seed_of_crops_counts_for_a_module_of_ones_own(quirk: str, reaches: bool) -> None:
+    own = {"module": "m.py:f", "weights": "w.safetensors", "content": "0" * 64}
+    mine = {"extends": "digits", "network": own, "ablation": False, "protocol": {quirk: True}}
+    before, after = (keys({"experiments": {"mine": mine}, "seeds": seed}, name="mine") for seed in (0, 1))
+    changed = ["activations", "thresholds", "simulate"] if reaches else []
+    assert [stage for stage in STAGES[:-1] if before[stage] != after[stage]] == changed
+
+
 def test_path_of_unverified_data_counts() -> None:
     changes = {"experiments": {"imagenet": {"data": {"path": "/elsewhere"}}}}
     assert keys(changes, name="imagenet")["data"] != keys({}, name="imagenet")["data"]

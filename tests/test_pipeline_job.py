@@ -1,5 +1,6 @@
 """Jobs, from the paths of what they make."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,18 @@ def test_experiments_with_the_same_images_share_a_data_set() -> None:
     assert found.at("data", Place("other", seed=3)) == Place("tiny")
     assert found.path("data", Place("other")) == found.path("data", Place("tiny"))
     assert found.path("network", Place("other")) != found.path("network", Place("tiny"))
+
+
+def test_a_path_of_an_experiment_that_does_not_run_stops_none_that_does(tmp_path: Path) -> None:
+    """It serves those that run where it is there, and is asked for where it is their own."""
+
+    def owner(path: Path, run: list[str]) -> str:
+        other = {"extends": "tiny", "data": {"path": str(path)}}
+        return Pipeline(validate(merge(TINY, {"run": run, "experiments": {"other": other}}))).data_owners["tiny"]
+
+    assert owner(tmp_path / "none", ["tiny"]) == "tiny"
+    assert owner(tmp_path, ["tiny"]) == "other"
+    assert owner(tmp_path / "none", ["tiny", "other"]) == "other"
 
 
 @pytest.mark.parametrize(("target", "rule"), [("search", "find_switches"), ("early_exit", "find_exit")])

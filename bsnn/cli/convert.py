@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from filelock import FileLock
 from typer.core import TyperCommand
 
 from bsnn import artifacts, config, log, stages
-from bsnn.errors import BsnnError, ConfigError
+from bsnn.errors import ArtifactError, BsnnError, ConfigError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -178,12 +179,14 @@ def run(flags: Flags) -> float:
     try:
         return _run(flags)
     except BsnnError as error:
-        raise type(error)(_in_flags(str(error))) from error
+        raise type(error)(_in_flags(error)) from error
 
 
-def _in_flags(text: str) -> str:
-    """A message of the pipeline in the words of this command."""
-    text = text.replace("data.path", "--data")
+def _in_flags(error: BsnnError) -> str:
+    """A message of the pipeline in the words of this command, which makes its artifacts itself."""
+    if isinstance(error, ArtifactError) and "again with: snakemake" in str(error):
+        error = artifacts.with_remedy(error, "delete it and run this command again")
+    text = str(error).replace("data.path", "--data")
     if re.search(r"\bdata\.(labels|broken|resize|mean|std)\b", text):
         text += " (settings of config.yaml, under protocol `original`; `bsnn convert` has the original's flags alone)"
     return text
@@ -246,9 +249,16 @@ def _plot(accuracy: Any, title: str, folder: Path, name: str) -> None:
 
 
 def _note(path: Path, values: list[Any]) -> None:
-    """Add a line to the results; the file is replaced as a whole."""
-    before = path.read_text() if path.is_file() else HEADER
-    artifacts.write_text(path, before + ",".join(map(str, values)) + "\n")
+    """Add a line to the results; the file is replaced as a whole, by one process after another."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            before = path.read_text() if path.is_file() else HEADER
+            artifacts.write_text(path, before + ",".join(map(str, values)) + "\n")
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be written: {error.strerror or error}; make room or give write access, then run again"
+        ) from error
 
 
 def convert(

@@ -68,7 +68,7 @@ def import_checkpoint(
     config_file: ConfigFile = CONFIG_FILE,
     changes: Changes = None,
 ) -> None:
-    """Import a checkpoint of the original instead of training, and print the settings that use it."""
+    """Import a checkpoint of the original, or a network of this project, and print the settings that use it."""
     from bsnn.networks import original_checkpoint
 
     with log.job():
@@ -77,7 +77,8 @@ def import_checkpoint(
         changed = config.merge(changes_of(changes), {"experiments": {experiment: imported}})
         job = Job(Pipeline(config.load(config_file, changed)), place)
         job.pipeline.check("network", place)
-        original_checkpoint.check(file, job.experiment.family, weights_of(weights), job.experiment.data.image_size)
+        if file.suffix != ".safetensors":  # one of this project is checked where it is read
+            original_checkpoint.check(file, job.experiment.family, weights_of(weights), job.experiment.data.image_size)
         if not job.pipeline.path("data", place).exists():
             stages.run("data", job)
         stages.run(job.pipeline.rule("network", place), job)
@@ -146,7 +147,7 @@ def export_nir(
     experiment: Experiment,
     file: Annotated[Path, typer.Argument(help="File to write (.nir).")],
     name: MethodName = "baseline",
-    steps: Annotated[int | None, typer.Option(help="Time steps T, for methods that are fitted to them.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Time steps T, for methods that are fitted to them.")] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="full or binary; without it the kind that a network of one's own is, else binary."),

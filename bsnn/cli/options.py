@@ -37,7 +37,7 @@ Experiment = Annotated[
 Target = Annotated[
     str, typer.Argument(help="Target of snakemake: all, paper, latency, search, ...", autocompletion=_targets)
 ]
-CheckpointFile = Annotated[Path, typer.Argument(help="Checkpoint of the original (.pth.tar).")]
+CheckpointFile = Annotated[Path, typer.Argument(help="The original's checkpoint (.pth.tar), or a .safetensors file.")]
 Kind = Annotated[str, typer.Option("--weights", help="full or binary.")]
 Seed = Annotated[int, typer.Option(help="Seed of the network.")]
 Percentile = Annotated[float, typer.Option(help="Percentile of the activations.")]

@@ -165,16 +165,20 @@ def _cost(expected: Expected, name: str, rule: str, jobs: list[One], ahead: set[
 
 
 def _measured(pipeline: Pipeline, rule: str, name: str, benchmarks: Path) -> list[tuple[float, float | None]]:
-    """What the jobs of a rule and experiment took, as `_benchmark`."""
+    """What the jobs of a rule and experiment took, as `_benchmark`; without files that cannot be read."""
     pattern = f"{pipeline.config.experiments[name].data.name}-*.tsv" if rule == "data" else f"{name}/*.tsv"
-    return [_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern))]
+    found = (_benchmark(path) for path in sorted((benchmarks / rule).glob(pattern)))
+    return [one for one in found if one is not None]
 
 
-def _benchmark(path: Path) -> tuple[float, float | None]:
-    """Seconds, and most memory in MB (None where the job was too short to be looked at), from a benchmark file."""
-    names, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
-    found = dict(zip(names, values, strict=True))
-    return float(found["s"]), None if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
+def _benchmark(path: Path) -> tuple[float, float | None] | None:
+    """Seconds, and most memory in MB (None where the job was too short to be looked at); None of an unreadable file."""
+    try:
+        names, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
+        found = dict(zip(names, values, strict=True))
+        return float(found["s"]), None if found["max_rss"] in ("NA", "-") else float(found["max_rss"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def duration(seconds: float) -> str:

@@ -78,7 +78,10 @@ def _binarize_reads(pipeline: Pipeline, place: Place) -> Iterator[Need]:
 def _activations(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     """One table answers every percentile, and both populations."""
     experiment = pipeline.experiment(place)
-    return {"settings": pipeline.own(experiment.activations), **quirks(experiment, CALIBRATION)}
+    # Crops follow the seed. That of a network of one's own is in no identity, so all that has crops has it from here.
+    cropped = experiment.own is not None and experiment.quirks & {"augmented_test", "augmented_calibration"}
+    seed = {"seed": place.seed} if cropped else {}
+    return {"settings": pipeline.own(experiment.activations), **quirks(experiment, CALIBRATION), **seed}
 
 
 def _thresholds(pipeline: Pipeline, place: Place) -> dict[str, Any]:

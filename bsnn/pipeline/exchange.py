@@ -30,7 +30,7 @@ def share(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
     Raises:
         ArtifactError: an artifact of this checkout is damaged, or the folder cannot be written.
     """
-    missing = [path for path in _wanted(config) if (root / path).is_file() and not _sound(folder / path)]
+    missing = [path for path in _wanted(config, root) if (root / path).is_file() and not _sound(folder / path)]
     for path in missing:
         _copy(root / path, folder / path)
     return missing
@@ -49,20 +49,20 @@ def fetch(config: Config, folder: Path, root: Path = RESULTS) -> list[Path]:
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; name the one that `bsnn share` fills")
-    found = [path for path in _wanted(config) if not (root / path).exists() and _sound(folder / path)]
+    found = [path for path in _wanted(config, folder) if not (root / path).exists() and _sound(folder / path)]
     for path in found:
         _write_text_beside(folder / path, root / path)  # first: what lacks its Parquet file is fetched again
         _copy(folder / path, root / path)
     return found
 
 
-def _wanted(config: Config) -> list[Path]:
-    """Artifacts of the experiments that run, and of their pooling ablations, below the results folder.
+def _wanted(config: Config, source: Path) -> list[Path]:
+    """Artifacts of the experiments that run, and of their pooling ablations, below the folder they are copied from.
 
-    No checkpoints: somebody may write them.
+    Its index stands for images that are not there. No checkpoints: somebody may write them.
     """
     names = {*config.run, *(other for name in config.run for other in plan.poolings(config, name).values())}
-    pipeline = Pipeline(config, Path())
+    pipeline = Pipeline(config, source)
     found = {
         path
         for name in names
@@ -70,7 +70,7 @@ def _wanted(config: Config) -> list[Path]:
         for place in pipeline.places(stage, name, plan.sweep(config))
         for path in pipeline.files(stage, place)
     }
-    return sorted(path for path in found if path.suffix in (".parquet", ".safetensors"))
+    return sorted(path.relative_to(source) for path in found if path.suffix in (".parquet", ".safetensors"))
 
 
 def _sound(path: Path) -> bool:

@@ -6,6 +6,7 @@ The only code that knows keys, paths and the grid of jobs. Identities are cached
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -133,10 +134,16 @@ class Pipeline:
 
     @cached_property
     def data_owners(self) -> dict[str, str]:
-        """For each experiment, the one that stands for all with its data set: one that names a path, or that runs."""
-        every = self.config.experiments
-        # A stable sort: those with a path first; of equals those that run first.
-        names = sorted([*self.config.run, *every], key=lambda name: every[name].data.path is None)
+        """For each experiment, the one that stands for all with its data set: by a path that it names, or that runs."""
+        run, every = self.config.run, self.config.experiments
+
+        def rank(name: str) -> int:
+            path = every[name].data.path
+            if path is None:
+                return 2
+            return 0 if name in run else 1 if os.path.exists(path) else 3  # what runs stops for no path of another
+
+        names = sorted([*run, *every], key=rank)  # stable: of equals those that run first
         first: dict[str, str] = {}
         content = {name: json.dumps(data_settings(self, every[name].data), sort_keys=True) for name in names}
         for name in names:
