@@ -108,7 +108,7 @@ def simulate(
 
     Args:
         network: of `to_spiking`.
-        batches: normalised images, or pairs of images and labels.
+        batches: normalised images, or pairs of images and labels, whole numbers [N] or [N, 1].
         steps: time steps T.
         engine: by name (docs: Engines), or auto for the fastest that takes the network.
         device: where to simulate.
@@ -116,7 +116,7 @@ def simulate(
         memory_mib: memory budget of the simulation; more steps or images at once are faster, and change no result.
 
     Raises:
-        ConfigError: no time step, no images, or labels for some batches only or of other classes.
+        ConfigError: no time step, no images, or labels for some batches only, of another shape or of other classes.
         EngineError: an engine that cannot run this network.
     """
     chosen = config.Method() if method is None else method
@@ -130,9 +130,7 @@ def simulate(
     images = len(result.predicted)
     if not images:
         raise ConfigError("there are no images to simulate; give at least one batch")
-    found = torch.cat(labels) if labels else None
-    if found is not None and len(found) != images:
-        raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    found = _of_all(labels, images)
     return Result(
         engine=f"{made.name}: {why}",
         accuracy=None if found is None else accuracy(result.predicted, found),
@@ -148,14 +146,16 @@ def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
     """Fraction of images that the network itself, before conversion, classifies correctly.
 
     Raises:
-        ConfigError: no labels, or some of classes that the network has not.
+        ConfigError: no labels, labels for some batches only or of another shape than [N] or [N, 1], or some of classes
+            that the network has not.
     """
     labels: list[Tensor] = []
     given = _remembering(batches, labels, graph.device, graph.layers[-1].shape[0])
     found = [forward(graph, images).argmax(1).cpu() for images in given]
-    if not labels:
+    right = _of_all(labels, sum(map(len, found)))
+    if right is None:
         raise ConfigError("accuracy needs labels: give pairs of images and labels")
-    return float((torch.cat(found) == torch.cat(labels)).double().mean())
+    return float((torch.cat(found) == right).double().mean())
 
 
 def images_of(batches: Iterable[Any], device: torch.device | str) -> Iterator[Tensor]:
@@ -188,20 +188,38 @@ def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Ite
 def _remembering(
     batches: Iterable[Any], labels: list[Tensor], device: torch.device | str, classes: int | None = None
 ) -> Iterator[Tensor]:
-    """Images of batches, on a device; their labels are put into a list, and must be of so many classes."""
+    """Images of batches, on a device; labels, which are read if there is a number of classes, are put into a list."""
     for batch in batches:
         images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) else (batch, ())
         if not isinstance(images, Tensor) or images.dtype != torch.float32:
             found = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
             raise ConversionError(f"a batch holds {found}; give float32 images [N, ...], or pairs of them and labels")
-        if rest:
-            given = torch.as_tensor(rest[0]).cpu()
-            if classes is not None and not bool(((given >= 0) & (given < classes)).all()):
-                raise ConfigError(
-                    f"labels are {int(given.min())} to {int(given.max())}, and the network has {classes} classes"
-                )
-            labels.append(given)
+        if rest and classes is not None:
+            labels.append(_labels(torch.as_tensor(rest[0]).cpu(), len(images), classes))
         yield images.to(device)
+
+
+def _labels(given: Tensor, images: int, classes: int) -> Tensor:
+    """Labels of a batch, int64 [images]."""
+    found = given.long()
+    if given.shape not in ((images,), (images, 1)) or not bool((found == given).all()):
+        raise ConfigError(
+            f"labels of a batch of {images} images are {given.dtype} {list(given.shape)}; give the number of each "
+            "image's class, whole numbers [N] (of scores or one-hot rows, argmax(1))"
+        )
+    if not bool(((found >= 0) & (found < classes)).all()):
+        raise ConfigError(f"labels are {int(found.min())} to {int(found.max())}, and the network has {classes} classes")
+    return found.flatten()
+
+
+def _of_all(labels: list[Tensor], images: int) -> Tensor | None:
+    """Labels of all batches, int64 [images]; None if no batch had any."""
+    if not labels:
+        return None
+    found = torch.cat(labels)
+    if len(found) != images:
+        raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    return found
 
 
 def _require_repeatable(batches: Iterable[Any]) -> None:

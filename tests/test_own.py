@@ -99,3 +99,20 @@ def test_images_steps_and_labels_of_another_network_are_refused() -> None:
         own.simulate(network, [(images(), torch.full((12,), 20))], steps=2)
     with pytest.raises(ConfigError, match="labels are -1 to -1"):
         own.ann_accuracy(graph, [(images(), torch.full((12,), -1))])
+
+
+def test_labels_of_another_shape_are_refused() -> None:
+    _, graph = read()
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    labels = torch.arange(12) % 10
+    row, column = [(images(), labels)], [(images(), labels[:, None].float())]
+    simulated = [own.simulate(network, given, steps=4).accuracy for given in (row, column)]
+    assert torch.equal(*simulated)  # type: ignore[arg-type]
+    assert own.ann_accuracy(graph, column) == own.ann_accuracy(graph, row)
+    for wrong in (nn.functional.one_hot(labels), labels + 0.5, labels[:1], labels[None]):
+        with pytest.raises(ConfigError, match=r"12 images are torch\.\w+ \[.*argmax"):
+            own.simulate(network, [(images(), wrong)], steps=2)
+        with pytest.raises(ConfigError, match=r"12 images are torch\.\w+ \[.*argmax"):
+            own.ann_accuracy(graph, [(images(), wrong)])
+    with pytest.raises(ConfigError, match="1 labels for 12 images"):
+        own.ann_accuracy(graph, [(images()[:1], labels[:1]), images()[1:]])
