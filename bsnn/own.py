@@ -10,6 +10,7 @@ Each step is a few lines on functions of the package, which docs/own-networks.md
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,8 @@ def to_spiking(
     if steps is None and chosen.per_time:
         raise ConfigError("the method fits one number of time steps: give steps")
     _require_repeatable(calibration)
-    passes = iter((True, False))  # of activations.collect: the first compares
-    table = activations.collect(graph, lambda: _calibrating(graph, calibration, compares=next(passes)))
+    passes, digests = iter((True, False)), list[int]()
+    table = activations.collect(graph, lambda: _calibrating(graph, calibration, digests, first=next(passes)))
     images = _first(images_of(calibration, graph.device), measured) if chosen.calibrated else None
     theta = methods.thresholds(graph, table, chosen, steps or 1, images, percentile=percentile, population=population)
     return methods.convert(graph, theta, chosen, steps or 1, images)
@@ -175,13 +176,21 @@ def _first(batches: Iterable[Tensor], count: int) -> Tensor:
     return torch.cat(found)
 
 
-def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Iterator[Tensor]:
-    for images in images_of(batches, graph.device):
+def _calibrating(graph: Graph, batches: Iterable[Any], digests: list[int], *, first: bool) -> Iterator[Tensor]:
+    """Images of a pass; the first compares logits and fills in a digest of each batch, the second compares these."""
+    for number, images in enumerate(images_of(batches, graph.device)):
         if images.shape[1:] != graph.input_shape:
             wanted, found = list(graph.input_shape), list(images.shape[1:])
             raise ConfigError(f"calibration images are {found}, and the network was read for {wanted}")
-        if compares:
+        digest = zlib.crc32(images.detach().cpu().contiguous().numpy().data)
+        if first:
             require_source(graph, images[:COMPARED])
+            digests.append(digest)
+        elif digests[number : number + 1] != [digest]:
+            raise ConfigError(
+                f"calibration images are read twice in the same order, and batch {number + 1} had other images, or in "
+                "another order, the second time: give a DataLoader without a random sampler and random transforms"
+            )
         yield images
 
 
@@ -223,6 +232,7 @@ def _of_all(labels: list[Tensor], images: int) -> Tensor | None:
 
 
 def _require_repeatable(batches: Iterable[Any]) -> None:
+    """Refuse before the first pass what is plainly read in another order, or not at all, in the second."""
     if iter(batches) is batches:
         raise ConfigError("calibration images are read twice: give a DataLoader or a list, not an iterator")
     if isinstance(getattr(batches, "sampler", None), RandomSampler):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from modules_for_tests import ResNet, randomised
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from bsnn import own
 from bsnn.errors import ConfigError, ConversionError
@@ -86,6 +95,20 @@ def test_bad_inputs_are_refused() -> None:
         own.simulate(own.to_spiking(graph, DataLoader(data, 4)), [], steps=2)
     with pytest.raises(ConfigError, match="accuracy needs labels"):
         own.ann_accuracy(graph, [images()])
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"sampler": SubsetRandomSampler(range(12)), "batch_size": 4},
+        {"sampler": WeightedRandomSampler(torch.ones(12), 12), "batch_size": 4},
+        {"batch_sampler": BatchSampler(RandomSampler(range(12)), 4, drop_last=False)},
+    ],
+)
+def test_loaders_of_random_order_are_refused(chosen: dict[str, Any]) -> None:
+    _, graph = read()
+    with pytest.raises(ConfigError, match="batch 1 had other images, or in another order, the second time"):
+        own.to_spiking(graph, DataLoader(TensorDataset(images()), **chosen))
 
 
 def test_images_steps_and_labels_of_another_network_are_refused() -> None:
