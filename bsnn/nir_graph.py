@@ -151,7 +151,7 @@ def _path_nodes(
     if path.weight is not None:
         # The bias comes last: on a map before a pool or a factor it would be summed or multiplied, too.
         alone = path.pool is None and path.scale is None
-        yield label, _holding(SIGNS if path.binary else WEIGHTS, _map(path, before, offset if alone else None))
+        yield label, _holding(SIGNS if path.signs else WEIGHTS, _map(path, before, offset if alone else None))
         offset = None if alone else offset
     if path.pool is not None:
         yield f"{label}.sum", nir.SumPool2d(*map(np.array, (path.pool.kernel, path.pool.stride, path.pool.padding)))

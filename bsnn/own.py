@@ -10,6 +10,7 @@ Each step is a few lines on functions of the package, which docs/own-networks.md
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,8 @@ def to_spiking(
     if steps is None and chosen.per_time:
         raise ConfigError("the method fits one number of time steps: give steps")
     _require_repeatable(calibration)
-    passes = iter((True, False))  # of activations.collect: the first compares
-    table = activations.collect(graph, lambda: _calibrating(graph, calibration, compares=next(passes)))
+    passes, digests = iter((True, False)), list[int]()
+    table = activations.collect(graph, lambda: _calibrating(graph, calibration, digests, first=next(passes)))
     images = _first(images_of(calibration, graph.device), measured) if chosen.calibrated else None
     theta = methods.thresholds(graph, table, chosen, steps or 1, images, percentile=percentile, population=population)
     return methods.convert(graph, theta, chosen, steps or 1, images)
@@ -108,7 +109,7 @@ def simulate(
 
     Args:
         network: of `to_spiking`.
-        batches: normalised images, or pairs of images and labels.
+        batches: normalised images, or pairs of images and labels, whole numbers [N] or [N, 1].
         steps: time steps T.
         engine: by name (docs: Engines), or auto for the fastest that takes the network.
         device: where to simulate.
@@ -116,7 +117,7 @@ def simulate(
         memory_mib: memory budget of the simulation; more steps or images at once are faster, and change no result.
 
     Raises:
-        ConfigError: no time step, no images, or labels for some batches only or of other classes.
+        ConfigError: no time step, no images, or labels for some batches only, of another shape or of other classes.
         EngineError: an engine that cannot run this network.
     """
     chosen = config.Method() if method is None else method
@@ -130,9 +131,7 @@ def simulate(
     images = len(result.predicted)
     if not images:
         raise ConfigError("there are no images to simulate; give at least one batch")
-    found = torch.cat(labels) if labels else None
-    if found is not None and len(found) != images:
-        raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    found = _of_all(labels, images)
     return Result(
         engine=f"{made.name}: {why}",
         accuracy=None if found is None else accuracy(result.predicted, found),
@@ -148,14 +147,16 @@ def ann_accuracy(graph: Graph, batches: Iterable[Any]) -> float:
     """Fraction of images that the network itself, before conversion, classifies correctly.
 
     Raises:
-        ConfigError: no labels, or some of classes that the network has not.
+        ConfigError: no labels, labels for some batches only or of another shape than [N] or [N, 1], or some of classes
+            that the network has not.
     """
     labels: list[Tensor] = []
     given = _remembering(batches, labels, graph.device, graph.layers[-1].shape[0])
     found = [forward(graph, images).argmax(1).cpu() for images in given]
-    if not labels:
+    right = _of_all(labels, sum(map(len, found)))
+    if right is None:
         raise ConfigError("accuracy needs labels: give pairs of images and labels")
-    return float((torch.cat(found) == torch.cat(labels)).double().mean())
+    return float((torch.cat(found) == right).double().mean())
 
 
 def images_of(batches: Iterable[Any], device: torch.device | str) -> Iterator[Tensor]:
@@ -175,36 +176,63 @@ def _first(batches: Iterable[Tensor], count: int) -> Tensor:
     return torch.cat(found)
 
 
-def _calibrating(graph: Graph, batches: Iterable[Any], *, compares: bool) -> Iterator[Tensor]:
-    for images in images_of(batches, graph.device):
+def _calibrating(graph: Graph, batches: Iterable[Any], digests: list[int], *, first: bool) -> Iterator[Tensor]:
+    """Images of a pass; the first compares logits and fills in a digest of each batch, the second compares these."""
+    for number, images in enumerate(images_of(batches, graph.device)):
         if images.shape[1:] != graph.input_shape:
             wanted, found = list(graph.input_shape), list(images.shape[1:])
             raise ConfigError(f"calibration images are {found}, and the network was read for {wanted}")
-        if compares:
+        digest = zlib.crc32(images.detach().cpu().contiguous().numpy().data)
+        if first:
             require_source(graph, images[:COMPARED])
+            digests.append(digest)
+        elif digests[number : number + 1] != [digest]:
+            raise ConfigError(
+                f"calibration images are read twice in the same order, and batch {number + 1} had other images, or in "
+                "another order, the second time: give a DataLoader without a random sampler and random transforms"
+            )
         yield images
 
 
 def _remembering(
     batches: Iterable[Any], labels: list[Tensor], device: torch.device | str, classes: int | None = None
 ) -> Iterator[Tensor]:
-    """Images of batches, on a device; their labels are put into a list, and must be of so many classes."""
+    """Images of batches, on a device; labels, which are read if there is a number of classes, are put into a list."""
     for batch in batches:
         images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) else (batch, ())
         if not isinstance(images, Tensor) or images.dtype != torch.float32:
             found = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
             raise ConversionError(f"a batch holds {found}; give float32 images [N, ...], or pairs of them and labels")
-        if rest:
-            given = torch.as_tensor(rest[0]).cpu()
-            if classes is not None and not bool(((given >= 0) & (given < classes)).all()):
-                raise ConfigError(
-                    f"labels are {int(given.min())} to {int(given.max())}, and the network has {classes} classes"
-                )
-            labels.append(given)
+        if rest and classes is not None:
+            labels.append(_labels(torch.as_tensor(rest[0]).cpu(), len(images), classes))
         yield images.to(device)
 
 
+def _labels(given: Tensor, images: int, classes: int) -> Tensor:
+    """Labels of a batch, int64 [images]."""
+    found = given.long()
+    if given.shape not in ((images,), (images, 1)) or not bool((found == given).all()):
+        raise ConfigError(
+            f"labels of a batch of {images} images are {given.dtype} {list(given.shape)}; give the number of each "
+            "image's class, whole numbers [N] (of scores or one-hot rows, argmax(1))"
+        )
+    if not bool(((found >= 0) & (found < classes)).all()):
+        raise ConfigError(f"labels are {int(found.min())} to {int(found.max())}, and the network has {classes} classes")
+    return found.flatten()
+
+
+def _of_all(labels: list[Tensor], images: int) -> Tensor | None:
+    """Labels of all batches, int64 [images]; None if no batch had any."""
+    if not labels:
+        return None
+    found = torch.cat(labels)
+    if len(found) != images:
+        raise ConfigError(f"{len(found)} labels for {images} images; give labels with every batch, or with none")
+    return found
+
+
 def _require_repeatable(batches: Iterable[Any]) -> None:
+    """Refuse before the first pass what is plainly read in another order, or not at all, in the second."""
     if iter(batches) is batches:
         raise ConfigError("calibration images are read twice: give a DataLoader or a list, not an iterator")
     if isinstance(getattr(batches, "sampler", None), RandomSampler):

@@ -224,6 +224,10 @@ UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "track_running_stats=True",
     ),
     "batch norm after ReLU": (lambda: after(nn.BatchNorm2d(4), conv(), nn.ReLU()), "put it before the ReLU"),
+    "normalisation": (
+        lambda: nn.Sequential(Function(lambda x: (x - 0.5) / 0.25), after()),
+        r"made of \(image\)\. leave it out of the module, and normalise images in the data set",
+    ),
     "no ReLU between": (lambda: after(conv(), conv(), nn.ReLU()), "a convolution of what has no ReLU yet"),
     "gate": (lambda: after(Gate()), "leave out gates such as squeeze-and-excitation"),
     "joined": (lambda: after(Function(lambda x: torch.cat([x[:, :2], x[:, 2:]], 1))), r"joined value \(slice\)"),

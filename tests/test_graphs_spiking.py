@@ -108,18 +108,21 @@ def test_one_path_is_in_threshold_form_and_keeps_its_signs() -> None:
     assert torch.equal(layer.offset, (source.bias / (scale * 2.0)).float())  # type: ignore[operator, arg-type]
 
 
-def test_a_channel_whose_batch_norm_is_off_sends_its_shift_alone() -> None:
+@pytest.mark.parametrize("factor", [0.0, 1e-40, 1 / 3e38])
+def test_a_channel_whose_batch_norm_is_off_sends_its_shift_alone(factor: float) -> None:
+    """Also where float32 does not hold the threshold over the factor, or not the potential."""
     torch.manual_seed(0)
     module = randomised(ResNet(blocks=1, width=4))
-    module.bn.weight.data[1] = 0
-    module.bn.bias.data[1] = 0.25
+    module.bn.running_var[1] = 1
+    module.bn.weight.data[1] = factor
+    module.bn.bias.data[1] = 0.6
     graph = from_module(module, images(2))
     network = from_graph.convert(graph, dict.fromkeys(graph.observed, 1.0))
     engine = engines.create("torch", network)
     sent = {}
     engine.observe = lambda layer, spikes: sent.setdefault(layer.name, spikes)  # type: ignore[attr-defined]
     engine.advance(engine.start(images(1)), 8)
-    assert sent["conv"][:, 0, 1].flatten(1).sum(0).unique().tolist() == [2.0]
+    assert sent["conv"][:, 0, 1].flatten(1).sum(0).unique().tolist() == [4.0]
 
 
 def test_the_read_out_has_the_pool_and_the_bias() -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from modules_for_tests import enlarging
 from networks_for_tests import VGG15, images, network_settings, trained
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from bsnn import artifacts, config
 from bsnn.errors import ArtifactError, BsnnError, ConfigError
+from bsnn.graphs.reading import from_module
 from bsnn.networks import binary, files
 from bsnn.networks.files import pack, unpack
 from bsnn.networks.vgg import VGG, Trained
@@ -141,11 +143,13 @@ def test_parts_are_the_forward_weights() -> None:
 
 
 def vgg15() -> Trained:
-    """VGG-15 of the CIFAR-100 shape without memory for its weights: only shapes matter."""
+    """VGG-15 of the CIFAR-100 shape; its signs are all 1, and its real weights are not set: only shapes matter."""
     with torch.device("meta"):
         module = VGG(network_settings(features=VGG15, hidden=[4096]), (3, 32, 32), 100)
-        signs = {layer.name: module.get_parameter(f"{layer.name}.weight").char() for layer in module.plan[1:-1]}
-        alphas = {layer.name: torch.empty(layer.outputs) for layer in module.plan[1:-1]}
+    module.to_empty(device="cpu")
+    shapes = {layer.name: module.get_parameter(f"{layer.name}.weight").shape for layer in module.plan[1:-1]}
+    signs = {name: torch.ones(shape, dtype=torch.int8) for name, shape in shapes.items()}
+    alphas = {name: torch.empty(shape[0]) for name, shape in shapes.items()}
     return Trained(module, tuple(map(str, range(100))), (0.5,) * 3, (0.25,) * 3, signs, alphas)
 
 
@@ -184,6 +188,12 @@ def test_summary_by_hand() -> None:
     }
     assert (last["weights_32bit"], last["macs"]) == (320, 320)
     assert binary.summary(trained(0, binary=False))["weights_1bit"].sum() == 0
+
+
+def test_signs_that_were_added_up_take_more_than_a_bit() -> None:
+    torch.manual_seed(0)
+    table = binary.summary(from_module(enlarging(), torch.randn(2, 3, 8, 8))).set_index("layer")
+    assert table.loc["4", ["weights_1bit", "weights_32bit", "memory_bytes", "binary"]].tolist() == [0, 24, 96, False]
 
 
 @given(st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=40))

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine_checks import assert_equal, run
-from modules_for_tests import RandomNet, random_images
+from modules_for_tests import RandomNet, enlarging, random_images
 from test_graphs_spiking import described, images, near, spiking
 from torch import Tensor, nn
 
@@ -86,6 +86,14 @@ def test_tensors_and_shapes_come_back(tmp_path: Path) -> None:
             assert torch.equal(path.weight, before.weight)  # type: ignore[arg-type]
             assert (path.scale is None) == (before.scale is None)
             assert path.scale is None or torch.equal(path.scale, before.scale)  # type: ignore[arg-type]
+
+
+def test_signs_that_were_added_up_come_back_as_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = spiking(from_module(enlarging(), images(2, 8)), images(8, 8))
+    found, batch = through(network, tmp_path), images(4, 8, seed=2)
+    assert torch.equal(found.layers[1].paths[0].weight, network.layers[1].paths[0].weight.float())  # type: ignore[union-attr, arg-type]
+    assert_equal(run(engines.create("torch", found), batch, [9]), run(engines.create("torch", network), batch, [9]))
 
 
 def test_the_order_of_a_sum_comes_back(tmp_path: Path) -> None:

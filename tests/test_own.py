@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from modules_for_tests import ResNet, randomised
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from bsnn import own
 from bsnn.errors import ConfigError, ConversionError
@@ -88,6 +97,20 @@ def test_bad_inputs_are_refused() -> None:
         own.ann_accuracy(graph, [images()])
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"sampler": SubsetRandomSampler(range(12)), "batch_size": 4},
+        {"sampler": WeightedRandomSampler(torch.ones(12), 12), "batch_size": 4},
+        {"batch_sampler": BatchSampler(RandomSampler(range(12)), 4, drop_last=False)},
+    ],
+)
+def test_loaders_of_random_order_are_refused(chosen: dict[str, Any]) -> None:
+    _, graph = read()
+    with pytest.raises(ConfigError, match="batch 1 had other images, or in another order, the second time"):
+        own.to_spiking(graph, DataLoader(TensorDataset(images()), **chosen))
+
+
 def test_images_steps_and_labels_of_another_network_are_refused() -> None:
     _, graph = read()
     with pytest.raises(ConfigError, match=r"images are \[3, 16, 16\], and the network was read for \[3, 8, 8\]"):
@@ -99,3 +122,20 @@ def test_images_steps_and_labels_of_another_network_are_refused() -> None:
         own.simulate(network, [(images(), torch.full((12,), 20))], steps=2)
     with pytest.raises(ConfigError, match="labels are -1 to -1"):
         own.ann_accuracy(graph, [(images(), torch.full((12,), -1))])
+
+
+def test_labels_of_another_shape_are_refused() -> None:
+    _, graph = read()
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    labels = torch.arange(12) % 10
+    row, column = [(images(), labels)], [(images(), labels[:, None].float())]
+    simulated = [own.simulate(network, given, steps=4).accuracy for given in (row, column)]
+    assert torch.equal(*simulated)  # type: ignore[arg-type]
+    assert own.ann_accuracy(graph, column) == own.ann_accuracy(graph, row)
+    for wrong in (nn.functional.one_hot(labels), labels + 0.5, labels[:1], labels[None]):
+        with pytest.raises(ConfigError, match=r"12 images are torch\.\w+ \[.*argmax"):
+            own.simulate(network, [(images(), wrong)], steps=2)
+        with pytest.raises(ConfigError, match=r"12 images are torch\.\w+ \[.*argmax"):
+            own.ann_accuracy(graph, [(images(), wrong)])
+    with pytest.raises(ConfigError, match="1 labels for 12 images"):
+        own.ann_accuracy(graph, [(images()[:1], labels[:1]), images()[1:]])

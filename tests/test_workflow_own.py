@@ -201,6 +201,24 @@ def test_content_that_is_missing_is_said_where_to_be_found(models: Path) -> None
         validate(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine", "its settings, to be added to experiments.mine"),
+        ("tiny", "experiments.tiny.network: names no module"),
+        ("other", "there is no experiment 'other'"),
+    ],
+)
+def test_modules_are_read_without_a_content_and_nothing_else(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    config = settings(models)
+    del config["experiments"]["mine"]["network"]["content"]
+    configure(tmp_path, config)
+    monkeypatch.chdir(tmp_path)
+    assert message in CliRunner().invoke(cli.app, ["read-network", name]).output
+
+
 def test_the_description_is_not_that_of_the_network_it_replaces(models: Path) -> None:
     config = merge(settings(models), {"experiments": {"tiny": {"description": "A VGG."}}})
     assert validate(config).experiments["mine"].description == "A network of one's own."
@@ -286,12 +304,12 @@ def test_descriptions_come_back_from_their_file(models: Path, tmp_path: Path) ->
 
 
 def test_the_workflow_runs_it_to_the_report(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = checkout(tmp_path / "checkout", settings(models, content="0" * 64))
+    folder = checkout(tmp_path / "checkout", settings(models, content="1" * 64))
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(cli.app, ["read-network", "mine"])
     assert done.exit_code == 0, done.output
     assert "binary weights: conv, hidden; run it with weights=binary" in done.output
-    assert f"it is another network than its settings name ({'0' * 64})" in done.output
+    assert f"it is another network than its settings name ({'1' * 64})" in done.output
     found = yaml.safe_load("network:" + done.output.partition("network:")[2])["network"]["content"]
     assert found == content(models, "binary")
     configure(folder, settings(models))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -22,10 +23,14 @@ from bsnn.cli.options import (
     job_of,
     weights_of,
 )
+from bsnn.config import reading
+from bsnn.config.experiment import sort_of_network
 from bsnn.errors import ConfigError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+
+UNREAD = "0" * 64  # content of a network that was not read yet
 
 
 def networks(
@@ -99,8 +104,8 @@ def read_network(
     from bsnn.stages import train
 
     with log.job():
-        unknown = {"weights": [weights_of(weights)], "experiments": {experiment: {"network": {"content": "0" * 64}}}}
-        job = Job.of(config.load(config_file, config.merge(changes_of(changes), unknown)), experiment)
+        asked = config.merge(changes_of(changes), {"weights": [weights_of(weights)]})
+        job = Job.of(config.validate(_with_contents(config.merge(reading.read(config_file), asked))), experiment)
         job.pipeline.check("network", job.place)
         settings = job.experiment.own
         if settings is None:
@@ -110,20 +115,26 @@ def read_network(
         graph = train.own_network(job, job.data_set(), settings).graph
         kind, binary = own.kind(graph), ", ".join(graph.binary) or "none"
         typer.echo(f"read: {len(graph.layers)} layers; binary weights: {binary}; run it with weights={kind}")
-        content, former = plain.digest(graph), _content(config_file, changes, experiment)
-        if former not in (None, content):
-            typer.echo(f"it is another network than its settings name ({former}): with these, results are made anew")
+        content = plain.digest(graph)
+        if settings.content not in (UNREAD, content):
+            typer.echo(
+                f"it is another network than its settings name ({settings.content}): with these, results are made anew"
+            )
         typer.echo(f"its settings, to be added to experiments.{experiment}:")
         typer.echo(yaml.safe_dump({"network": {"content": content}}, sort_keys=False), nl=False)
 
 
-def _content(config_file: Path, changes: Changes, experiment: str) -> str | None:
-    """Content that the settings give for an experiment's own network; None where they give none yet."""
-    try:
-        own = config.load(config_file, changes_of(changes)).experiments[experiment].own
-    except ConfigError:
-        return None
-    return None if own is None else own.content
+def _with_contents(raw: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which each module without a content has one that stands for none."""
+    experiments = raw.get("experiments")
+    if not isinstance(experiments, Mapping):
+        return raw
+    contents = {
+        name: {"network": {"content": UNREAD, **given["network"]}}
+        for name, given in experiments.items()
+        if isinstance(given, Mapping) and sort_of_network(given.get("network")) == "<own>"
+    }
+    return config.merge(raw, {"experiments": contents})
 
 
 def export_checkpoint(

@@ -5,7 +5,8 @@ over spikes is an integer where its weights are; one spike of its source stands 
 
 - One path: its scale goes into the threshold, V_o = theta / r_o with r_o = scale_o * theta_source / divisor, and the
   bias into the same units, bias_o / r_o: the current is the integer sum plus the bias.
-- Several paths, or a factor that is not positive: V = theta; each sum is multiplied by r_o, rounded once to float32.
+- Several paths, or a factor that is not positive, or too small to divide by: V = theta; each sum is multiplied by r_o,
+  rounded once to float32.
 
 The ANN's ReLU after a sum becomes the neuron; so does a layer of its own for each average pool of spikes, except the
 one before the logits, which is folded into the read-out. A maximum pool of spikes passes on.
@@ -27,6 +28,8 @@ from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Theta, Threshol
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path
 from bsnn.graphs.forward import per_channel, times_scale, weighted
+
+_LARGEST = 2.0**100  # of thresholds and shifts in units of a sum: float32 ends at 2^128, and steps add up
 
 
 def convert(graph: Graph, thresholds: Thresholds, *, initial: float = 0.0) -> SpikingNetwork:
@@ -69,15 +72,17 @@ def _layer(layer: Layer, theta: Theta, amplitudes: Mapping[str, Theta], initial:
     divisors = [path.pool.divisor if path.pool is not None else 1 for path in paths]
     # r_o of each path: the activation that one unit of its sum stands for.
     ratios = [scale * own / divisor for scale, (_, own), divisor in zip(scales, carried, divisors, strict=True)]
-    bias = layer.bias
-    # A factor of 0 or less cannot move into the threshold: dividing by it gives no number, or turns the comparison.
-    if len(paths) == 1 and bool((ratios[0] > 0).all()):
-        # in this order, so that all members of the VGG family keep the last bits of their thresholds
-        threshold = (theta / carried[0][1] / scales[0] * divisors[0]).float()
+    # in this order, so that all members of the VGG family keep the last bits of their thresholds
+    threshold = (theta / carried[0][1] / scales[0] * divisors[0]).float()
+    offset = None if layer.bias is None else (layer.bias / ratios[0]).float()
+    # A factor of 0 or less cannot move into the threshold: dividing by it gives no number, or turns the comparison. Nor
+    # can one so near 0 that potentials would leave float32.
+    fits = (threshold > 0) & (threshold < _LARGEST) & (offset is None or offset.abs() < _LARGEST)
+    if len(paths) == 1 and bool(fits.all()):
         paths = (replace(paths[0], scale=None),)
-        bias = None if bias is None else bias / ratios[0]
     else:
         threshold = torch.ones(channels).mul(theta).float()
+        offset = None if layer.bias is None else layer.bias.float()
         paths = tuple(replace(path, scale=ratio.float()) for path, ratio in zip(paths, ratios, strict=True))
     return SpikingLayer(
         layer.name,
@@ -86,7 +91,7 @@ def _layer(layer: Layer, theta: Theta, amplitudes: Mapping[str, Theta], initial:
         threshold=threshold,
         initial=threshold * initial,
         paths=paths,
-        offset=None if bias is None else bias.float(),
+        offset=offset,
     )
 
 

@@ -46,7 +46,7 @@ def of_the_family(layer: SpikingLayer) -> SpikingLayer:
     [path] = layer.paths
     if path.scale is not None:
         raise ConversionError(
-            "a binary filter has scaling factor alpha = 0: its weights are all zero, and no threshold stands for them; "
+            "a binary filter has scaling factor alpha = 0, or almost: no threshold stands for weights of zero; "
             "import the network as full, which keeps real weights"
         )
     op: Literal["conv", "linear", "pool"] = "pool" if path.op == "identity" else path.op

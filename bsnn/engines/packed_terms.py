@@ -88,7 +88,7 @@ def unfit(network: SpikingNetwork) -> str | None:
                 if path.groups > 1:
                     return f"layer '{layer.name}' has real weights in groups (engine 'torch' takes it)"
                 continue
-            if path.weight is not None and not bool((path.weight.abs() == 1).all()):
+            if path.weight is not None and not path.signs:
                 return f"layer '{layer.name}' has weights other than +-1"
             rows = _rows_added(path, outputs[path.source])
             if rows > MOST_INPUTS:  # S of 2 P - S, which lies within +-S and so in 16 bits

@@ -57,6 +57,11 @@ class Path:
         """Whether its weights are integers times one scale per channel."""
         return self.weight is not None and not self.weight.is_floating_point()
 
+    @property
+    def signs(self) -> bool:
+        """Whether they are +-1, a bit each: signs that were added up are integers as well, of more bits."""
+        return self.binary and bool((self.weight.abs() == 1).all())  # type: ignore[union-attr]
+
     def to(self, device: torch.device | str) -> Path:
         """The same path with its tensors on a device."""
         return replace(self, weight=_moved(self.weight, device), scale=_moved(self.scale, device))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bsnn.graphs import sums
 from bsnn.graphs.building import Builder
-from bsnn.graphs.description import Pair, Path
+from bsnn.graphs.description import IMAGE, Pair, Path
 from bsnn.graphs.problems import UnsupportedError
 from bsnn.graphs.sums import Output, Sum, Unknown, Value
 
@@ -222,9 +222,12 @@ def _biased(value: Sum, bias: Any) -> Sum:
 
 def _readable(value: Output | Sum, reader: str) -> Output:
     if isinstance(value, Sum) and len(value.paths) == 1 and value.paths[0].op == "identity":
+        source = value.paths[0].source
         raise UnsupportedError(
-            f"{reader} of what batch norm, a factor or a shift made of {value.paths[0].source}",
-            "put it before the ReLU, where it becomes part of the weights before",
+            f"{reader} of what batch norm, a factor or a shift made of {source}",
+            "leave it out of the module, and normalise images in the data set (transforms) instead"
+            if source == IMAGE
+            else "put it before the ReLU, where it becomes part of the weights before",
         )
     if isinstance(value, Sum):
         raise UnsupportedError(f"{reader} of what has no ReLU yet ({value.paths[-1].name})", RELU_FIRST)

@@ -143,7 +143,7 @@ def summary(network: Trained | Graph) -> pd.DataFrame:
             continue
         # On the device meta: shapes alone, nothing is computed.
         places = unpooled(path.to("meta"), torch.zeros(1, *shapes[path.source], device="meta")).shape[2:]
-        weights, binary = path.weight.numel(), path.binary
+        weights, binary = path.weight.numel(), path.signs
         rows.append(
             {
                 "layer": path.name,

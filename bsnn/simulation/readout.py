@@ -163,7 +163,7 @@ def decide(potential: Tensor) -> tuple[Tensor, Tensor]:
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
     """Fraction of images classified correctly at every step, float64 [T], from [N, T] and [N]."""
-    return (predicted == labels[:, None]).double().mean(0)
+    return (predicted == labels.reshape(len(predicted), 1)).double().mean(0)
 
 
 def propagation_delays(network: SpikingNetwork) -> list[int]:

@@ -117,6 +117,5 @@ def _parameters(path: Path) -> int:
     """Bytes of a path's weights and factors; signs take a bit each."""
     weights = 0
     if path.weight is not None:
-        signs = path.binary and bool((path.weight.abs() == 1).all())
-        weights = -(-path.weight.numel() // 8) if signs else path.weight.numel() * path.weight.element_size()
+        weights = -(-path.weight.numel() // 8) if path.signs else path.weight.numel() * path.weight.element_size()
     return weights + (0 if path.scale is None else 4 * path.scale.numel())
