@@ -47,6 +47,22 @@ def test_corrections_follow_what_lies_before() -> None:
         assert float(added) == pytest.approx(float(wanted - counts), abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["potential", "channel", "bias"])
+def test_currents_that_are_held_are_those_of_a_second_pass(
+    kind: corrections.Correction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, batch = trained(5), images(20, 24)  # more than are simulated at once
+    theta = thresholds(source, batch)
+    means, found = corrections.mean_activations(source, batch.split(7)), []
+    for held in (corrections._HELD, 0):
+        monkeypatch.setattr(corrections, "_HELD", held)
+        found.append(corrections.corrected(convert(source, theta), theta, means, batch, 8, kind).layers)
+    for one, other in zip(*found, strict=True):
+        for part in ("initial", "bias"):
+            first, second = getattr(one, part), getattr(other, part)
+            assert (first is None and second is None) or torch.equal(first, second)
+
+
 def test_temporal_correction_against_float64() -> None:
     """Two layers of neurons, step by step and round by round as in the formula."""
     generator = np.random.default_rng(3)

@@ -42,6 +42,7 @@ from bsnn.networks.vgg import Trained
 
 Correction = Literal["potential", "channel", "bias", "temporal"]
 _TOGETHER = 16  # images simulated at once
+_HELD = 2**30  # bytes of a layer's currents, which are held where they are no more: its neurons run twice over them
 ROUNDS = 10  # of the temporal correction at each step, as many as its authors' programs take, and the same rate
 RATE = 0.5  # part of the error that a round takes away, where potentials are spread evenly
 
@@ -146,6 +147,7 @@ class _Measured:
         self.image = image_terms(network, images)
         self.count = len(images)
         self.outputs: dict[str, Tensor] = {}
+        self.held: dict[tuple[int, int], Tensor] = {}  # currents by layer and first image, until they are read again
 
     def keep(self, index: int, spikes: Tensor) -> None:
         """Remember what a layer sends for those that read it."""
@@ -158,7 +160,7 @@ class _Measured:
         for begin in range(0, self.count, _TOGETHER):
             some = slice(begin, begin + _TOGETHER)
             # `scan` puts the spikes where the currents lie. Unsigned neurons keep no count of what they have sent.
-            x = self._currents(index, slice(0, self.steps), some)
+            x = self._twice(index, some)
             if layer.fires:
                 potential = initial_potential(layer, x.shape[1], self.device)
                 scan(layer, x, potential, torch.zeros_like(potential if layer.signed else potential[:, :0]))
@@ -187,6 +189,16 @@ class _Measured:
                 current += RATE * threshold * (target - _rate(spikes))
             potential, sent, found[step] = v, net, spikes  # of the last round
         return replace(layer, schedule=schedule), found
+
+    def _twice(self, index: int, some: slice) -> Tensor:
+        """Currents of a layer at all steps, for some images; they do not depend on what its correction changes."""
+        found = self.held.pop((index, some.start), None)
+        if found is None:
+            layer = self.network.layers[index]
+            found = self._currents(index, slice(0, self.steps), some)
+            if layer.fires and not self.branches.first[index] and 4 * self.steps * self.count * layer.neurons <= _HELD:
+                self.held[index, some.start] = found.clone()
+        return found
 
     def _currents(self, index: int, steps: slice, some: slice) -> Tensor:
         """Currents [steps, images, *shape] of a layer at some steps, for some images."""
