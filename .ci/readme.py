@@ -195,6 +195,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "simulation": _simulation,
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
+    "cpu_methods": partial(_methods, "cifar100-cpu-pretrained"),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
