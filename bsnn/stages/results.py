@@ -6,7 +6,6 @@ import logging
 
 from bsnn import artifacts
 from bsnn.errors import ArtifactError
-from bsnn.pipeline import notes
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
@@ -47,7 +46,7 @@ def renew_report(job: Job) -> None:
         results = tables.read(folder)
         pipeline, place = Pipeline(results.config, job.pipeline.root), Place(job.place.experiment)
         # Tables may answer a later question than figures and report do, whose note vouches for what it vouched for.
-        if all(notes.path(pipeline, stage, place).exists() for stage in ("figures", "report")):
+        if all(pipeline.path(stage, place).exists() for stage in ("figures", "report")):
             report.write(results, job.folder("figures"), path, pipeline)
         else:
             logger.warning("%s stays as it is: the tables are of other settings; make both with: snakemake", path)
