@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import artifacts_for_tests as small
@@ -105,6 +108,24 @@ def test_a_report_is_renewed_under_its_own_settings_alone(job: Job) -> None:
     results_stages.renew_report(other)
     assert page.read_text() == made
     assert current(job, "report")
+
+
+def test_jobs_that_end_together_renew_a_report_one_after_the_other(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the last to write may not have seen what the other added."""
+    for stage in ("figures", "report"):
+        stages.run(stage, job)
+    writing, both = threading.Lock(), []
+
+    def write(*given: object) -> None:
+        both.append(writing.acquire(blocking=False))
+        time.sleep(0.5)  # the other has begun by then
+        if both[-1]:
+            writing.release()
+
+    monkeypatch.setattr(report, "write", write)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(results_stages.renew_report, [job, job]))
+    assert both == [True, True]
 
 
 def test_a_report_that_cannot_be_drawn_costs_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

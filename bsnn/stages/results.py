@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from filelock import FileLock
+
 from bsnn import artifacts
 from bsnn.errors import ArtifactError
 from bsnn.pipeline.job import Job
@@ -43,13 +45,15 @@ def renew_report(job: Job) -> None:
     if not path.exists():
         return
     try:
-        results = tables.read(folder)
-        pipeline, place = Pipeline(results.config, job.pipeline.root), Place(job.place.experiment)
-        # Tables may answer a later question than figures and report do, whose note vouches for what it vouched for.
-        if all(pipeline.path(stage, place).exists() for stage in ("figures", "report")):
-            report.write(results, job.folder("figures"), path, pipeline)
-        else:
-            logger.warning("%s stays as it is: the tables are of other settings; make both with: snakemake", path)
+        # Two jobs may end together: whoever writes last has seen what both have added.
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            results = tables.read(folder)
+            pipeline, place = Pipeline(results.config, job.pipeline.root), Place(job.place.experiment)
+            # Tables may answer a later question than figures and report do, whose note vouches for what it vouched for.
+            if all(pipeline.path(stage, place).exists() for stage in ("figures", "report")):
+                report.write(results, job.folder("figures"), path, pipeline)
+            else:
+                logger.warning("%s stays as it is: the tables are of other settings; make both with: snakemake", path)
     except ArtifactError as error:  # of another version, or half removed: the next `snakemake` makes all of it
         logger.warning("the report stays as it is: %s", error)
     except Exception:  # whatever fails to draw must not cost the hours of the job that added something
