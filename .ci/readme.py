@@ -200,6 +200,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_paper_time": partial(_paper_time, HALF_PAPER),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
+    "cpu_all": partial(_ours, "cifar100-cpu-all"),
     "resnet20": partial(_resnet20, "comparison"),
     "resnet20_binary": partial(_resnet20, "comparison_binary"),
 }
