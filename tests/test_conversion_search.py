@@ -1,6 +1,7 @@
 """The search on made-up scores: finds the best, tries nothing twice, passes over what is refused."""
 
 from itertools import product
+from typing import Literal
 
 import pytest
 
@@ -88,6 +89,19 @@ def test_guide_stops_where_nothing_is_lost() -> None:
     found, passed = guided({(0.0, False): 59.8, (0.25, False): 67.9, (0.5, False): 75.9, (0.75, False): 74.0})
     assert found == Method(initial=0.5)
     assert "0.10 points are lost" in passed['{"initial":0.5,"correction":"temporal"}']
+
+
+@pytest.mark.parametrize("second_pass", ["none", "srp"])
+def test_guide_judges_thresholds_by_their_curve(second_pass: Literal["none", "srp"]) -> None:
+    """With a second pass, too: its ideal curve is that of the second."""
+    curves = {98.0: 40.0, 99.0: 80.0, 99.9: 90.0}
+    guide = Guide(90.0, lambda method: curves[method.percentile or 99.9], 99.9, 0.5)
+    chosen = Method(percentile=99.0, second_pass=second_pass)
+    better, hopeless = (chosen.model_copy(update={"percentile": percentile}) for percentile in (99.9, 98.0))
+    assert guide.why(better, chosen, Score(80.0, 0.0, 0.0))[0]
+    worth, why = guide.why(hopeless, chosen, Score(79.0, 0.0, 0.0))
+    assert not worth
+    assert why == "its ideal curve, 40.00 %, is below what is reached, 79.00 %"
 
 
 def test_starts_are_the_methods_of_the_experiment_at_that_time() -> None:

@@ -230,6 +230,18 @@ def test_what_is_wrong_with_a_folder_is_told_before_anything_runs(tmp_path: Path
         workflow.inputs(pipeline, "data", words)
 
 
+def test_an_index_does_not_stand_for_images_that_are_there(tmp_path: Path) -> None:
+    """They would be left out without a word."""
+    root, results = tree(tmp_path / "images"), tmp_path / "results"
+    stages_train.data(Job.of(settings(root), "images", root=results))
+    (root / "val" / "dog").rename(root / "val" / "cow")
+    pipeline = Pipeline(settings(root), results)
+    assert workflow.unlisted(pipeline, "images")
+    words = {"data": "imagenet", "key": pipeline.key("data", PLACE), "suffix": "parquet"}
+    with pytest.raises(ConfigError, match=r"val: no such class in train/: cow"):
+        workflow.inputs(pipeline, "data", words)
+
+
 def test_suffixes_of_images_are_torchvisions() -> None:
     assert IMG_EXTENSIONS == torchvisions.IMG_EXTENSIONS
 

@@ -59,6 +59,9 @@ def test_original_has_what_the_script_does_on_this_data(name: str, expected: set
     assert found.protocol_name == "original"
 
 
+SHORT = {"extends": "digits", "protocol": "original"}
+
+
 def test_each_quirk_is_a_switch_of_its_own() -> None:
     for name in ARRAYS:
         assert experiment(protocol={name: True}).quirks == {name}
@@ -66,6 +69,13 @@ def test_each_quirk_is_a_switch_of_its_own() -> None:
         assert rest.quirks == ARRAYS - {name}
         assert rest.protocol_name == f"original without {name}"
     assert experiment(protocol={"delayed": True}).protocol_name == "clean with delayed"
+    for name, experiments in (
+        ("digits-original", {"digits-original": {"protocol": {"delayed": False}}}),
+        ("mine", {"mine": {"extends": "digits-original", "protocol": {"delayed": False}}}),
+        ("mine", {"mine": {"extends": "short", "protocol": {"delayed": False}}, "short": SHORT}),
+    ):
+        one = config.load(FILE, {"experiments": experiments}).experiments[name]
+        assert one.protocol_name == "original without delayed"
     off = dict.fromkeys(ARRAYS, False)
     assert experiment(protocol={"preset": "original", **off}).protocol_name == "clean"
 

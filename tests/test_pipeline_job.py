@@ -78,7 +78,7 @@ def test_delayed_propagation_is_refused_where_steps_are_chosen(target: str, rule
     found = pipeline(protocol="original")
     with pytest.raises(ConfigError, match=r"experiments\.tiny\.protocol: .*delayed"):
         found.target(target)
-    with pytest.raises(ConfigError, match=r"set protocol\.delayed to false"):
+    with pytest.raises(ConfigError, match=r"protocol: \{preset: original, delayed: false\}"):
         stages.run(rule, Job(found, Place("tiny", "binary")))
     assert pipeline(protocol={"preset": "original", "delayed": False}).target(target)
     assert found.target("latency")

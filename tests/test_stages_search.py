@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +13,7 @@ from workflow_for_tests import TINY
 
 from bsnn import artifacts, datasets
 from bsnn.config import Method, merge, validate
+from bsnn.conversion.search import Score
 from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
 from bsnn.figures.early_exit import curve
@@ -118,7 +120,7 @@ def test_search_reports_its_choice_once_on_the_test_set(folder: Path, monkeypatc
 
 
 def test_search_for_a_drop_stops_at_the_first_time_that_reaches_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(folder)
     for drop, last in ((100.0, 2), (-100.0, 8)):
@@ -126,6 +128,36 @@ def test_search_for_a_drop_stops_at_the_first_time_that_reaches_it(
         stages_search.find_switches(wanted)
         table = pd.read_csv(wanted.pipeline.path("find_switches", Place("tiny", "full", 0)).with_suffix(".csv"))
         assert table["T"].iloc[-1] == table["T"].max() == last
+        assert ("T = 8 is taken" in caplog.text) == (drop < 0)
+
+
+def test_just_the_wanted_drop_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In floats, 51.8 - 50.8 is a little more than 1."""
+    monkeypatch.chdir(folder)
+
+    def reached(bench: evaluation.Evaluation, steps: int, method: Method) -> Score:
+        return Score(np.nextafter(bench.ann - 1.0, 0.0), 0.0, 0.0)
+
+    monkeypatch.setattr(stages_search, "_score", reached)
+    wanted = job(search={**SEARCH, "time": None, "drop": 1.0})
+    stages_search.find_switches(wanted)
+    table = pd.read_csv(wanted.pipeline.path("find_switches", Place("tiny", "full", 0)).with_suffix(".csv"))
+    assert set(table["T"]) == {2}
+
+
+def test_just_the_allowed_loss_is_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    exits = stages_search._exits
+
+    def lossy(*given: Any) -> pd.DataFrame:
+        found = exits(*given)
+        at_bounds = found["bound"].notna()
+        return found.assign(accuracy=np.where(at_bounds, np.nextafter(88.0, 0.0), 90.0))
+
+    monkeypatch.setattr(stages_search, "_exits", lossy)
+    stages_search.find_exit(job())
+    table = pd.read_csv(job().pipeline.path("find_exit", Place("tiny", "full", 0)).with_suffix(".csv"))
+    assert table.loc[table["chosen"], "bound"].notna().all()
 
 
 def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

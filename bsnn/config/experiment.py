@@ -173,8 +173,8 @@ class Experiment(Section):
         missing = self.quirks & {"delayed", "calibration_dropout"}
         if missing:
             raise ValueError(
-                f"protocol: a network that is a module cannot have {' and '.join(sorted(missing))}; set "
-                "protocol.delayed and protocol.calibration_dropout to false, or take the clean protocol"
+                f"protocol: a network that is a module cannot have {' and '.join(sorted(missing))}; take "
+                "the clean protocol, or {preset: original, delayed: false, calibration_dropout: false}"
             )
 
     @model_validator(mode="after")

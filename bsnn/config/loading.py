@@ -21,6 +21,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     """Deep copy of `base` with `changes` laid over it; sections are merged, everything else replaced."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
+        if key == "protocol" and isinstance(value, Mapping) and isinstance(merged.get(key), str):
+            merged[key] = {"preset": merged[key]}  # short for the section that it stands for
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
     return merged

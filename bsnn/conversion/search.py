@@ -105,8 +105,7 @@ class Guide:
         if curve is None:
             return True, "too few steps for an ideal curve"
         uneven = curve - reached.accuracy
-        # With a second pass `even` is None: where it alone differs, thresholds and rounding are the same.
-        if method.even(self.percentile) != chosen.even(self.percentile) and method.second_pass == chosen.second_pass:
+        if self._even(method) != self._even(chosen):
             own = self.ideal(method)
             costs = f"clipping and quantisation cost {self.ann - curve:.2f} points, unevenness {uneven:.2f}"
             if own is not None and own < reached.accuracy - self.slack:
@@ -116,6 +115,10 @@ class Guide:
         if method.correction != chosen.correction:
             return lost > self.slack, f"{lost:.2f} points are lost, and a correction adds what is missing in the mean"
         return uneven > self.slack, f"unevenness costs {uneven:.2f} points"
+
+    def _even(self, method: Method) -> Method | None:
+        """Thresholds and rounding; of two passes those of the second."""
+        return method.model_copy(update={"second_pass": "none"}).even(self.percentile)
 
 
 class Tried(NamedTuple):

@@ -95,17 +95,20 @@ def digest(settings: config.Data) -> str:
 
 
 def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str | None:
-    """The digest; where the files cannot be listed, that of the only index of them; None if there is none, or several.
+    """The digest; where the images are not there, that of the only index of them; None if there is none, or several.
 
     The index serves a machine without the images, to which results were copied, and one where a disk is not mounted.
+    None, too, where images are there but cannot be listed: an index would stand for what they were.
 
     Args:
         settings: which folder.
         identity: of the data set, except for the digest.
         results: folder of artifacts.
     """
-    with suppress(DataError):
-        return digest(settings)
+    if _there(settings):
+        with suppress(DataError):
+            return digest(settings)
+        return None
     found = set()
     for path in (results / "data").glob(f"{settings.name}-*.parquet"):
         try:
@@ -118,6 +121,15 @@ def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str
         if files and made == ({**identity, "files": None}, str(settings.path), _text(settings.labels)):
             found.add(str(files))
     return found.pop() if len(found) == 1 else None
+
+
+def _there(settings: config.Data) -> bool:
+    """Whether there is a folder of training images, and the file of labels if one is named."""
+    try:
+        listed = settings.path is not None and (settings.path / "train").is_dir()
+        return listed and (settings.labels is None or settings.labels.exists())
+    except OSError:  # no access
+        return False
 
 
 def _contents(files: list[str]) -> str:

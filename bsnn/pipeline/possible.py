@@ -18,7 +18,7 @@ def check(stage: Stage, experiment: Experiment, place: Place) -> None:
         raise ConfigError(
             f"experiments.{place.experiment}.protocol: search and early exit choose by time steps of same-step "
             "propagation, and delayed propagation shifts them layer by layer: run the experiment without the "
-            "original's protocol, or set protocol.delayed to false"
+            "original's protocol, or with protocol: {preset: original, delayed: false}"
         )
     if stage.family and experiment.own is not None:
         raise ConfigError(

@@ -27,6 +27,7 @@ def find_switches(job: Job) -> None:
     import pandas as pd
 
     from bsnn.conversion import search
+    from bsnn.tables.costs_over_time import SLACK
 
     settings, wanted = job.experiment.latency, job.experiment.latency.search
     bench = Evaluation(job, wanted.images)
@@ -43,8 +44,14 @@ def find_switches(job: Job) -> None:
         for method, score, why in tried:
             what, ideal = "passed over" if score is None else "tried", None if guide is None else curve(method)
             rows.append(_row(what, steps, method, score, bench.ann) | {"ideal": ideal, "why": why})
-        if wanted.drop is None or bench.ann - reached.accuracy <= wanted.drop:
+        if wanted.drop is None or bench.ann - reached.accuracy <= wanted.drop + SLACK:
             break
+    else:
+        logger.warning(
+            "nothing comes within latency.search.drop, %g points, in any of latency.time: T = %d is taken",
+            wanted.drop,
+            steps,
+        )
     rows.append(_row("chosen, held-out", steps, chosen, reached, bench.ann))
     test = Evaluation(job)
     rows.append(_row("chosen, test", steps, chosen, _score(test, steps, chosen), test.ann))
@@ -104,6 +111,8 @@ def find_exit(job: Job) -> None:
     """
     import pandas as pd
 
+    from bsnn.tables.costs_over_time import SLACK
+
     settings = job.experiment.latency
     name, times = settings.exit_method, sorted(settings.time)
     method = settings.method(name)
@@ -111,7 +120,8 @@ def find_exit(job: Job) -> None:
     bounds = _bounds(held, method, times[-1])
     found, shown = (_exits(bench, method, times, bounds).assign(method=name) for bench in (held, test))
     allowed = found["bound"].notna() | (found["T"] == times[-1])  # not fewer steps for all images
-    enough = found[allowed & (found["accuracy"] >= found["accuracy"].iloc[0] - settings.early_exit.loss)]
+    lost = found["accuracy"].iloc[0] - found["accuracy"]
+    enough = found[allowed & (lost <= settings.early_exit.loss + SLACK)]
     place = enough.sort_values("mean_steps", kind="stable").index[0]  # the same bounds stand in the same places of both
     table = pd.concat([part.assign(chosen=part.index == place) for part in (found, shown)], ignore_index=True)
     job.pipeline.write("find_exit", job.place, table, extra={"method": name})
