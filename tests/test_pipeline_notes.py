@@ -19,6 +19,7 @@ from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 from bsnn.pipeline.workflow import place_of
+from bsnn.report import more
 from bsnn.stages import results as results_stages
 from bsnn.tables import latency as latency_tables
 
@@ -126,6 +127,40 @@ def test_jobs_that_end_together_renew_a_report_one_after_the_other(job: Job, mon
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(results_stages.renew_report, [job, job]))
     assert both == [True, True]
+
+
+def test_what_ends_while_a_report_is_written_waits_for_it(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a report whose note is not there yet it would find none, and stay out of it."""
+    stages.run("figures", job)
+    found, looked, beside = more.found, [], ThreadPoolExecutor(1)
+
+    def slow(pipeline: Pipeline, name: str) -> list[more.Part]:
+        looked.append(found(pipeline, name))
+        if len(looked) == 1:
+            beside.submit(results_stages.renew_report, job)  # as a job that has just added something
+            time.sleep(0.5)
+        return looked[-1]
+
+    monkeypatch.setattr(more, "found", slow)
+    stages.run("report", job)
+    beside.shutdown()
+    assert len(looked) == 2
+
+
+def test_a_renewed_report_is_of_the_latency_asked_last(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is no part of the tables' key: they are not made again, and hold the settings that they were made with."""
+    for stage in ("figures", "report"):
+        stages.run(stage, job)
+    chosen = job.pipeline.config
+    experiment = chosen.experiments[small.NAME]
+    latency = experiment.latency.model_copy(update={"time": [1]})
+    later = {small.NAME: experiment.model_copy(update={"latency": latency})}
+    given = []
+    monkeypatch.setattr(report, "write", lambda *args: given.append(args))
+    other = Pipeline(chosen.model_copy(update={"experiments": later}), job.pipeline.root)
+    results_stages.renew_report(Job(other, PLACE))
+    [(results, _, _, pipeline)] = given
+    assert results.config == pipeline.config == other.config
 
 
 def test_a_report_that_cannot_be_drawn_costs_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,8 +232,8 @@ STAGES: dict[str, Stage] = {
     "find_switches": Stage(
         {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
         NETWORK,
-        # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves; 5: negative thresholds;
-        # 6: a drop of just the wanted points is enough, thresholds are judged by their curve with a second pass, too
+        # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves; 5: negative
+        # thresholds; 6: a drop of just the wanted points is enough, and curves judge thresholds of two passes, too
         version=6,
         name="search",
         same_step=True,
@@ -244,8 +244,8 @@ STAGES: dict[str, Stage] = {
     "find_exit": Stage(
         {"exit": File(OF_NETWORK + "/exit-{key}.parquet"), "text": File(OF_NETWORK + "/exit-{key}.csv")},
         NETWORK,
-        # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate; 5: a loss of just
-        # the allowed points is allowed
+        # 2: beside the bounds, fewer steps for all images; 3: columns split and method; 4: as simulate; 5: a loss of
+        # just the allowed points is allowed
         version=5,
         name="exit",
         same_step=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,13 @@ def run(rule: str, job: Job) -> None:
 
     job.pipeline.check(rule, job.place)
     possible.check(job.pipeline.stage(rule, job.place), job.experiment, job.place)
-    [module] = [name for name, rules in MODULES.items() if rule in rules]
-    stage = getattr(import_module(f"bsnn.stages.{module}"), rule)
-    with notes.renewed(job.pipeline, rule, job.place) if "note" in STAGES[rule].files else nullcontext():
-        stage(job)
+    [name] = [name for name, rules in MODULES.items() if rule in rules]
+    module = import_module(f"bsnn.stages.{name}")
+    with ExitStack() as held:
+        if rule == "report":
+            held.enter_context(module.report_lock(job))
+        if "note" in STAGES[rule].files:
+            held.enter_context(notes.renewed(job.pipeline, rule, job.place))
+        getattr(module, rule)(job)
     if rule in ADDED:
         import_module("bsnn.stages.results").renew_report(job)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -11,6 +13,9 @@ from bsnn.errors import ArtifactError
 from bsnn.pipeline.job import Job
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
+
+if TYPE_CHECKING:
+    from bsnn.tables import Results
 
 logger = logging.getLogger("bsnn")
 
@@ -31,24 +36,28 @@ def figures(job: Job) -> None:
 
 def report(job: Job) -> None:
     """Write the report: one HTML file with tables, figures, settings and origins."""
-    from bsnn import report, tables
+    from bsnn import report
 
-    results = tables.read(job.folder("tables"))
-    report.write(results, job.folder("figures"), job.folder("report.html"), job.pipeline)
+    report.write(_results(job), job.folder("figures"), job.folder("report.html"), job.pipeline)
+
+
+def report_lock(job: Job) -> FileLock:
+    """Held while the report is looked at and written, and its note: jobs that add to it may end at the same time."""
+    path = job.folder("report.html")
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def renew_report(job: Job) -> None:
     """Write the report that is there again, of the settings that it shows: something was added."""
-    from bsnn import report, tables
+    from bsnn import report
 
-    folder, path = job.folder("tables"), job.folder("report.html")
-    if not path.exists():
-        return
+    path, place = job.folder("report.html"), Place(job.place.experiment)
     try:
-        # Two jobs may end together: whoever writes last has seen what both have added.
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            results = tables.read(folder)
-            pipeline, place = Pipeline(results.config, job.pipeline.root), Place(job.place.experiment)
+        with report_lock(job):
+            if not path.exists():
+                return
+            results = _results(job)
+            pipeline = Pipeline(results.config, job.pipeline.root)
             # Tables may answer a later question than figures and report do, whose note vouches for what it vouched for.
             if all(pipeline.path(stage, place).exists() for stage in ("figures", "report")):
                 report.write(results, job.folder("figures"), path, pipeline)
@@ -58,6 +67,15 @@ def renew_report(job: Job) -> None:
         logger.warning("the report stays as it is: %s", error)
     except Exception:  # whatever fails to draw must not cost the hours of the job that added something
         logger.exception("the report stays as it is: it could not be drawn")
+
+
+def _results(job: Job) -> Results:
+    """What the tables hold, under the job's settings where these would make the same tables: latency's may differ."""
+    from bsnn import tables
+
+    place, results = Place(job.place.experiment), tables.read(job.folder("tables"))
+    same = job.pipeline.key("tables", place) == Pipeline(results.config, job.pipeline.root).key("tables", place)
+    return replace(results, config=job.pipeline.config) if same else results
 
 
 def latency_tables(job: Job) -> None:
