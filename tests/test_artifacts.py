@@ -1,6 +1,7 @@
 """Artifacts: whole or not at all, and checked on reading."""
 
 import hashlib
+import platform
 import re
 import subprocess
 import sys
@@ -207,6 +208,16 @@ def test_remains_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
     assert not path.exists()
     artifacts.write_text(path, "whole")
     assert leftovers(tmp_path) == []
+
+
+def test_remains_of_a_machine_whose_name_ends_alike_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "cluster")
+    other = tmp_path / ".t.txt.abc.123.node1.cluster.tmp"
+    other.write_text("half")
+    artifacts.write_text(tmp_path / "t.txt", "whole")
+    assert leftovers(tmp_path) == [other.name]
 
 
 def test_another_writer_at_work_is_left_alone(tmp_path: Path) -> None:

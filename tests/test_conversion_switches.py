@@ -166,6 +166,9 @@ def test_read_out_of_each_method() -> None:
     assert isinstance(engine, SecondPassEngine)
     assert "torch" in reason
     assert conversion.engine("bindsnet", spiking(0), Method())[0].name == "bindsnet"
+    bursts = switches.with_bursts(spiking(0, binary=False), 3)
+    for name in ("auto", "bindsnet", "packed", "torch"):
+        assert conversion.engine(name, bursts, Method(burst=3))[0].name == "torch"
 
 
 def test_balanced_thresholds_are_in_no_table() -> None:

@@ -162,6 +162,19 @@ def test_earlier_percentiles_are_shown(tmp_path: Path) -> None:
     assert set(results["accuracy"]["percentile"]) == {99.0}  # other tables answer the question at hand
 
 
+def test_an_earlier_percentile_with_a_damaged_file_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = collected(tmp_path, percentile=[99.9])
+    place = Place(small.NAME, "full", 0, 99.9)
+    thresholds = Pipeline(earlier.config, tmp_path).path("thresholds", place)
+    thresholds.write_bytes(thresholds.read_bytes()[:-1])
+    frame = collected(tmp_path, percentile=[99.0])["costs_over_time"]
+    found = {weights: set(part["percentile"]) for weights, part in frame.groupby("weights")}
+    assert found == {"full": {99.0}, "binary": {99.0, 99.9}}
+    assert f"left out of costs_over_time: {thresholds}" in caplog.text
+
+
 def test_origins_are_shown(results: tables.Results, text: str) -> None:
     page = Page(text)
     key = Pipeline(results.config).key("simulate", Place(small.NAME, "full", 0, 99.0))

@@ -52,7 +52,8 @@ def _sweep(path: Path) -> None:
     ending = f".{platform.node()}.tmp"
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(ending)}"):
         process = left.name.removesuffix(ending).rpartition(".")[2]
-        if not _alive(int(process)):
+        # Of a machine whose name ends like this one's it is no number, and not ours to ask about.
+        if process.isdigit() and not _alive(int(process)):
             left.unlink(missing_ok=True)
 
 

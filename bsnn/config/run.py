@@ -108,7 +108,7 @@ class Config(Section):
             if not on_grid(value) and value not in held:
                 raise ValueError(
                     f"percentile: {off_grid(value)}; or name it in experiments.{name}.activations.percentiles, "
-                    "for one more pass over the calibration images"
+                    "for one more pass over the calibration images; all of its simulations are made again then"
                 )
 
     def _can_be_computed(self, name: str) -> None:

@@ -119,11 +119,16 @@ def convert(
 def engine(
     name: str, network: SpikingNetwork, method: Method, device: torch.device | str = "cpu", memory_mib: int = 2048
 ) -> tuple[Engine, str]:
-    """Engine for a method, and why it was chosen. `name`: an engine's, or auto; second passes always take `torch`."""
+    """Engine for a method, and why it was chosen.
+
+    `name`: an engine's, or auto; second passes and bursts always take `torch`.
+    """
     if method.second_pass != "none":
         first = method.first_pass
         found = SecondPassEngine(network, device, memory_mib, kind=method.second_pass, first_pass=first)
         return found, "second passes start from potentials of their own for each image, which only 'torch' knows"
+    if name not in ("auto", "torch") and method.burst > 1:
+        return engines.create("torch", network, device, memory_mib), f"'{name}' has no bursts, which 'torch' has"
     chosen, reason = engines.choose(network, device) if name == "auto" else (name, "as configured")
     return engines.create(chosen, network, device, memory_mib), reason
 

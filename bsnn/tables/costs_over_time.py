@@ -49,12 +49,13 @@ def costs_over_time(source: Source) -> pd.DataFrame:
                     Place(source.name, weights, seed, percentile): source.simulation(weights, seed, percentile)
                     for seed in source.config.seeds
                 }
+                means = _mean(source, runs)
             except ArtifactError as error:
                 if percentile in asked:
                     raise
                 logger.warning("an earlier percentile is left out of costs_over_time: %s", error)
                 continue
-            parts.append(_mean(source, runs).assign(weights=weights, percentile=percentile, asked=percentile in asked))
+            parts.append(means.assign(weights=weights, percentile=percentile, asked=percentile in asked))
     table = pd.concat(parts, ignore_index=True)
     return table[[*KEYS, "asked", *(name for name in table.columns if name not in (*KEYS, "asked"))]]
 

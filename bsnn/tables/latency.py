@@ -78,9 +78,13 @@ class Run:
         frame: pd.DataFrame = self.pipeline.read("method", self.place, "errors")[0].to_pandas()
         absent = [time for time in self.times if time not in set(frame["time"])]
         if len(frame) and absent:
-            path, times = self.pipeline.path("method", self.place, "errors"), ", ".join(map(str, absent))
+            # Without its note, too: tables that are there do not look for files that were lost behind them.
+            note = self.pipeline.root / self.place.experiment / "tables" / "latency-*.json"
             logger.warning(
-                "%s: made before T = %s was asked for; for errors there, delete it and run again", path, times
+                "%s: made before T = %s was asked for; for errors there, delete it and %s, and run again",
+                self.pipeline.path("method", self.place, "errors"),
+                ", ".join(map(str, absent)),
+                note,
             )
         return frame[frame["time"].isin(self.times)]
 
