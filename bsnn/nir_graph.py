@@ -31,8 +31,8 @@ from torch import Tensor
 from bsnn import artifacts, nir_reading
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
-from bsnn.graphs.description import IMAGE, Path
-from bsnn.nir_reading import FACTORS, INPUT, READOUT, SIGNS, SUFFIX, WEIGHTS
+from bsnn.graphs.description import IMAGE, READOUT, Path
+from bsnn.nir_reading import FACTORS, INPUT, SIGNS, SUFFIX, WEIGHTS
 
 if TYPE_CHECKING:
     import nir
@@ -63,19 +63,23 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
         own = f"{layer.name}{SUFFIX}"
         found[own] = _neurons(layer, bias, {"place": place, "paths": json.dumps(order)} if layer.paths else {})
         edges += [(name, own) for name in order]
-        if twice := nodes.keys() & found.keys():
-            raise ConversionError(f"two parts of the network would be NIR's node '{min(twice)}': rename a module")
-        nodes |= found
+        _add(nodes, found)
         ends[layer.name] = (own, layer.shape)
     last, shape = ends[network.layers[-1].name]
     chain = {READOUT: _read_out(network), "output": nir.Output({"output": np.array([network.classes])})}
     if len(shape) > 1:
         chain = {f"{READOUT}.flatten": _flatten(shape), **chain}
-    nodes |= chain
+    _add(nodes, chain)
     edges += pairwise([last, *chain])
     return nir.NIRGraph(
         nodes, edges, metadata={"bsnn": unsaid(network), "about": about}, type_check=not _misjudged(network)
     )
+
+
+def _add(nodes: dict[str, Any], found: dict[str, Any]) -> None:
+    if twice := nodes.keys() & found.keys():
+        raise ConversionError(f"two parts of the network would be NIR's node '{min(twice)}': rename a module")
+    nodes |= found
 
 
 def unsaid(network: SpikingNetwork) -> str:

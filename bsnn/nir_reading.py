@@ -20,12 +20,12 @@ from torch import Tensor
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.spiking import of_the_family
 from bsnn.errors import ArtifactError
-from bsnn.graphs.description import IMAGE, Pair, Path, Pool
+from bsnn.graphs.description import IMAGE, READOUT, Pair, Path, Pool
 
 if TYPE_CHECKING:
     import nir
 
-INPUT, READOUT = "input", "readout"
+INPUT = "input"
 SUFFIX = ".neurons"
 SIGNS, WEIGHTS, FACTORS = "signs", "weights", "factors"  # what a map holds, as its metadata says
 

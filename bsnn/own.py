@@ -10,6 +10,7 @@ Each step is a few lines on functions of the package, which docs/own-networks.md
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def to_spiking(
 
     Raises:
         ConfigError: a loader that cannot be read twice in the same order, a method that needs `steps`, or no measured
-            image, or calibration images of another size.
+            image, steps below 1, a percentile that is not held, or calibration images of another size.
         BsnnError: no images, or activations without a positive value.
         ConversionError: a switch that this network cannot have; logits of calibration images (the first of each batch)
             that are not those of the module that the graph was read from, beyond rounding.
@@ -87,12 +88,15 @@ def to_spiking(
         raise ConfigError(f"measured is {measured}: methods are measured on at least one image")
     if steps is None and chosen.per_time:
         raise ConfigError("the method fits one number of time steps: give steps")
+    fitted = 1 if steps is None else _at_least_one(steps)
+    if chosen.percentile is None:
+        config.check_percentile(percentile)
     _require_repeatable(calibration)
     passes, digests = iter((True, False)), list[int]()
     table = activations.collect(graph, lambda: _calibrating(graph, calibration, digests, first=next(passes)))
     images = _first(images_of(calibration, graph.device), measured) if chosen.calibrated else None
-    theta = methods.thresholds(graph, table, chosen, steps or 1, images, percentile=percentile, population=population)
-    return methods.convert(graph, theta, chosen, steps or 1, images)
+    theta = methods.thresholds(graph, table, chosen, fitted, images, percentile=percentile, population=population)
+    return methods.convert(graph, theta, chosen, fitted, images)
 
 
 def simulate(
@@ -117,12 +121,12 @@ def simulate(
         memory_mib: memory budget of the simulation; more steps or images at once are faster, and change no result.
 
     Raises:
-        ConfigError: no time step, no images, or labels for some batches only, of another shape or of other classes.
+        ConfigError: no time step, no images, labels for some batches only, of another shape or of other classes, or a
+            device that is not there.
         EngineError: an engine that cannot run this network.
     """
     chosen = config.Method() if method is None else method
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}: simulate at least one time step")
+    steps, device = _at_least_one(steps), _device(device)
     made, why = methods.engine(engine, network, chosen, device, memory_mib)
     labels: list[Tensor] = []
     result = run(
@@ -140,6 +144,26 @@ def simulate(
         },
         simulation=result,
     )
+
+
+def _at_least_one(steps: int) -> int:
+    try:
+        found = operator.index(steps)
+    except TypeError:
+        raise ConfigError(f"steps is {steps!r}: give a whole number of time steps") from None
+    if found < 1:
+        raise ConfigError(f"steps is {steps}: give at least one time step")
+    return found
+
+
+def _device(given: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(given)
+    except RuntimeError:
+        raise ConfigError(f"device is {str(given)!r}: give cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is '{device}', and torch finds no CUDA device here: give cpu")
+    return device
 
 
 @torch.no_grad()
@@ -199,17 +223,24 @@ def _remembering(
 ) -> Iterator[Tensor]:
     """Images of batches, on a device; labels, which are read if there is a number of classes, are put into a list."""
     for batch in batches:
-        images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) else (batch, ())
+        images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) and batch else (batch, ())
         if not isinstance(images, Tensor) or images.dtype != torch.float32:
             found = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
             raise ConversionError(f"a batch holds {found}; give float32 images [N, ...], or pairs of them and labels")
         if rest and classes is not None:
-            labels.append(_labels(torch.as_tensor(rest[0]).cpu(), len(images), classes))
+            labels.append(_labels(rest[0], len(images), classes))
         yield images.to(device)
 
 
-def _labels(given: Tensor, images: int, classes: int) -> Tensor:
+def _labels(labels: Any, images: int, classes: int) -> Tensor:
     """Labels of a batch, int64 [images]."""
+    try:
+        given = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"labels of a batch of {images} images are {type(labels).__name__}, no tensor of numbers ({error}); give "
+            "the number of each image's class, or images alone"
+        ) from error
     found = given.long()
     if given.shape not in ((images,), (images, 1)) or not bool((found == given).all()):
         raise ConfigError(

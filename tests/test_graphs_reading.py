@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -16,9 +17,10 @@ from modules_for_tests import Depthwise, RandomNet, ResNet, Strided, binarised, 
 from torch import Tensor, nn
 
 from bsnn.errors import ConversionError
-from bsnn.graphs.description import IMAGE
+from bsnn.graphs.description import IMAGE, READOUT
 from bsnn.graphs.forward import forward
 from bsnn.graphs.reading import from_module
+from bsnn.simulation import energy
 
 
 def batch(*shape: int, seed: int = 0) -> Tensor:
@@ -248,6 +250,18 @@ UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "broadcast": (lambda: after(Function(lambda x: x + x[:, :1])), r"joined value \(slice\)"),
     "halves": (lambda: after(Function(lambda x: x.half().float())), "keep float32 throughout"),
     "noise": (lambda: after(Function(lambda x: x + torch.rand(8))), "random numbers in evaluation"),
+    "a bound for each channel": (
+        lambda: after(conv(), Function(lambda x: torch.clamp(x, min=torch.zeros(4, 1, 1)))),
+        r"activation other than ReLU \(clamp\)",
+    ),
+    "a factor that makes channels": (
+        lambda: after(nn.Conv2d(4, 1, 3), Function(lambda x: x * torch.ones(4, 1, 1)), nn.ReLU()),
+        r"a constant that enlarges a value of \[1, 6, 6\] to \[4, 6, 6\]",
+    ),
+    "a number that makes channels": (
+        lambda: after(nn.Conv2d(4, 1, 3), Function(lambda x: torch.ones(4, 1, 1) - x), nn.ReLU()),
+        r"a constant that enlarges a value of \[1, 6, 6\] to \[4, 6, 6\]",
+    ),
     "linear on maps": (lambda: after(nn.Linear(8, 8), nn.ReLU()), "flatten the map first"),
 }
 
@@ -277,6 +291,20 @@ def test_all_that_is_unsupported_is_listed_at_once() -> None:
         ("4", "6"),
         ("5", "7"),
     ]
+
+
+def test_an_average_with_a_divisor_of_its_own_takes_the_bias_along() -> None:
+    pool = nn.AvgPool2d(2, divisor_override=2)
+    module, x = nn.Sequential(after(conv(), pool, nn.ReLU())), batch(2, 3, 8, 8)
+    assert torch.allclose(forward(from_module(module, x), x), module(x), atol=1e-5)
+
+
+def test_no_hidden_layer_has_the_name_of_the_read_out() -> None:
+    """Under which tables have the last layer."""
+    names = OrderedDict(readout=nn.Linear(4, 8), relu=nn.ReLU(), last=nn.Linear(8, 2))
+    graph = from_module(nn.Sequential(names), batch(2, 4))
+    assert [layer.name for layer in graph.layers] == ["readout.2", "logits"]
+    assert READOUT == energy.READOUT
 
 
 def test_what_torch_cannot_follow_is_said_so() -> None:

@@ -150,6 +150,21 @@ def test_networks_are_shared_between_methods() -> None:
     assert path.parent == Path("results/digits/binary/seed0/methods/signed/T128")
 
 
+def test_clean_keeps_what_settings_name(tmp_path: Path) -> None:
+    """Where training starts, or what is imported: the recipe that made it may be another by now."""
+    former = Pipeline(config.load(FILE), tmp_path)
+    paths = [former.path("network", Place("digits", "full", seed)) for seed in range(4)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    start, full, binary = ({"path": str(path), "sha256": "0" * 64} for path in paths[:3])
+    second = {"extends": "digits", "ablation": False, "train": {"start": start}}
+    third = {"extends": "digits", "ablation": False, "imported": {"full": full, "binary": binary}}
+    changes = {"experiments": {"digits": {"train": {"epochs": 3}}, "second": second, "third": third}}
+    found = {item.path: item.needed for item in inventory.artifacts(Pipeline(config.load(FILE, changes), tmp_path))}
+    assert found == {**dict.fromkeys(paths[:3], True), paths[3]: False}
+
+
 def test_clean_keeps_what_methods_and_searches_leave(tmp_path: Path) -> None:
     loaded = load(methods={"mine": {"initial": 0.5}}, time=[4, 8], early_exit={"method": "mine"})
     pipeline = Pipeline(loaded, tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bsnn.errors import ArtifactError
@@ -120,6 +121,15 @@ def test_archives_whose_parts_overlap_are_refused(tmp_path: Path) -> None:
         archive.filelist.extend([whole] * 50)
         archive._didModify = True  # type: ignore[attr-defined]
     with pytest.raises(ArtifactError, match="compressed or overlap"):
+        original_checkpoint.read(path)
+
+
+def test_damaged_safetensors_are_no_checkpoint(tmp_path: Path) -> None:
+    """torch.load reads the format, and fails with that library's errors."""
+    path = tmp_path / "model.safetensors"
+    save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged, or no checkpoint of torch"):
         original_checkpoint.read(path)
 
 

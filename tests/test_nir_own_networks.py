@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from modules_for_tests import RandomNet, enlarging, random_images
 from test_graphs_spiking import described, images, near, spiking
 from torch import Tensor, nn
 
-from bsnn import engines, nir_graph
+from bsnn import engines, nir_graph, own
 from bsnn.conversion.layers import SpikingNetwork
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.reading import from_module
@@ -240,6 +241,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
     full = spiking(described("resnet", binary=False), images(4), burst=3)
     with pytest.raises(ConversionError, match="sends bursts"):
         nir_graph.graph(full)
+    for name in ("output", "input"):
+        named = nn.Sequential(OrderedDict({name: nn.Linear(4, 8), "relu": nn.ReLU(), "last": nn.Linear(8, 2)}))
+        batch = torch.rand(4, 4)
+        with pytest.raises(ConversionError, match=rf"NIR's node '{name}': rename a module"):
+            nir_graph.graph(own.to_spiking(from_module(named, batch), [batch]))
     graph = nir_graph.graph(spiking(described("resnet"), images(4)))
     graph.edges = [edge for edge in graph.edges if edge[1] != "blocks.1.conv1"] + [("blocks.1.conv1",) * 2]
     nir.write(tmp_path / "circle.nir", graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from torch.utils.data import (
 )
 
 from bsnn import own
-from bsnn.errors import ConfigError, ConversionError
+from bsnn.errors import ConfigError, ConversionError, EngineError
 from bsnn.graphs.description import Graph
 from bsnn.graphs.reading import from_module
 
@@ -109,6 +110,38 @@ def test_loaders_of_random_order_are_refused(chosen: dict[str, Any]) -> None:
     _, graph = read()
     with pytest.raises(ConfigError, match="batch 1 had other images, or in another order, the second time"):
         own.to_spiking(graph, DataLoader(TensorDataset(images()), **chosen))
+
+
+def test_inputs_of_other_types_are_refused() -> None:
+    _, graph = read()
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    for labels in (None, {"y": 1}, ["a"] * 12):
+        with pytest.raises(ConfigError, match=rf"12 images are {type(labels).__name__}, no tensor of numbers"):
+            own.simulate(network, [(images(), labels)], steps=2)
+    with pytest.raises(ConversionError, match="a batch holds tuple"):
+        own.simulate(network, [()], steps=2)
+    for device, words in (("gpu", "'gpu': give cpu or cuda"), ("cuda:99", "CUDA device|only .* CUDA")):
+        with pytest.raises((ConfigError, EngineError), match=words):
+            own.simulate(network, [images()], steps=2, device=device)
+    with pytest.raises(ConfigError, match=r"steps is 3\.0: give a whole number"):
+        own.simulate(network, [images()], steps=3.0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="steps is 0: give at least one"):
+        own.to_spiking(graph, images().split(4), steps=0)
+    for percentile, words in ((101.0, "less than or equal to 100"), (99.9999, "decimals")):
+        with pytest.raises(ConfigError, match=words):
+            own.to_spiking(graph, iter(()), percentile=percentile)
+
+
+@pytest.mark.parametrize("engine", ["bindsnet", "packed", "torch"])
+def test_any_name_of_a_module_will_do(engine: str) -> None:
+    """BindsNET knows layers and inputs by their names in one place."""
+    torch.manual_seed(0)
+    layers = OrderedDict(input=nn.Conv2d(3, 4, 3), relu=nn.ReLU(), flat=nn.Flatten(), image=nn.Linear(144, 10))
+    graph = from_module(nn.Sequential(layers), images(2))
+    network = own.to_spiking(graph, images().split(4), percentile=99)
+    found, expected = (own.simulate(network, [images()], steps=8, engine=name) for name in (engine, "torch"))
+    assert float(found.spikes_per_image["input"].sum()) > 0
+    assert torch.equal(found.simulation.predicted, expected.simulation.predicted)
 
 
 def test_images_steps_and_labels_of_another_network_are_refused() -> None:

@@ -137,6 +137,19 @@ def test_more_steps_than_are_exact_are_refused() -> None:
         readout.advance(torch.ones(1, 1, 4096, dtype=torch.int8))
 
 
+def test_a_large_bias_leaves_the_weights_as_they_are() -> None:
+    """Of a class that is never to win, as is customary."""
+    network = _network(torch.randn(5, 20, generator=torch.Generator().manual_seed(1)))
+    spikes = torch.randint(0, 2, (8, 4, 20), dtype=torch.int8, generator=torch.Generator().manual_seed(2))
+    masked = replace(network, readout_bias=torch.tensor([-1e5, 0.0, 0.0, 0.0, 0.0]))
+    without = replace(network, readout=network.readout[1:])
+    found = Readout(masked, 4).advance(spikes)
+    assert torch.equal(found.predicted, Readout(without, 4).advance(spikes).predicted + 1)
+    too_large = replace(network, readout_bias=torch.tensor([-1e9, 0.0, 0.0, 0.0, 0.0]))
+    with pytest.raises(EngineError, match=r"bias of up to 1e\+09, is exact for at most 2 time steps.*a smaller bias"):
+        Readout(too_large, 4).advance(spikes)
+
+
 def test_accuracy_at_every_step() -> None:
     predicted = torch.tensor([[0, 1, 1], [2, 2, 0], [1, 1, 1], [0, 0, 3]], dtype=torch.int16)
     assert accuracy(predicted, torch.tensor([1, 2, 1, 3])).tolist() == [0.5, 0.75, 0.75]

@@ -113,9 +113,9 @@ def labels(network: SpikingNetwork) -> list[str]:
 
 
 def inputs(network: SpikingNetwork) -> list[str]:
-    """Names of the inputs, one for each path that reads the image, in the order of `image_terms`."""
+    """Names of the inputs, one for each path that reads the image, in the order of `image_terms`; none is a layer's."""
     found = sum(path.source == IMAGE for paths in network.sums for path in paths)
-    return [f"input_{index}" for index in range(found)]
+    return [f"image{index}" for index in range(found)]
 
 
 def build(network: SpikingNetwork, device: torch.device | str = "cpu") -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool
+from bsnn.graphs.description import IMAGE, READOUT, Graph, Layer, Path, Pool
 from bsnn.graphs.problems import UnsupportedError
 from bsnn.graphs.sums import Output, Sum, Value
 
@@ -37,7 +37,7 @@ class Builder:
         return self._add(pool.kind, self.label, Sum((path,), None, shape))
 
     def _add(self, kind: str, wanted: str, value: Sum) -> Output:
-        taken = {layer.name for layer in self.layers}
+        taken = {READOUT, *(layer.name for layer in self.layers)}
         name = next(label for label in self._labels(wanted) if label not in taken)
         self.layers.append(Layer(name, kind, value.paths, value.bias, value.shape))  # type: ignore[arg-type]
         return Output(name, value.shape)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 IMAGE = "(image)"  # source of paths that read the image itself; no module can have this name
+READOUT = "readout"  # the read-out in tables and NIR, whatever its module is called; no other layer has this name
 
 Pair = tuple[int, int]
 

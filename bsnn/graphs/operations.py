@@ -123,7 +123,8 @@ def relu(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
 
 def clamped(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Value:
     """clamp(min=0) is ReLU."""
-    if arguments.get("min") != 0 or arguments.get("max") is not None:
+    least = arguments.get("min")
+    if (isinstance(least, Tensor) and least.numel() != 1) or least != 0 or arguments.get("max") is not None:
         raise UnsupportedError("an activation other than ReLU (clamp)", "put nn.ReLU there and train again")
     return relu(builder, arguments, shape)
 
@@ -143,11 +144,13 @@ def _plus(arguments: Arguments, shape: tuple[int, ...], alpha: float) -> Value:
     constants = [some for some in (first, second) if not isinstance(some, Value)]
     if constants and isinstance(first, Value):
         constant = _each_channel(second, shape) * alpha
-        return Unknown(shape) if isinstance(first, Unknown) else sums.shifted(_terms(first), constant)
+        return Unknown(shape) if isinstance(first, Unknown) else sums.shifted(_terms(_as_large(first, shape)), constant)
     if constants:
         # The constant comes first: alpha, -1 in a difference, is the value's alone.
         constant = _each_channel(first, shape)
-        return Unknown(shape) if isinstance(second, Unknown) else sums.shifted(_times(second, alpha), constant)
+        if isinstance(second, Unknown):
+            return Unknown(shape)
+        return sums.shifted(_times(_as_large(second, shape), alpha), constant)
     if isinstance(first, Unknown) or isinstance(second, Unknown):
         return Unknown(shape)
     if first.shape != second.shape:
@@ -176,7 +179,17 @@ def _by_constant(arguments: Arguments, shape: tuple[int, ...], how: Callable[[Te
         )
     value, constant = (first, second) if isinstance(first, Value) else (second, first)
     factor = how(torch.ones((), dtype=torch.float64), _each_channel(constant, shape))
-    return Unknown(shape) if isinstance(value, Unknown) else sums.scaled(_terms(value), factor)
+    return Unknown(shape) if isinstance(value, Unknown) else sums.scaled(_terms(_as_large(value, shape)), factor)
+
+
+def _as_large(value: Output | Sum, shape: tuple[int, ...]) -> Output | Sum:
+    """A value that a constant does not enlarge."""
+    if value.shape != shape:
+        raise UnsupportedError(
+            f"a constant that enlarges a value of {list(value.shape)} to {list(shape)}",
+            "give one number, or as many channels to the layer before",
+        )
+    return value
 
 
 def dropout(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Value:

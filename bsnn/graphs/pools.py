@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,4 +129,6 @@ def _of_sum(value: Sum, pool: Pool, shape: tuple[int, ...]) -> Sum:
             "a pool of a sum that is padded, or pooled already, or a maximum of several branches, before its ReLU",
             "put the ReLU before the pool",
         )
+    if pool.kind == "average" and value.bias is not None:  # a divisor of its own makes more or less of it
+        value = replace(value, bias=value.bias * (pool.kernel[0] * pool.kernel[1] / pool.divisor))
     return sums.pooled(value, pool, shape)

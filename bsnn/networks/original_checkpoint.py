@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from bsnn import artifacts, config
@@ -30,7 +31,17 @@ from bsnn.networks.vgg import LayerPlan, Trained
 
 logger = logging.getLogger(__name__)
 
-DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, struct.error)
+DAMAGED = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    struct.error,
+    SafetensorError,  # torch.load takes files of that format, too
+)
 REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types that weights may have; float8 is none
 ZIP = b"PK\x03\x04"  # a checkpoint's first bytes since torch 1.6; older ones are a plain pickle, without checksums
 

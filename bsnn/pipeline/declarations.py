@@ -14,7 +14,7 @@ from bsnn.config import Data, Method, Weights, format_percentile
 from bsnn.folders import listing
 from bsnn.paper import plan
 from bsnn.pipeline import columns, shown
-from bsnn.pipeline.parts import TEST, channels, early_exit, engine, ideal, quirks, search, tested
+from bsnn.pipeline.parts import TEST, channels, early_exit, engine, ideal, quirks, read_out, search, tested
 from bsnn.pipeline.stage import File, Need, Place, Stage, first_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _simulate(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     """The number of shards is a matter of resources: it stands in the path, not in the key."""
     experiment = pipeline.experiment(place)
     settings = pipeline.own(experiment.simulation, "shards")
-    return {"settings": settings, **engine(pipeline, place), **quirks(experiment, TEST)}
+    return {"settings": settings, **engine(pipeline, place), **read_out(experiment), **quirks(experiment, TEST)}
 
 
 def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
@@ -113,6 +113,7 @@ def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
         **(by_percentile if chosen.threshold == "percentile" else {}),
         **(channels(experiment) if chosen.channels else {}),
         **engine(pipeline, place),
+        **read_out(experiment),
         **tested(experiment),
     }
 

@@ -52,11 +52,23 @@ def artifacts(pipeline: Pipeline) -> list[Item]:
     files = [path for path in files if not {root / "reference", root / "checkpoints"} & set(path.parents)]
     # By experiment, weights, seed and key.
     folders = [path for path in (root / "checkpoints").glob("*/*/*/*") if path.is_dir()]
-    found = {path: in_use(pipeline, path) for path in files}
+    named = _named(pipeline)
+    found = {path: path.resolve() in named or in_use(pipeline, path) for path in files}
     for path in folders:
         [experiment, *_] = path.relative_to(root / "checkpoints").parts
         found[path] = path in checkpoints or _may_be_needed(pipeline, {"experiment": experiment})
     return [Item(path, _size(path), needed) for path, needed in sorted(found.items())]
+
+
+def _named(pipeline: Pipeline) -> set[Path]:
+    """Files that settings name, which need not be what the pipeline would make now: where training starts, imports."""
+    paths: list[Path | None] = []
+    for experiment in pipeline.config.experiments.values():
+        start = experiment.train.start
+        given = [start, experiment.imported.full, experiment.imported.binary]
+        paths += [None if one is None else one.path for one in given]
+        paths.append(None if experiment.own is None else experiment.own.weights)
+    return {path.resolve() for path in paths if path is not None}
 
 
 def _checkpoints(pipeline: Pipeline) -> set[Path]:

@@ -34,6 +34,11 @@ def engine(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     return {"engine": pipeline.config.compute.engine} if place.weights == "full" else {}
 
 
+def read_out(experiment: Experiment) -> dict[str, Any]:
+    """How logits with a bias are read out, which networks of one's own may have. 2: on the grid of the weights."""
+    return {"read_out": 2} if experiment.own is not None else {}
+
+
 def channels(experiment: Experiment) -> dict[str, Any]:
     """How thresholds of channels are measured, where it is not the customary way."""
     return {"channels": "with dropout"} if "calibration_dropout" in experiment.quirks else {}
@@ -55,6 +60,7 @@ def ideal(pipeline: Pipeline, place: Place) -> dict[str, Any]:
         **(by_percentile if chosen.threshold == "percentile" else {}),
         **({"images": settings.images} if chosen.calibrated else {}),
         **(channels(experiment) if chosen.channels else {}),
+        **read_out(experiment),
         **tested(experiment),
     }
 
@@ -71,6 +77,7 @@ def search(pipeline: Pipeline, place: Place) -> dict[str, Any]:
         "images": settings.images,
         "thresholds": pipeline.own(experiment.thresholds),
         **({**engine(pipeline, place), "tried": "channels, bursts", **channels(experiment)} if full else {}),
+        **read_out(experiment),
         **tested(experiment),
     }
 

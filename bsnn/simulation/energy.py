@@ -11,7 +11,7 @@ import pandas as pd
 
 from bsnn.errors import ConfigError
 
-READOUT = "readout"  # the layer after the last neurons
+READOUT = "readout"  # as bsnn.graphs.description has it, which needs torch
 
 
 @dataclass(frozen=True)

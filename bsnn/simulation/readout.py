@@ -5,7 +5,8 @@ The last layer never spikes; its potential after t steps is the sum over all ste
 (float32's own resolution there), so that every product and sum is a multiple of the grid below 2^53 of them: exact in
 float64 in any order, whatever the device, batch, block size or library. Hence equal spikes give equal predictions.
 
-A bias of the logits (networks of bsnn.graphs) is added at every step, on the same grid.
+A bias of the logits (networks of bsnn.graphs) is added at every step, rounded to the same grid: that of the weights,
+however large the bias is.
 
 Ties go to the lowest class; before the first spike arrives, all potentials are 0 (without a bias) and the prediction is
 class 0.
@@ -67,20 +68,24 @@ class Reading(NamedTuple):
 
 def on_grid(weight: Tensor) -> Tensor:
     """Read-out weights, float64, rounded to multiples of 2^-24 of the power of two above the largest magnitude."""
-    exponent = frexp(float(weight.abs().max()))[1]
-    scale = 2.0 ** (GRID_BITS - exponent)
-    return torch.round(weight.double() * scale) / scale
+    return _rounded(weight, _power(weight))
+
+
+def _power(weight: Tensor) -> float:
+    """The power of two above the largest magnitude."""
+    return 2.0 ** frexp(float(weight.abs().max()))[1]
+
+
+def _rounded(values: Tensor, power: float) -> Tensor:
+    scale = 2.0**GRID_BITS / power
+    return torch.round(values.double() * scale) / scale
 
 
 def read_out(network: SpikingNetwork, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Weights [classes, units] and bias [classes] of the read-out on one grid, float64; zeros without a bias."""
-    together = network.readout
-    if network.readout_bias is not None:  # a column of a unit that sends at every step
-        together = torch.cat([together, network.readout_bias[:, None]], 1)
-    # One grid for both: sums of weights and bias are multiples of one step.
-    grid = on_grid(together).to(device)
-    units = network.readout.shape[1]
-    return grid[:, :units], grid[:, units:].sum(1)
+    weight, bias = network.readout, network.readout_bias
+    found = torch.zeros(len(weight), dtype=torch.float64) if bias is None else _rounded(bias, _power(weight))
+    return on_grid(weight).to(device), found.to(device)
 
 
 class Readout:
@@ -97,6 +102,8 @@ class Readout:
         self, network: SpikingNetwork, images: int, device: torch.device | str = "cpu", skipped: Skipped | None = None
     ) -> None:
         self.weight, self.bias = read_out(network, device)
+        # The most that the bias adds in a step, in the grid's power of two.
+        self.shift = float(self.bias.abs().max()) / _power(network.readout)
         self.potential = torch.zeros(images, network.classes, dtype=torch.float64, device=device)
         self.burst = max((layer.burst for layer in network.layers), default=1)
         self.steps = 0
@@ -113,11 +120,15 @@ class Readout:
             EngineError: when the sum over this many steps could exceed what float64 holds exactly (far above any use).
         """
         units = self.weight.shape[1]
-        largest = units * _SUMMED * self.burst + int(self.bias.any())  # of a step, in units of the grid's power of two
+        largest = units * _SUMMED * self.burst + self.shift  # of a step, in units of the grid's power of two
         # In steps of the grid, 2^-24 of that power, the sum must stay within the 53 bits of a float64.
         if (self.steps + len(spikes)) * largest > 2 ** (53 - GRID_BITS):
-            most = 2 ** (53 - GRID_BITS) // largest
-            raise EngineError(f"the read-out of {units} units is exact for at most {most} time steps; simulate fewer")
+            most = int(2 ** (53 - GRID_BITS) // largest)
+            some = f", with a bias of up to {float(self.bias.abs().max()):g}," if self.shift else ""
+            less = ", or give classes that are never to win a smaller bias" if self.shift else ""
+            raise EngineError(
+                f"the read-out of {units} units{some} is exact for at most {most} time steps; simulate fewer{less}"
+            )
         rows = max(1, _CHUNK_VALUES // max(1, spikes[0].numel()))
         readings = [self._chunk(some) for some in spikes.split(rows)]
         return Reading(*(torch.cat(part) for part in zip(*readings, strict=True)))
