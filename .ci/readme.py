@@ -187,6 +187,7 @@ def _paper_pooling(name: str, folder: Path) -> str:
     return f"{_of_numbers(shown.rename(columns={'place': 'the ReLU'}))}\n\n{note}."
 
 
+CPU_PAPER = ("cifar100-cpu-paper", "cifar100-cpu-paper-2000")
 HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
@@ -196,6 +197,8 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "cpu_methods": partial(_methods, "cifar100-cpu-pretrained"),
+    "cpu_paper_accuracy": partial(_paper_accuracy, CPU_PAPER),
+    "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),

@@ -222,6 +222,8 @@ def _remembering(
     batches: Iterable[Any], labels: list[Tensor], device: torch.device | str, classes: int | None = None
 ) -> Iterator[Tensor]:
     """Images of batches, on a device; labels, which are read if there is a number of classes, are put into a list."""
+    if isinstance(batches, Tensor):
+        raise ConfigError("images are one tensor: give batches, a DataLoader or a list such as [images]")
     for batch in batches:
         images, rest = (batch[0], batch[1:]) if isinstance(batch, tuple | list) and batch else (batch, ())
         if not isinstance(images, Tensor) or images.dtype != torch.float32:

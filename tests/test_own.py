@@ -118,6 +118,10 @@ def test_inputs_of_other_types_are_refused() -> None:
     for labels in (None, {"y": 1}, ["a"] * 12):
         with pytest.raises(ConfigError, match=rf"12 images are {type(labels).__name__}, no tensor of numbers"):
             own.simulate(network, [(images(), labels)], steps=2)
+    with pytest.raises(ConfigError, match="give batches"):
+        own.simulate(network, images(), steps=2)
+    with pytest.raises(ConfigError, match="give batches"):
+        own.to_spiking(graph, images())
     with pytest.raises(ConversionError, match="a batch holds tuple"):
         own.simulate(network, [()], steps=2)
     for device, words in (("gpu", "'gpu': give cpu or cuda"), ("cuda:99", "CUDA device|only .* CUDA")):

@@ -13,6 +13,7 @@ from workflow_for_tests import TINY
 
 from bsnn import artifacts, datasets
 from bsnn.config import Method, merge, validate
+from bsnn.console import answer
 from bsnn.conversion.search import Score
 from bsnn.datasets import protocol
 from bsnn.errors import ArtifactError, ConfigError
@@ -185,6 +186,23 @@ def test_early_exit_is_chosen_on_held_out_images(folder: Path, monkeypatch: pyte
         assert test["accuracy"].iloc[row] == pytest.approx(100 * right.mean())
         sent = spikes.loc[spikes["step"] <= step, "spikes"].sum() / len(whole)
         assert test["spikes"].iloc[row] == pytest.approx(sent)
+
+
+def test_the_console_ends_with_what_was_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    stages_search.find_switches(job())
+    stages_search.find_exit(job())
+    pipeline, place = job().pipeline, Place("tiny", "full", 0)
+    search = pipeline.read("find_switches", place)[0].to_pandas().iloc[-1]
+    lines = answer.text(pipeline, ["search", "early_exit"]).splitlines()
+    [found] = [line for line in lines if "at T = 4 by" in line]
+    assert f"tiny, full, seed 0: {search['accuracy']:.2f} % of the test images" in found
+    assert search["switches"] in found
+    table = pipeline.read("find_exit", place)[0].to_pandas()
+    row = table[(table["split"] == "test") & table["chosen"]].iloc[0]
+    [found] = [line for line in lines if "mean steps of 8" in line]
+    assert f"{row['accuracy']:.2f} % of the test images" in found
+    assert f"in {row['mean_steps']:.1f} mean steps" in found
 
 
 def test_a_shard_without_images_has_no_weight(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

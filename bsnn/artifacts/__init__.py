@@ -55,7 +55,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     if not path.is_file() and path.suffix in (*readers, ".csv", ""):
         raise missing(path)
     if path.suffix not in readers:
-        raise ArtifactError(f"{path}: only .parquet and .safetensors artifacts, and tables, carry a description")
+        absent = "" if path.exists() else "no such file, and "
+        raise ArtifactError(f"{path}: {absent}only .parquet and .safetensors artifacts, and tables, carry a description")
     notes.require_intact(path)
     try:
         text = readers[path.suffix](path)

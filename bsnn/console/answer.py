@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import isnan
 from typing import TYPE_CHECKING
 
 from bsnn.errors import ArtifactError
+from bsnn.tables.columns import compact
 
 if TYPE_CHECKING:
     from bsnn.pipeline.model import Pipeline
@@ -21,6 +23,7 @@ def text(pipeline: Pipeline, targets: Iterable[str]) -> str:
     for target in targets:
         for name in pipeline.config.run:
             lines += _experiment(pipeline, name) if target == "all" else _files(pipeline, target, name)
+            lines += _chosen(pipeline, target, name)
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -31,6 +34,35 @@ def _files(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
             shown = [pipeline.root / pipeline.filled(path, stage, place) for path in pipeline.stage(stage, place).shown]
             paths = shown or [path for path in pipeline.files(stage, place) if path.suffix in READABLE]
             yield from (f"{target}: {path}" for path in paths if path.suffix != ".parquet")
+
+
+def _chosen(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
+    """What a search, or early exit, chose for each network, and what it reaches on the test images."""
+    if target not in ("search", "early_exit"):
+        return
+    from bsnn.tables import early_exit
+
+    stage = "find_switches" if target == "search" else "find_exit"
+    for place in pipeline.places(stage, name):
+        try:
+            table = early_exit.of_network(pipeline, stage, place)
+        except ArtifactError as error:  # the run made it; somebody removed it since
+            yield str(error)
+            continue
+        if target == "search":
+            row = table[table["what"] == "chosen, test"].iloc[0]
+            how = f"at T = {row['T']} by {row['switches']}"
+        else:
+            row = table[(table["split"] == "test") & table["chosen"]].iloc[0]
+            bound = "without a bound" if isnan(row["bound"]) else f"by a bound of {row['bound']:.3g} on the margin"
+            how = f"in {row['mean_steps']:.1f} mean steps of {row['T']}, {bound}"
+        yield (
+            f"{name}, {place.weights}, seed {place.seed}: {row['accuracy']:.2f} % of the test images (ANN "
+            f"{row['ann']:.2f}) {how}; {compact(row['spikes'])} spikes per image"
+        )
+    report = pipeline.root / name / "report.html"
+    if report.exists():
+        yield f"report: {report}"
 
 
 def _experiment(pipeline: Pipeline, name: str) -> Iterator[str]:

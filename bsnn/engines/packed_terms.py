@@ -86,7 +86,7 @@ def unfit(network: SpikingNetwork) -> str | None:
                 if not bool(path.weight.isfinite().all()):
                     return f"layer '{layer.name}' has weights that are NaN or infinite"
                 if path.groups > 1:
-                    return f"layer '{layer.name}' has real weights in groups (engine 'torch' takes it)"
+                    return f"'{path.name}' has real weights in groups (engine 'torch' takes it)"
                 continue
             if path.weight is not None and not path.signs:
                 return f"layer '{layer.name}' has weights other than +-1"
