@@ -55,8 +55,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     if not path.is_file() and path.suffix in (*readers, ".csv", ""):
         raise missing(path)
     if path.suffix not in readers:
-        absent = "" if path.exists() else "no such file, and "
-        raise ArtifactError(f"{path}: {absent}only .parquet and .safetensors artifacts, and tables, carry a description")
+        found = "" if path.exists() else "no such file, and "
+        raise ArtifactError(f"{path}: {found}only .parquet and .safetensors artifacts, and tables, carry a description")
     notes.require_intact(path)
     try:
         text = readers[path.suffix](path)
