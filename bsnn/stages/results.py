@@ -43,8 +43,7 @@ def report(job: Job) -> None:
 
 def report_lock(job: Job) -> FileLock:
     """Held while the report is looked at and written, and its note: jobs that add to it may end at the same time."""
-    path = job.folder("report.html")
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    return FileLock(job.pipeline.root / f".{job.place.experiment}.report.lock")  # beside the lock of the run
 
 
 def renew_report(job: Job) -> None:
