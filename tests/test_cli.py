@@ -89,7 +89,7 @@ def test_describe_advises_what_can_be_done(folder: Path, capfd: pytest.CaptureFi
 
 
 def test_describe_is_of_artifacts_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    done = run("describe", "results/digits/report.html")
+    done = run("describe", "results/none/report.html")
     assert done.exit_code == 1
     assert "no such file, and only .parquet and .safetensors artifacts" in done.output + capfd.readouterr().err
     done = run("describe", "results/digits/tables/none.csv")
