@@ -22,7 +22,7 @@ def sort_of_network(value: object) -> str:
     return "<own>" if own else "<family>"
 
 
-def _preset(value: object) -> object:
+def protocol_section(value: object) -> object:
     """A preset's name stands for the whole section."""
     return {"preset": value} if isinstance(value, str) else value
 
@@ -88,7 +88,7 @@ class Experiment(Section):
         False, description="Adds an experiment for each other pool and place (NAME-max-before, ...), for the paper."
     )
     protocol: Annotated[
-        Protocol, BeforeValidator(_preset, json_schema_input_type=Literal["clean", "original"] | Protocol)
+        Protocol, BeforeValidator(protocol_section, json_schema_input_type=Literal["clean", "original"] | Protocol)
     ] = Protocol()
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bsnn.config import faults, reading
-from bsnn.config.experiment import sort_of_network
+from bsnn.config.experiment import protocol_section, sort_of_network
 from bsnn.config.reading import shortened, shown
 from bsnn.config.run import Config
 from bsnn.config.training import Network
@@ -21,8 +21,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     """Deep copy of `base` with `changes` laid over it; sections are merged, everything else replaced."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
-        if key == "protocol" and isinstance(value, Mapping) and isinstance(merged.get(key), str):
-            merged[key] = {"preset": merged[key]}  # short for the section that it stands for
+        if key == "protocol" and isinstance(value, Mapping):
+            merged[key] = protocol_section(merged.get(key))
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
     return merged

@@ -7,7 +7,6 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from bsnn.errors import ArtifactError
-from bsnn.tables.columns import compact
 
 if TYPE_CHECKING:
     from bsnn.pipeline.model import Pipeline
@@ -41,6 +40,7 @@ def _chosen(pipeline: Pipeline, target: str, name: str) -> Iterator[str]:
     if target not in ("search", "early_exit"):
         return
     from bsnn.tables import early_exit
+    from bsnn.tables.columns import compact
 
     stage = "find_switches" if target == "search" else "find_exit"
     for place in pipeline.places(stage, name):
