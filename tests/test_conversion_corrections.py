@@ -12,7 +12,7 @@ from bsnn import engines
 from bsnn.config import Method
 from bsnn.conversion import corrections, switches
 from bsnn.conversion import method as conversion
-from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.conversion.spiking import convert
 from bsnn.errors import ConversionError, EngineError
 
@@ -42,7 +42,7 @@ def test_corrections_follow_what_lies_before() -> None:
         counts = blocks(engine, batch, [steps]).counts[:, index].sum(0).double().mean()
         wanted = steps * means[layer.name].sum() / theta[layer.name]
         threshold = layer.threshold.reshape(-1, *[1] * (len(layer.shape) - 1))
-        start = switches._full(layer.initial, layer.shape)
+        start = per_output(layer.initial, layer.shape).expand(layer.shape)
         added = ((found.layers[index].initial - start) / threshold).double().sum()
         assert float(added) == pytest.approx(float(wanted - counts), abs=1e-3)
 

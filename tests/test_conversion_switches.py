@@ -13,13 +13,13 @@ from bsnn import engines
 from bsnn.config import Method
 from bsnn.conversion import activations, balancing, channel_thresholds, errors_by_layer, switches
 from bsnn.conversion import method as conversion
-from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import convert
 from bsnn.engines import torch_engine
 from bsnn.errors import ConversionError, EngineError
 from bsnn.networks.vgg import Trained
-from bsnn.simulation.readout import delayed, restarted
+from bsnn.simulation.readout import Skipped
 
 
 def sent(network: SpikingNetwork, image: torch.Tensor, steps: int) -> list[int]:
@@ -99,7 +99,7 @@ def test_charges_and_currents_add_up() -> None:
     twice = switches.with_charge(switches.with_charge(layer, torch.tensor([1.0, 2.0])), torch.ones(2, 1, 2))
     assert twice.initial.tolist() == [[[2.0, 2.0]], [[3.0, 3.0]]]
     twice = switches.with_bias(switches.with_bias(layer, torch.tensor([1.0, 2.0])), torch.tensor([0.5, 0.5]))
-    assert switches._full(twice.bias, layer.shape).tolist() == [[[1.5, 1.5]], [[2.5, 2.5]]]
+    assert per_output(twice.bias, layer.shape).expand(layer.shape).tolist() == [[[1.5, 1.5]], [[2.5, 2.5]]]
 
 
 @pytest.mark.parametrize("name", [name for name, method in SINGLE.items() if not method.full_only])
@@ -132,7 +132,7 @@ def test_second_pass_starts_from_the_rest_of_the_first(kind: str) -> None:
     again = plain.start(batch)
     for place, layer in enumerate(network.layers):
         rest, start = state.tensors["potential"][place], again.tensors["potential"][place]
-        threshold = switches._full(layer.threshold, layer.shape)
+        threshold = per_output(layer.threshold, layer.shape).expand(layer.shape)
         if kind == "srp":
             start[rest <= 0] = -torch.inf
         else:
@@ -158,10 +158,10 @@ def test_second_pass_goes_on_for_the_images_that_stay() -> None:
 
 def test_read_out_of_each_method() -> None:
     assert conversion.skipped(Method()) is None
-    assert [delayed(3)(step) for step in range(1, 10)] == [0, 0, 0, 0, 1, 2, 3, 3, 3]
-    assert [restarted(3)(step) for step in range(1, 7)] == [0, 0, 0, 3, 3, 3]
-    assert conversion.skipped(Method(delay=2)) == delayed(2)
-    assert conversion.skipped(Method(second_pass="cos", first_pass=5)) == restarted(5)
+    assert [Skipped(3)(step) for step in range(1, 10)] == [0, 0, 0, 0, 1, 2, 3, 3, 3]
+    assert [Skipped(3, restarts=True)(step) for step in range(1, 7)] == [0, 0, 0, 3, 3, 3]
+    assert conversion.skipped(Method(delay=2)) == Skipped(2)
+    assert conversion.skipped(Method(second_pass="cos", first_pass=5)) == Skipped(5, restarts=True)
     engine, reason = conversion.engine("auto", spiking(0), Method(second_pass="srp"))
     assert isinstance(engine, SecondPassEngine)
     assert "torch" in reason

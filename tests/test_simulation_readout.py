@@ -18,7 +18,7 @@ from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.engines.bindsnet_engine import build, inputs, labels
 from bsnn.errors import EngineError
 from bsnn.networks.vgg import plan
-from bsnn.simulation.readout import Readout, accuracy, decide, delayed, on_grid, propagation_delays, restarted
+from bsnn.simulation.readout import Readout, Skipped, accuracy, decide, on_grid, propagation_delays
 
 
 def _network(weight: torch.Tensor) -> SpikingNetwork:
@@ -203,7 +203,7 @@ def test_readout_of_a_network_uses_its_weights() -> None:
     assert once.margin.any()
 
 
-@pytest.mark.parametrize("skipped", [delayed(0), delayed(3), delayed(50), restarted(4)])
+@pytest.mark.parametrize("skipped", [Skipped(0), Skipped(3), Skipped(50), Skipped(4, restarts=True)])
 @pytest.mark.parametrize("blocks", [[12], [1, 2, 9], [5, 7]])
 def test_skipped_steps_are_as_if_never_sent(skipped, blocks: list[int]) -> None:
     """Against a read-out for every step of its own, that sees the steps that count alone."""
@@ -223,8 +223,8 @@ def test_skipped_steps_of_images_that_leave() -> None:
     torch.manual_seed(1)
     network = _network(torch.randn(5, 7))
     spikes = torch.randint(0, 2, (9, 4, 7), dtype=torch.int8)
-    readout, kept = Readout(network, 4, skipped=delayed(2)), torch.tensor([0, 3])
+    readout, kept = Readout(network, 4, skipped=Skipped(2)), torch.tensor([0, 3])
     readout.advance(spikes[:4])
     readout.keep(kept)
-    whole = Readout(network, 4, skipped=delayed(2)).advance(spikes)
+    whole = Readout(network, 4, skipped=Skipped(2)).advance(spikes)
     assert torch.equal(readout.advance(spikes[4:, kept]).margin, whole.margin[4:, kept])

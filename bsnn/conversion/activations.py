@@ -11,19 +11,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from bsnn.conversion.currents import image_term
 from bsnn.conversion.percentiles import CoarseCounts, FineCounts, Population, Summary, grid
+from bsnn.conversion.thresholds import TEXT
 from bsnn.errors import BsnnError
 from bsnn.graphs.description import Graph
 from bsnn.graphs.forward import Observer, forward, scaled
 from bsnn.networks.vgg import Trained, described
-
-TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 
 
 def collect(

@@ -27,6 +27,7 @@ from torch import Tensor
 from bsnn.conversion import ideal, spiking
 from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.layers import SpikingLayer, per_output
+from bsnn.engines.branches import total
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph
 from bsnn.networks.vgg import Trained, described
@@ -60,7 +61,7 @@ def thresholds(trained: Trained | Graph, images: Tensor) -> dict[str, float]:
         # the source's own threshold, found by now, makes it right. The bias is in units of the sum, and of no source.
         unit = per_output(cast(Tensor, layer.threshold).double(), layer.shape)
         each = [(source, term / ideal.INFINITE / unit * amplitude(source)) for source, term in terms]
-        activations = ideal.added(layer, each, 1 / unit).clamp_(min=0)
+        activations = total(layer, [term for _, term in each], 1 / unit).clamp_(min=0)
         found[layer.name] = balanced(layer.name, activations)
         # Whole numbers again, as spikes over INFINITE steps: the next layer's sums are exact.
         return (activations / found[layer.name] * ideal.INFINITE + 0.5).floor_().clamp_(max=ideal.INFINITE)

@@ -124,11 +124,9 @@ def _moved(layer: SpikingLayer, gap: Tensor, kind: Correction, steps: int) -> Sp
     """The layer with the gap added to its potentials or currents."""
     if kind != "potential":
         gap = _by_channel(gap)
-    threshold = layer.threshold
-    if threshold is None:
-        raise ConversionError(f"layer '{layer.name}' has no neurons")
+    threshold = cast(Tensor, layer.threshold).double()
     # The gap is in spikes; a spike takes V off the potential, and V is in units of the summed input.
-    charge = gap * (threshold.double() if kind != "potential" else per_output(threshold.double(), layer.shape))
+    charge = gap * (threshold if kind != "potential" else per_output(threshold, layer.shape))
     return with_bias(layer, (charge / steps).float()) if kind == "bias" else with_charge(layer, charge.float())
 
 

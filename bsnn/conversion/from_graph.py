@@ -27,7 +27,7 @@ from bsnn.conversion.currents import image_term
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, Theta, Thresholds, threshold_of
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Graph, Layer, Path
-from bsnn.graphs.forward import per_channel, times_scale, weighted
+from bsnn.graphs.forward import scaled, times_scale, weighted
 
 _LARGEST = 2.0**100  # of thresholds and shifts in units of a sum: float32 ends at 2^128, and steps add up
 
@@ -128,16 +128,11 @@ def _read_out(logits: Layer, pool: Layer | None, shape: tuple[int, ...]) -> tupl
     # Row c of x is for class c: of row c, logit c alone is summed, so that one gradient has the weights of every class.
     x = torch.zeros(classes, *shape, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
-        value = x if pool is None else _linear(pool.paths[0], x)
-        total = torch.stack([_linear(path, value).reshape(classes, classes) for path in logits.paths]).sum(0)
+        value = x if pool is None else scaled(pool.paths[0], weighted(pool.paths[0], x))
+        terms = [scaled(path, weighted(path, value)) for path in logits.paths]
+        total = torch.stack([term.reshape(classes, classes) for term in terms]).sum(0)
         (weight,) = torch.autograd.grad(total.diagonal().sum(), x)
     return weight.flatten(1), logits.bias
-
-
-def _linear(path: Path, x: Tensor) -> Tensor:
-    """A path's term in float64."""
-    term = weighted(path, x) / (path.pool.divisor if path.pool is not None else 1)
-    return term if path.scale is None else term * per_channel(path.scale, term.dim() - 1)
 
 
 def image_terms(network: SpikingNetwork, images: Tensor) -> list[Tensor]:

@@ -33,10 +33,10 @@ from torch import Tensor
 from bsnn.conversion.from_graph import image_terms
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.engines.base import direct_sums, full_float32
-from bsnn.engines.branches import path_sum, ready
+from bsnn.engines.branches import path_sum, ready, total
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import IMAGE, Path
-from bsnn.graphs.forward import per_channel
+from bsnn.graphs.forward import times_scale
 from bsnn.simulation.readout import decide, read_out
 
 INFINITE = 2**18
@@ -85,7 +85,7 @@ def propagated(
     """
     if steps < 1:
         raise ConversionError(f"the ideal curve is for at least 1 time step, found {steps}")
-    give = counted or (lambda layer, terms: even(layer, added(layer, terms, steps), steps))
+    give = counted or (lambda layer, terms: even(layer, total(layer, [term for _, term in terms], steps), steps))
     constant = iter(image)
     outputs: dict[str, Tensor] = {}
     most: dict[str, int] = {}  # spikes that a neuron of a layer can send
@@ -95,21 +95,13 @@ def propagated(
         for path in paths:
             given = path.source == IMAGE
             # The image's current is the same at every step; spikes of other sources are counts over all of them.
-            term = next(constant).double() * steps if given else _term(path, outputs[path.source], most[path.source])
-            terms.append((path.source, term))
+            term = next(constant).double() * steps if given else _sums(path, outputs[path.source], most[path.source])
+            terms.append((path.source, term if given else times_scale(path, term)))
         result = outputs[layer.name] = give(layer, terms) if layer.fires else terms[0][1]
         # A maximum pool hands on as many as it gets.
         most[layer.name] = steps * layer.burst if layer.fires else most[paths[0].source]
         network.forget(index, outputs)
     return result
-
-
-def added(layer: SpikingLayer, terms: list[tuple[str, Tensor]], times: float | Tensor) -> Tensor:
-    """Sum of a layer's terms in their order, then the ANN's bias so many times: float64 [N, *shape]."""
-    total = terms[0][1]
-    for _, term in terms[1:]:
-        total = total + term
-    return total if layer.offset is None else total + per_output(layer.offset.double(), layer.shape) * times
 
 
 def even(layer: SpikingLayer, sums: Tensor, steps: int) -> Tensor:
@@ -124,17 +116,11 @@ def even(layer: SpikingLayer, sums: Tensor, steps: int) -> Tensor:
             "to be compared with: convert by thresholds and initial potential alone"
         )
     threshold = per_output(cast(Tensor, layer.threshold).double(), layer.shape)
-    total = sums.double()
+    held = sums.double()
     if layer.initial is not None:
-        total = total + per_output(layer.initial.double(), layer.shape)
-    sent: Tensor = (total / threshold).floor_().clamp_(0, steps * layer.burst)
+        held = held + per_output(layer.initial.double(), layer.shape)
+    sent: Tensor = (held / threshold).floor_().clamp_(0, steps * layer.burst)
     return sent
-
-
-def _term(path: Path, spikes: Tensor, most: int) -> Tensor:
-    """Term of a path, float64 [N, *shape]: its sum, times its scale in float64."""
-    sums = _sums(path, spikes, most)
-    return sums if path.scale is None else sums * per_channel(path.scale.double(), sums.dim() - 1)
 
 
 def _sums(path: Path, spikes: Tensor, most: int) -> Tensor:

@@ -20,7 +20,7 @@ theta_c is then multiplied into the next layer's weights: for full precision onl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, cast
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bsnn.errors import ConversionError
-from bsnn.graphs.description import IMAGE, Path, Pool
+from bsnn.graphs.description import IMAGE, Path, Pool, moved
 
 Theta = float | Tensor  # of a whole layer, or float64 [channels or units]
 Thresholds = Mapping[str, float] | Mapping[str, Theta]
@@ -80,21 +80,7 @@ class SpikingLayer:
 
     def to(self, device: torch.device | str) -> SpikingLayer:
         """The same layer with its tensors on a device."""
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return replace(
-            self,
-            weight=moved(self.weight),
-            threshold=moved(self.threshold),
-            lower=moved(self.lower),
-            initial=moved(self.initial),
-            bias=moved(self.bias),
-            schedule=moved(self.schedule),
-            paths=tuple(path.to(device) for path in self.paths),
-            offset=moved(self.offset),
-        )
+        return moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -143,9 +129,7 @@ class SpikingNetwork:
 
     def to(self, device: torch.device | str) -> SpikingNetwork:
         """The same network with its tensors on a device."""
-        layers = tuple(layer.to(device) for layer in self.layers)
-        bias = None if self.readout_bias is None else self.readout_bias.to(device)
-        return replace(self, layers=layers, readout=self.readout.to(device), readout_bias=bias)
+        return moved(self, device)
 
 
 def _path(layer: SpikingLayer, source: str) -> Path:

@@ -22,7 +22,7 @@ from bsnn.engines.base import Engine
 from bsnn.errors import ConversionError
 from bsnn.graphs.description import Graph
 from bsnn.networks.vgg import Trained
-from bsnn.simulation.readout import Skipped, delayed, restarted
+from bsnn.simulation.readout import Skipped
 
 
 def thresholds(
@@ -136,5 +136,5 @@ def engine(
 def skipped(method: Method) -> Skipped | None:
     """First steps that the method's read-out leaves out."""
     if method.second_pass != "none":
-        return restarted(method.first_pass)
-    return delayed(method.delay) if method.delay else None
+        return Skipped(method.first_pass, restarts=True)
+    return Skipped(method.delay) if method.delay else None

@@ -15,7 +15,7 @@ infinity, so binary networks stay exact.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -34,8 +34,6 @@ class SecondPassEngine(TorchEngine):
     Raises:
         EngineError: when the first pass has no step.
     """
-
-    name: ClassVar[str] = "torch"
 
     def __init__(
         self,

@@ -11,22 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
+from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ConversionError
 
 
 def each_neuron(network: SpikingNetwork, change: Callable[[SpikingLayer], SpikingLayer]) -> SpikingNetwork:
     """The same network with every layer that has neurons changed."""
     return replace(network, layers=tuple(change(layer) if layer.fires else layer for layer in network.layers))
-
-
-def starts_charged(network: SpikingNetwork) -> bool:
-    """Whether any membrane starts above or below zero."""
-    return any(layer.initial is not None and bool(layer.initial.any()) for layer in network.layers)
 
 
 def with_initial(network: SpikingNetwork, fraction: float) -> SpikingNetwork:
@@ -49,7 +45,7 @@ def with_initial(network: SpikingNetwork, fraction: float) -> SpikingNetwork:
             "the network has biases, from a shift or a correction that already adds the missing charge; an initial "
             "potential would count it twice: use one of them"
         )
-    return each_neuron(network, lambda layer: replace(layer, initial=_threshold(layer) * fraction))
+    return each_neuron(network, lambda layer: replace(layer, initial=cast(Tensor, layer.threshold) * fraction))
 
 
 def with_shift(network: SpikingNetwork, steps: int) -> SpikingNetwork:
@@ -60,13 +56,14 @@ def with_shift(network: SpikingNetwork, steps: int) -> SpikingNetwork:
     Raises:
         ConversionError: fewer than one step; or membranes that start charged (the same charge twice).
     """
-    _at_least_one(steps)
-    if starts_charged(network):
+    if steps < 1:
+        raise ConversionError(f"time steps must be at least 1, found {steps}")
+    if any(layer.initial is not None and bool(layer.initial.any()) for layer in network.layers):
         raise ConversionError(
             "the network starts with charged membranes; the shift adds the same half threshold again over T steps: "
             "use the initial potential or the shift, not both"
         )
-    return each_neuron(network, lambda layer: with_bias(layer, _threshold(layer) / (2 * steps)))
+    return each_neuron(network, lambda layer: with_bias(layer, cast(Tensor, layer.threshold) / (2 * steps)))
 
 
 def with_signed_spikes(network: SpikingNetwork, fraction: float = 1.0) -> SpikingNetwork:
@@ -92,7 +89,8 @@ def with_signed_spikes(network: SpikingNetwork, fraction: float = 1.0) -> Spikin
     smallest = torch.finfo(torch.float32).tiny  # v <= -smallest is v < 0: sums and thresholds have no such digits
 
     def changed(layer: SpikingLayer) -> SpikingLayer:
-        return replace(layer, signed=True, lower=-(_threshold(layer) * fraction).clamp_min(smallest))
+        lower = -(cast(Tensor, layer.threshold) * fraction).clamp_min(smallest)
+        return replace(layer, signed=True, lower=lower)
 
     return each_neuron(network, changed)
 
@@ -117,30 +115,16 @@ def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:
 
 def with_bias(layer: SpikingLayer, current: Tensor) -> SpikingLayer:
     """A layer with a current (float32 [channels] or the layer's shape) added at every step, beside what it has."""
-    if layer.bias is None:
-        return replace(layer, bias=current)
-    bias, added = (_full(values, layer.shape) for values in (layer.bias, current))
-    return replace(layer, bias=bias + added)
+    return replace(layer, bias=current if layer.bias is None else _beside(layer.bias, current, layer.shape))
 
 
 def with_charge(layer: SpikingLayer, charge: Tensor) -> SpikingLayer:
     """A layer whose membranes start with a charge (float32 [channels] or the layer's shape) beside what they have."""
     if layer.initial is None or not bool(layer.initial.any()):
         return replace(layer, initial=charge)
-    initial, added = (_full(values, layer.shape) for values in (layer.initial, charge))
-    return replace(layer, initial=initial + added)
+    return replace(layer, initial=_beside(layer.initial, charge, layer.shape))
 
 
-def _full(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return values if values.shape == shape else values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
-
-
-def _threshold(layer: SpikingLayer) -> Tensor:
-    if layer.threshold is None:
-        raise ConversionError(f"layer '{layer.name}' has no neurons")
-    return layer.threshold
-
-
-def _at_least_one(steps: int) -> None:
-    if steps < 1:
-        raise ConversionError(f"time steps must be at least 1, found {steps}")
+def _beside(held: Tensor, more: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum of two values for each channel or each neuron, for each neuron [*shape]."""
+    return per_output(held, shape).expand(shape) + per_output(more, shape)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from bsnn.errors import BsnnError
 
-TEXT = pd.ArrowDtype(pa.string())
+TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 CANDIDATES = 400  # thresholds tried, from SMALLEST of the maximum up to it, each 1.3 % above the one before
 SMALLEST = 1 / 200
 
@@ -48,13 +48,18 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
         )
     for layer, value in zip(rows["layer"], rows["value"], strict=True):
         _check(layer, value, percentile, population)
+    return _made(dict(zip(rows["layer"], rows["value"], strict=True)), float(percentile), population)
+
+
+def _made(lambdas: dict[str, float], percentile: float, population: str) -> pd.DataFrame:
+    values = list(lambdas.values())
     return pd.DataFrame(
         {
-            "layer": pd.Series(rows["layer"], dtype=TEXT),
-            "percentile": float(percentile),
-            "population": pd.Series([population] * len(rows["layer"]), dtype=TEXT),
-            "lambda": rows["value"],
-            "threshold": rows["value"],
+            "layer": pd.Series(list(lambdas), dtype=TEXT),
+            "percentile": percentile,
+            "population": pd.Series([population] * len(values), dtype=TEXT),
+            "lambda": values,
+            "threshold": values,
         }
     )
 
@@ -100,21 +105,13 @@ def by_squared_error(table: pa.Table | pd.DataFrame, steps: int, initial: float)
     frame = arrow.filter(pc.field("population") == "all").select(["layer", "percentile", "value"]).to_pandas()
     if not len(frame):
         raise BsnnError("the activation table has no population 'all', which the squared error is over")
-    found = {}
+    found: dict[str, float] = {}
     for layer, part in frame.groupby("layer", sort=False):
         ordered = part.sort_values("percentile")
         quantiles = ordered["value"].to_numpy(np.float64)
         _check(str(layer), quantiles[-1], 100.0, "all")  # the maximum: candidates are parts of it
-        found[layer] = _least_error(quantiles, ordered["percentile"].to_numpy(np.float64) / 100, steps, initial)
-    return pd.DataFrame(
-        {
-            "layer": pd.Series(list(found), dtype=TEXT),
-            "percentile": math.nan,
-            "population": pd.Series(["all"] * len(found), dtype=TEXT),
-            "lambda": list(found.values()),
-            "threshold": list(found.values()),
-        }
-    )
+        found[str(layer)] = _least_error(quantiles, ordered["percentile"].to_numpy(np.float64) / 100, steps, initial)
+    return _made(found, math.nan, "all")
 
 
 def _least_error(values: np.ndarray, fractions: np.ndarray, steps: int, initial: float) -> float:

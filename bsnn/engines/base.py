@@ -23,7 +23,7 @@ from bsnn.errors import EngineError
 class Block(NamedTuple):
     """Results of consecutive time steps for N images."""
 
-    spikes: Tensor  # int8 [steps, N, units]: spikes of the last hidden layer, flattened (sums of four after a pool)
+    spikes: Tensor  # int8 [steps, N, units]: the last hidden layer's spikes, flattened (sums of four after a bare pool)
     counts: Tensor  # int64 [steps, firing layers, N]: spikes sent, of either sign, in the order of network.firing
 
 

@@ -46,12 +46,15 @@ def _usual(path: Path) -> bool:
     return kernel and path.groups == 1 and path.stride == path.padding == path.dilation == (1, 1)
 
 
-def total(layer: SpikingLayer, terms: list[Tensor]) -> Tensor:
-    """The terms of a layer added up in their order, then the offset: [..., *shape]; a single term is given back."""
+def total(layer: SpikingLayer, terms: list[Tensor], times: float | Tensor = 1) -> Tensor:
+    """The terms of a layer added up in their order, then the offset so many times, in their type: [..., *shape].
+
+    A single term without an offset is given back itself.
+    """
     found = terms[0]
     for term in terms[1:]:
         found = found + term
-    return found if layer.offset is None else found + per_channel(layer.offset, len(layer.shape))
+    return found if layer.offset is None else found + per_channel(layer.offset.to(found), len(layer.shape)) * times
 
 
 class Branches:

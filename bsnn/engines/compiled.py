@@ -19,12 +19,6 @@ import numba
 from bsnn.errors import EngineError
 
 
-def cache_root() -> Path:
-    """Where folders of compiled functions lie."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bsnn"
-
-
 @cache
 def cache_folder() -> Path:
     """Folder for what is compiled from these sources; made when missing.
@@ -35,7 +29,9 @@ def cache_folder() -> Path:
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    folder = cache_root() / f"compiled-{digest.hexdigest()[:16]}"
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    root = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bsnn"
+    folder = root / f"compiled-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -53,7 +53,8 @@ def bit_rows(weight: Tensor, term: Term, block: int, lanes: int) -> np.ndarray:
             # is 1, 0, -1.
             signed = [value >= 0 if term.halves == 2 and not half else value > 0 for value in (tap, -tap)]
             # negative inputs come after all stored ones, as entries of lists number them
-            taps = np.concatenate([_wide(sign, 8 * term.bytes) for sign in signed[: term.planes]], 2)
+            silent = ((0, 0), (0, 0), (0, 8 * term.bytes - tap.shape[2]), (0, 0))  # inputs that never spike
+            taps = np.concatenate([np.pad(sign, silent) for sign in signed[: term.planes]], 2)
             # taps that a part does not see stay 0, which adds nothing to P; its S counts only the spikes that it sees
             bits = np.zeros((term.rows, term.columns, taps.shape[2], lanes), np.bool_)
             for part in range(term.parts):
@@ -64,8 +65,3 @@ def bit_rows(weight: Tensor, term: Term, block: int, lanes: int) -> np.ndarray:
         blocks.append(np.zeros(lanes // 8, np.uint8))  # fills up groups of 8 rows (`_sum` of packed_kernels)
     found = aligned(sum(block.size for block in blocks))
     return np.concatenate(blocks, out=found)
-
-
-def _wide(taps: np.ndarray, inputs: int) -> np.ndarray:
-    """Taps [rows, columns, in, out] with the inputs that never spike."""
-    return np.pad(taps, ((0, 0), (0, 0), (0, inputs - taps.shape[2]), (0, 0)))

@@ -106,21 +106,16 @@ def scan(layer: SpikingLayer, currents: Tensor, potential: Tensor, sent: Tensor,
             current.add_(bias)
         potential.add_(current if layer.schedule is None else current + per_output(layer.schedule[step], layer.shape))
         spike = current  # the potential has it by now: its place is free
-        _fire(potential, threshold, layer.burst, spike)
+        if layer.burst == 1:
+            torch.ge(potential, threshold, out=spike)
+        else:  # one for each threshold reached
+            torch.div(potential, threshold, out=spike).floor_().clamp_(0, layer.burst)
         if layer.signed:
             spike.sub_(((potential <= lower) & (sent > 0)).float())
             sent.add_(spike)
         # exact for -1, 0 and 1, so fusing it changes nothing; with bursts it may round, but these are not `exact`
         potential.addcmul_(spike, threshold, value=-1)
     return currents
-
-
-def _fire(potential: Tensor, threshold: Tensor, burst: int, spike: Tensor) -> None:
-    """Positive spikes of one step into `spike`: one at the threshold, or with bursts one for each threshold reached."""
-    if burst == 1:
-        torch.ge(potential, threshold, out=spike)
-    else:
-        torch.div(potential, threshold, out=spike).floor_().clamp_(0, burst)
 
 
 def _count(spikes: Tensor, layer: SpikingLayer) -> Tensor:

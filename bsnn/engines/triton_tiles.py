@@ -47,10 +47,11 @@ class Chip(NamedTuple):
 def tile_for(item: Lowered, images: int, chip: Chip) -> Tile:
     """Tile for a layer."""
     if item.weight is None:  # bound by memory
-        return Tile(64, divisor(item.target.stored, 64), 0, 4, 1)
+        return Tile(64, math.gcd(item.target.stored, 64), 0, 4, 1)
     rows, columns = (64, 128) if chip.hopper else (32, 128)
-    columns = divisor(item.target.stored, columns)
-    chunk = divisor(item.source.stored, 128 if chip.hopper else 64)
+    # with a power of two: the largest one up to it that divides a number of stored channels
+    columns = math.gcd(item.target.stored, columns)
+    chunk = math.gcd(item.source.stored, 128 if chip.hopper else 64)
     while rows > 16 and programs(item, images, rows, columns) < chip.processors:
         rows //= 2
     while columns > 32 and programs(item, images, rows, columns) < chip.processors:
@@ -63,11 +64,6 @@ def tile_for(item: Lowered, images: int, chip: Chip) -> Tile:
 def programs(item: Lowered, images: int, rows: int, columns: int) -> int:
     """Programs that cover a layer of so many images."""
     return -(-images * item.target.positions // rows) * (item.target.stored // columns)
-
-
-def divisor(channels: int, largest: int) -> int:
-    """Largest power of two up to `largest` (itself one) that divides a number of stored channels."""
-    return math.gcd(channels, largest)
 
 
 def _stages(rows: int, columns: int, chunk: int, shared: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, count
+
 from bsnn.graphs.description import IMAGE, READOUT, Graph, Layer, Path, Pool
 from bsnn.graphs.problems import UnsupportedError
 from bsnn.graphs.sums import Output, Sum, Value
@@ -24,12 +26,12 @@ class Builder:
         """The image as a value."""
         return Output(IMAGE, self.input_shape, positive=False)
 
-    def layer(self, kind: str, value: Sum) -> Output:
-        """End a sum with a ReLU (`relu`); the layer is named after its first weights."""
+    def relu(self, value: Sum) -> Output:
+        """End a sum with a ReLU; the layer is named after its first weights."""
         if value.flat:
             raise UnsupportedError("a ReLU on a flattened sum of a map", "flatten after the ReLU")
         weights = [path.name for path in value.paths if path.weight is not None]
-        return self._add(kind, weights[0] if weights else self.label, value)
+        return self._add("relu", weights[0] if weights else self.label, value)
 
     def pool(self, source: Output, pool: Pool, shape: tuple[int, ...]) -> Output:
         """A pool of a layer's output, as a layer of its own; `shape` is the map's."""
@@ -38,17 +40,10 @@ class Builder:
 
     def _add(self, kind: str, wanted: str, value: Sum) -> Output:
         taken = {READOUT, *(layer.name for layer in self.layers)}
-        name = next(label for label in self._labels(wanted) if label not in taken)
+        labels = chain([wanted], (f"{wanted}.{number}" for number in count(2)))
+        name = next(label for label in labels if label not in taken)
         self.layers.append(Layer(name, kind, value.paths, value.bias, value.shape))  # type: ignore[arg-type]
         return Output(name, value.shape)
-
-    @staticmethod
-    def _labels(wanted: str):  # type: ignore[no-untyped-def]
-        yield wanted
-        number = 2
-        while True:
-            yield f"{wanted}.{number}"
-            number += 1
 
     def finished(self, logits: Value) -> Graph:
         """The description, without layers that the logits do not depend on.

@@ -30,16 +30,13 @@ def tolerance(single: Tensor, double: Tensor) -> float:
 
 
 @torch.no_grad()
-def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> float:
+def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> None:
     """Compare a description with the network that it was read from.
 
     Args:
         graph: the description.
         images: normalised, float32 [N, ...].
         logits: of the network itself for these images, float32 [N, classes].
-
-    Returns:
-        Largest difference, in the unit of the logits.
 
     Raises:
         ConversionError: a difference above rounding, another shape, NaN.
@@ -57,30 +54,26 @@ def require_equal(graph: Graph, images: Tensor, logits: Tensor) -> float:
             f"{allowed:g}. The result may depend on more than the images (state, random numbers, the rest of the "
             "batch), or the code may change a value in place through a view"
         )
-    return difference
 
 
 @torch.no_grad()
-def require_source(graph: Graph, images: Tensor) -> float | None:
-    """Compare a description with the module that it was read from, as the module is now.
+def require_source(graph: Graph, images: Tensor) -> None:
+    """Compare a description with the module that it was read from, if any, as the module is now.
 
     Args:
         graph: of `bsnn.graphs.reading.from_module`, on the images' device.
         images: normalised, float32 [N, ...].
 
-    Returns:
-        Largest difference; None for a description without a module.
-
     Raises:
         ConversionError: a difference above rounding.
     """
     if graph.source is None:
-        return None
+        return
     place = next((tensor.device for tensor in (*graph.source.parameters(), *graph.source.buffers())), images.device)
     with evaluating(graph.source):
         logits = graph.source(images.to(place)).to(images.device)
     try:
-        return require_equal(graph, images, logits)
+        require_equal(graph, images, logits)
     except ConversionError as error:
         raise ConversionError(
             f"calibration images: {error}. If the module has changed since it was read, read it again"

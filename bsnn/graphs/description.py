@@ -15,8 +15,8 @@ norm's factor, as the scale; the factor's sign turns the signs. So sums over spi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ IMAGE = "(image)"  # source of paths that read the image itself; no module can h
 READOUT = "readout"  # the read-out in tables and NIR, whatever its module is called; no other layer has this name
 
 Pair = tuple[int, int]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,7 @@ class Path:
 
     def to(self, device: torch.device | str) -> Path:
         """The same path with its tensors on a device."""
-        return replace(self, weight=_moved(self.weight, device), scale=_moved(self.scale, device))
-
-
-def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
+        return moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,16 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """The same network with its tensors on a device."""
-        layers = tuple(
-            replace(layer, paths=tuple(path.to(device) for path in layer.paths), bias=_moved(layer.bias, device))
-            for layer in self.layers
-        )
-        return replace(self, layers=layers)
+        return moved(self, device)
+
+
+def moved(part: Part, device: torch.device | str) -> Part:
+    """The same with all of its tensors on a device: a tensor, a tuple, or a dataclass of them; others as they are."""
+    found: Any = part
+    if isinstance(part, Tensor):
+        found = part.to(device)
+    elif isinstance(part, tuple):
+        found = tuple(moved(one, device) for one in part)
+    elif is_dataclass(part) and not isinstance(part, type | nn.Module):
+        found = replace(part, **{each.name: moved(getattr(part, each.name), device) for each in fields(part)})
+    return cast(Part, found)

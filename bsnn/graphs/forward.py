@@ -25,20 +25,15 @@ def forward(graph: Graph, images: Tensor, observe: Observer | None = None, image
             without the path's scale.
     """
     outputs = {IMAGE: images}
-    left = {
-        name: sum(name in layer.sources for layer in graph.layers) for name in [layer.name for layer in graph.layers]
-    }
     observed = set(graph.observed)
     x = images
-    for layer in graph.layers:
+    for index, layer in enumerate(graph.layers):
         x = _activation(layer, outputs, image_term)
         if observe is not None and layer.name in observed:
             observe(layer.name, x)
         outputs[layer.name] = x
-        for source in set(layer.sources) - {IMAGE}:  # a value is kept as long as somebody will read it
-            left[source] -= 1
-            if not left[source]:
-                del outputs[source]
+        read = {source for later in graph.layers[index + 1 :] for source in later.sources}
+        outputs = {name: values for name, values in outputs.items() if name in read}
     return x
 
 

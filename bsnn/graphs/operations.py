@@ -118,7 +118,7 @@ def relu(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
         return Unknown(shape)
     if isinstance(value, Output) and value.positive:
         return value
-    return builder.layer("relu", _terms(value))
+    return builder.relu(_terms(value))
 
 
 def clamped(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Value:
@@ -230,7 +230,7 @@ def reshaped(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> 
 
 
 def _biased(value: Sum, bias: Any) -> Sum:
-    return value if bias is None else sums.shifted(value, _real(_constant(bias)))
+    return sums.shifted(value, None if bias is None else _real(_constant(bias)))
 
 
 def _readable(value: Output | Sum, reader: str) -> Output:
@@ -250,7 +250,9 @@ def _readable(value: Output | Sum, reader: str) -> Output:
 def _terms(value: Output | Sum) -> Sum:
     if value.flat or (isinstance(value, Output) and value.repeated > 1):
         raise UnsupportedError("an operation for each channel on a flattened or enlarged map", "flatten after it")
-    return sums.as_sum(value)
+    if isinstance(value, Sum):
+        return value
+    return Sum((Path(value.source, "identity", value.source),), None, value.shape)
 
 
 def _times(value: Output | Sum, alpha: float) -> Sum:

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from bsnn.graphs import sums
 from bsnn.graphs.building import Builder
-from bsnn.graphs.description import IMAGE, Pair, Pool
+from bsnn.graphs.description import IMAGE, Pool
 from bsnn.graphs.operations import Arguments, pair
 from bsnn.graphs.problems import UnsupportedError
 from bsnn.graphs.sums import Output, Sum, Unknown, Value
@@ -41,7 +40,7 @@ def mean(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
         raise UnsupportedError(
             f"a mean over dimensions {list(dimensions)}", "use nn.AdaptiveAvgPool2d(1) or x.mean((2, 3))"
         )
-    found = _applied(builder, value, _global("average", value.shape), (value.shape[0], 1, 1))
+    found = _applied(builder, value, _made("average", value.shape[1:]), (value.shape[0], 1, 1))
     if len(shape) == 3 or isinstance(found, Unknown):
         return found
     # Without keepdim the pooled map of one place loses its two dimensions: the same values, flat.
@@ -79,11 +78,7 @@ def _adaptive(builder: Builder, value: Value, kind: str, shape: tuple[int, ...])
     return _applied(builder, value, _made(kind, kernel), shape)
 
 
-def _global(kind: str, shape: tuple[int, ...]) -> Pool:
-    return _made(kind, (shape[1], shape[2]))
-
-
-def _made(kind: str, kernel: Pair) -> Pool:
+def _made(kind: str, kernel: tuple[int, ...]) -> Pool:
     return Pool(kind, kernel, kernel, (0, 0), kernel[0] * kernel[1] if kind == "average" else 1)  # type: ignore[arg-type]
 
 
@@ -131,4 +126,4 @@ def _of_sum(value: Sum, pool: Pool, shape: tuple[int, ...]) -> Sum:
         )
     if pool.kind == "average" and value.bias is not None:  # a divisor of its own makes more or less of it
         value = replace(value, bias=value.bias * (pool.kernel[0] * pool.kernel[1] / pool.divisor))
-    return sums.pooled(value, pool, shape)
+    return replace(value, paths=tuple(replace(path, pool=pool) for path in value.paths), shape=shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from torch import fx
 
@@ -67,18 +66,6 @@ class UnsupportedError(Exception):
         self.what, self.remedy = what, remedy
 
 
-@dataclass(frozen=True)
-class Problem:
-    """An unsupported operation and its place."""
-
-    place: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.what}. {self.remedy[0].upper()}{self.remedy[1:]}"
-
-
 def reason(target: object) -> UnsupportedError:
     """Why an operation without a handler is unsupported."""
     name = operation(target)
@@ -97,14 +84,17 @@ def operation(target: object) -> str:
     return name.rstrip("_") or name
 
 
+def modules_of(node: fx.Node) -> list[tuple[str, str]]:
+    """Path and class of each module that an operation belongs to, the network itself first."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    named = [(path, kind if isinstance(kind, str) else kind.__qualname__) for path, kind in stack]
+    return [(re.sub(r"@\d+$", "", path), label.rsplit(".", 1)[-1]) for path, label in named]
+
+
 def module_of(node: fx.Node) -> tuple[str, str]:
     """Path and class of the innermost module that an operation belongs to; ("", "") if it is the network itself."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if len(stack) < 2:
-        return "", ""
-    path, kind = stack[-1]
-    label = kind if isinstance(kind, str) else kind.__qualname__
-    return re.sub(r"@\d+$", "", path), label.rsplit(".", 1)[-1]
+    found = modules_of(node)
+    return found[-1] if len(found) > 1 else ("", "")
 
 
 def place(node: fx.Node) -> str:

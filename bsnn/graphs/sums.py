@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bsnn.graphs.description import Path, Pool
+from bsnn.graphs.description import Path
 from bsnn.graphs.problems import UnsupportedError
 
 
@@ -55,13 +55,6 @@ def weighted(path: Path, weight: Tensor) -> Path:
     return replace(path, weight=signs, scale=alpha.double())
 
 
-def as_sum(value: Output | Sum) -> Sum:
-    """A layer's output as a sum of one term."""
-    if isinstance(value, Sum):
-        return value
-    return Sum((Path(value.source, "identity", value.source),), None, value.shape)
-
-
 def scaled(value: Sum, factor: Tensor) -> Sum:
     """A sum times one factor for each channel, float64 [channels].
 
@@ -88,17 +81,13 @@ def _scaled(path: Path, factor: Tensor) -> Path:
     return replace(path, weight=torch.where(each < 0, -path.weight, path.weight), scale=size)
 
 
-def shifted(value: Sum, shift: Tensor) -> Sum:
-    """A sum plus one number for each channel, float64 [channels]."""
+def shifted(value: Sum, shift: Tensor | None) -> Sum:
+    """A sum plus one number for each channel, float64 [channels], or nothing."""
+    if shift is None:
+        return value
     return replace(value, bias=shift if value.bias is None else value.bias + shift)
 
 
 def added(first: Sum, second: Sum) -> Sum:
     """Sum of two sums, their terms in the order written."""
-    total = replace(first, paths=(*first.paths, *second.paths))
-    return total if second.bias is None else shifted(total, second.bias)
-
-
-def pooled(value: Sum, pool: Pool, shape: tuple[int, ...]) -> Sum:
-    """A sum whose every path is pooled."""
-    return replace(value, paths=tuple(replace(path, pool=pool) for path in value.paths), shape=shape)
+    return shifted(replace(first, paths=(*first.paths, *second.paths)), second.bias)

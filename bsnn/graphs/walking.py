@@ -13,7 +13,7 @@ from bsnn.graphs import operations, pools
 from bsnn.graphs.building import Builder
 from bsnn.graphs.description import Graph
 from bsnn.graphs.operations import Handler
-from bsnn.graphs.problems import Problem, UnsupportedError, module_of, operation, place, reason
+from bsnn.graphs.problems import UnsupportedError, module_of, modules_of, operation, place, reason
 from bsnn.graphs.sums import Unknown, Value
 
 HANDLERS: dict[str, Handler] = {
@@ -72,7 +72,7 @@ class Walk:
         self.nodes = exported.graph.nodes
         self.builder = Builder(tuple(images.shape[1:]))
         self.values: dict[fx.Node, Any] = {}
-        self.problems: dict[str, Problem] = {}
+        self.problems: dict[str, None] = {}  # in the order of the code, each once
         signature = exported.graph_signature
         # Buffers that are not persistent are not in the state: torch.export keeps them among the constants.
         held = {**exported.state_dict, **exported.constants}
@@ -99,7 +99,7 @@ class Walk:
             elif node.op == "output":
                 graph = self._finished(node.args[0])
         if self.problems or graph is None:
-            listed = "".join(f"\n  {number}. {problem}" for number, problem in enumerate(self.problems.values(), 1))
+            listed = "".join(f"\n  {number}. {problem}" for number, problem in enumerate(self.problems, 1))
             many = "reason" if len(self.problems) == 1 else "reasons"
             raise ConversionError(
                 f"the module cannot become a spiking network, for {len(self.problems)} {many}:{listed}"
@@ -109,8 +109,8 @@ class Walk:
     def _finished(self, results: Any) -> Graph | None:
         flat = list(results) if isinstance(results, tuple | list) else [results]
         if len(flat) != 1 or not isinstance(flat[0], fx.Node):
-            found = Problem("the result", f"{len(flat)} results", "let forward return one tensor of logits")
-            self.problems.setdefault("results", found)
+            several = UnsupportedError(f"{len(flat)} results", "let forward return one tensor of logits")
+            self._report("the result", several)
             return None
         logits = self.values.get(flat[0])
         if isinstance(logits, Unknown):
@@ -124,8 +124,7 @@ class Walk:
             return None
 
     def _report(self, where: str, problem: UnsupportedError) -> None:
-        found = Problem(where, problem.what, problem.remedy)
-        self.problems.setdefault(str(found), found)
+        self.problems[f"{where}: {problem.what}. {problem.remedy[0].upper()}{problem.remedy[1:]}"] = None
 
     def _call(self, node: fx.Node) -> None:
         arguments = self._arguments(node)
@@ -146,7 +145,7 @@ class Walk:
         shape = _shape(node)
         # Before any handler: each operation within such a module would be a problem of its own. Told by the module's
         # place, they are one, since equal problems are kept once.
-        composite = _composite(node)
+        composite = next((module for module in modules_of(node) if module[1] in COMPOSITE), None)
         if composite is not None:
             path, kind = composite
             problem = UnsupportedError(f"a {kind}", "use convolutions, linear layers, ReLU and sums")
@@ -196,12 +195,3 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     while isinstance(found, tuple | list) and found:
         found = found[0]
     return tuple(int(size) for size in found.shape[1:]) if isinstance(found, Tensor) else ()
-
-
-def _composite(node: fx.Node) -> tuple[str, str] | None:
-    """Path and class of the outermost module of COMPOSITE that an operation belongs to."""
-    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
-        label = (kind if isinstance(kind, str) else kind.__qualname__).rsplit(".", 1)[-1]
-        if label in COMPOSITE:
-            return re.sub(r"@\d+$", "", path), label
-    return None

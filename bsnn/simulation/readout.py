@@ -25,16 +25,18 @@ from bsnn.conversion.layers import SpikingNetwork, require_chain
 from bsnn.errors import EngineError
 
 GRID_BITS = 24
-_SUMMED = 4  # spikes, at most, that a unit of the read-out stands for: an average pool may come before it
+_SUMMED = 4  # spikes, at most, that a unit of the read-out stands for: layers without neurons may sum a pool of them
 _CHUNK_VALUES = 2**23  # spikes turned into float64 at once: 64 MiB
-
-
 SHORTEST = 4  # fewest steps that a delayed read-out sums, where there are that many
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """How many of the first steps the read-out after t steps leaves out; never fewer for a larger t."""
+    """How many of the first steps the read-out after t steps leaves out; never fewer for a larger t.
+
+    min(most, t - 4), and none of the first four: spikes sent before the layers have filled (Bu et al. 2025, CVPR: short
+    runs keep at least 4 steps). Of a network that `restarts` after `most` steps: all of these, once it has.
+    """
 
     most: int
     restarts: bool = False
@@ -44,19 +46,6 @@ class Skipped:
         if self.restarts:
             return self.most if step > self.most else 0
         return min(self.most, max(step - SHORTEST, 0))
-
-
-def delayed(delay: int) -> Skipped:
-    """Read-out over (t0, t]: the first spikes, sent before the layers have filled, are left out.
-
-    t0 = min(delay, t - 4), and 0 for the first steps (Bu et al. 2025, CVPR: short runs keep at least 4 steps).
-    """
-    return Skipped(delay)
-
-
-def restarted(first_pass: int) -> Skipped:
-    """Read-out of a network that starts again after `first_pass` steps: the second pass alone, once it has begun."""
-    return Skipped(first_pass, restarts=True)
 
 
 class Reading(NamedTuple):

@@ -56,7 +56,7 @@ def run(
         early_exit: an image leaves once its margin (logit units) reaches this bound; its prediction then stays.
         exit_every: steps between two looks at the margins.
         total: number of images, for the progress bar.
-        skipped: first steps that the read-out leaves out (readout.delayed, restarted); all count without it.
+        skipped: first steps that the read-out leaves out (readout.Skipped); all count without it.
 
     Raises:
         ConfigError: when `steps` or `exit_every` is below 1, or `early_exit` is not positive.
