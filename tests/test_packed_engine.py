@@ -226,7 +226,7 @@ def test_a_block_uses_the_budget_by_its_own_account() -> None:
     both = largest + 64 * 16 * 16 // 8  # spikes of the first layer, and of the one that reads them
     engine = PackedEngine(network, memory_mib=32)
     assert engine._state == state
-    work = engine._threads * sum(array.nbytes for array in engine._work(1))
+    work = engine._threads * sum(array.nbytes for array in engine._work(engine._planned(1), 1))
     for count in (1, 7, 20):
         step = engine._threads * both + count * (32 + 3 * 8)
         expected = (32 * 2**20 - count * state - work) // step

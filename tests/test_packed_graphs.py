@@ -119,7 +119,7 @@ def test_spikes_that_are_still_read_are_not_overwritten() -> None:
     shared = 0
     for seed in range(50):
         network = random_graph(seed)
-        sizes = [some.bits for some in maps(network).values()]
+        sizes = [some.size for some in maps(network).values()]
         names = [layer.name for layer in network.layers]
         readers = [[path.source for path in paths] for paths in network.sums]
         last = [max([number for number, some in enumerate(readers) if name in some], default=-1) for name in names]

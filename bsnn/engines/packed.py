@@ -31,7 +31,7 @@ from bsnn.engines.compiled import cache_folder
 from bsnn.engines.packed_layers import channels_last, memory, stages
 from bsnn.engines.packed_lists import COPIED, ones_of_bytes
 from bsnn.engines.packed_run import Run
-from bsnn.engines.packed_shapes import Work
+from bsnn.engines.packed_shapes import Shape, Work
 from bsnn.engines.packed_sums import PLANE, PLANES
 from bsnn.engines.packed_terms import unfit
 from bsnn.engines.packed_trial import STEPS, trials
@@ -53,6 +53,7 @@ class PackedEngine(Engine):
         super().__init__(network, device, memory_mib)
         self._stages = stages(self.network)
         self._spikes = memory(self.network)[1]  # bytes of one image and step, of all layers that are kept at once
+        self._least = sum(array.nbytes for array in self._work(self._planned(1), 1))  # bytes of a thread's memory
         self._threads = torch.get_num_threads()
         self._ones = ones_of_bytes()
         self._pools: dict[int, ThreadPoolExecutor] = {}
@@ -72,12 +73,12 @@ class PackedEngine(Engine):
 
     def block(self, images: int) -> int:
         """Steps whose spikes fit beside the state and the threads' memory; more than `RECYCLED` does not pay."""
-        largest = max(stage.map.bits for stage in self._stages)
-        work = sum(array.nbytes for array in self._work(1))
+        largest = max(stage.map.size for stage in self._stages)
         step = self._threads * self._spikes
         # results of a block: a byte for each neuron of the last layer, 8 for each count
         step += images * (self.network.layers[-1].neurons + 8 * len(self.network.firing))
-        return max(1, min(RECYCLED // largest, (self.memory - self._state * images - self._threads * work) // step))
+        left = self.memory - self._state * images - self._threads * self._least
+        return max(1, min(RECYCLED // largest, left // step))
 
     @torch.no_grad()
     def start(self, images: Tensor) -> State:
@@ -132,15 +133,15 @@ class PackedEngine(Engine):
     @torch.no_grad()
     def advance(self, state: State, steps: int) -> tuple[State, Block]:
         """Advance by `steps` time steps, one image in each thread; those left over go through all threads together."""
-        network, stages = self.network, self._stages
+        network, plans = self.network, self._planned(steps)
         within_schedules(network, state.steps + steps)
         images = len(cast(Tensor, state.tensors["current"]))
         spikes = np.empty((steps, images, network.layers[-1].neurons), np.int8)
         counts = np.empty((steps, len(network.firing), images), np.int64)
-        run = Run(stages, state, steps, self._ones, spikes, counts)
+        run = Run(self._stages, plans, state, steps, self._ones, spikes, counts)
         # A memory for each thread, so `pop` always finds one. `whole` hands on a single memory: its layers are of one
         # part, which `_each` runs in the same thread, and no thread of the pool ever waits for the pool.
-        works = deque(self._work(steps) for _ in range(self._threads))
+        works = deque(self._work(plans, steps) for _ in range(self._threads))
 
         def whole(image: int) -> None:
             work = works.pop()
@@ -175,9 +176,13 @@ class PackedEngine(Engine):
         neurons = sum(stage.places * (1 + stage.layer.signed) for stage in self._stages if stage.layer.fires)
         return 4 * (neurons + sum(stage.places * stage.images for stage in self._stages))
 
-    def _work(self, steps: int) -> Work:
-        """Memory of one thread for blocks of `steps` steps."""
-        sizes = [stage.work(stage.planned(steps)[0]) for stage in self._stages]
+    def _planned(self, steps: int) -> list[tuple[Shape, np.ndarray]]:
+        """Shape and table of terms of each layer for blocks of `steps` steps."""
+        return [stage.planned(steps) for stage in self._stages]
+
+    def _work(self, plans: list[tuple[Shape, np.ndarray]], steps: int) -> Work:
+        """Memory of one thread for blocks of `steps` steps that are planned so."""
+        sizes = [stage.work(shape) for stage, (shape, _) in zip(self._stages, plans, strict=True)]
         entries, starts, joined, carries, currents, totals = (max(each) for each in zip(*sizes, strict=True))
         return Work(
             spikes=aligned(self._spikes * steps),

@@ -176,7 +176,7 @@ def memory(network: SpikingNetwork) -> tuple[list[int], int]:
     begins, size = [], 0
     for number, layer in enumerate(network.layers):
         # what this layer reads is still held, so it never gets the memory of its own sources
-        begin, wanted = 0, outputs[layer.name].bits
+        begin, wanted = 0, outputs[layer.name].size
         # the first gap between those held that is wide enough, or else the place after the last one
         for low, top, _ in sorted(held):
             if begin + wanted <= low:
@@ -196,7 +196,7 @@ def channels_last(values: Tensor, channels: int) -> Tensor:
 
 def channels_first(bits: np.ndarray, output: Map, steps: int) -> np.ndarray:
     """Spikes int8 [steps, neurons] of one image in the order of the network, from the bits of its output."""
-    planes = bits[: output.bits * steps].reshape(output.planes, -1, steps, output.bytes)  # bit c: channel c
+    planes = bits[: output.size * steps].reshape(output.planes, -1, steps, output.bytes)  # bit c: channel c
     spikes = np.unpackbits(planes, axis=-1, count=output.channels, bitorder="little").view(np.int8)
     signed = spikes[0] - spikes[1] if output.planes == 2 else spikes[0]  # [positions, steps, channels]
     return signed.transpose(1, 2, 0).reshape(steps, -1)

@@ -32,6 +32,7 @@ class Run:
 
     Args:
         stages: layers.
+        plans: shape and table of terms of each layer for such a block (Stage.planned).
         state: of all images; potentials are advanced in place.
         steps: of the block.
         ones: of packed_lists.ones_of_bytes.
@@ -42,14 +43,14 @@ class Run:
     def __init__(
         self,
         stages: list[Stage],
+        plans: list[tuple[Shape, np.ndarray]],
         state: State,
         steps: int,
         ones: np.ndarray,
         spikes: np.ndarray,
         counts: np.ndarray,
     ) -> None:
-        self.stages, self.steps, self.ones = stages, steps, ones
-        self.plans = [stage.planned(steps) for stage in stages]
+        self.stages, self.plans, self.steps, self.ones = stages, plans, steps, ones
         self.begin = state.steps
         self.current = cast(Tensor, state.tensors["current"]).numpy()
         self.potential, self.sent = (

@@ -42,7 +42,7 @@ class Map(NamedTuple):
         return -(-self.channels // NEURONS) * NEURONS // 8
 
     @property
-    def bits(self) -> int:
+    def size(self) -> int:
         """Bytes of all places and signs."""
         return self.height * self.width * self.bytes * self.planes
 
