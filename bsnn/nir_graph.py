@@ -22,8 +22,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nir
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,9 +34,6 @@ from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ArtifactError, ConversionError
 from bsnn.graphs.description import IMAGE, READOUT, Path
 from bsnn.nir_reading import FACTORS, INPUT, SIGNS, SUFFIX, WEIGHTS
-
-if TYPE_CHECKING:
-    import nir
 
 logger = logging.getLogger("bsnn")
 MISJUDGED = "nir works out wrong shapes for grouped convolutions and for kernels that are not square"
@@ -51,8 +49,6 @@ def graph(network: SpikingNetwork, about: str = "") -> nir.NIRGraph:
     Raises:
         ConversionError: a maximum pool, bursts or currents of each step, which NIR lacks; two nodes of one name.
     """
-    import nir
-
     nodes: dict[str, Any] = {INPUT: nir.Input({"input": np.array(network.input_shape)})}
     edges: list[tuple[str, str]] = []
     ends: dict[str, tuple[str, tuple[int, ...]]] = {IMAGE: (INPUT, network.input_shape)}
@@ -148,8 +144,6 @@ def _path_nodes(
     path: Path, label: str, before: tuple[int, ...], shape: tuple[int, ...], offset: Tensor | None
 ) -> Iterator[tuple[str, Any]]:
     """Nodes of one path, in order. `before`: shape of its source; `offset`: the layer's, if it is the last path."""
-    import nir
-
     if path.op == "linear" and len(before) > 1:
         yield f"{label}.flatten", _flatten(before)
     if path.weight is not None:
@@ -171,8 +165,6 @@ def _holding(what: str, node: Any) -> Any:
 
 
 def _map(path: Path, before: tuple[int, ...], bias: Tensor | None) -> Any:
-    import nir
-
     assert path.weight is not None
     weight = path.weight.float().cpu().numpy()
     shift = None if bias is None else bias.cpu().numpy()
@@ -184,8 +176,6 @@ def _map(path: Path, before: tuple[int, ...], bias: Tensor | None) -> Any:
 
 def _affine(scale: Tensor | None, offset: Tensor, shape: tuple[int, ...]) -> Any:
     """One factor and one shift for each channel: a diagonal matrix, whose zeros add nothing."""
-    import nir
-
     each = torch.ones_like(offset) if scale is None else scale
     weight, bias = torch.diag(each.cpu()).numpy(), offset.cpu().numpy()
     if len(shape) == 1:
@@ -195,8 +185,6 @@ def _affine(scale: Tensor | None, offset: Tensor, shape: tuple[int, ...]) -> Any
 
 def _neurons(layer: SpikingLayer, bias: Tensor | None, more: Mapping[str, Any]) -> nir.IF:
     """Node of a layer's neurons. `bias`: that no map carries; `more`: what else its metadata is to say."""
-    import nir
-
     assert layer.threshold is not None
     threshold = per_output(layer.threshold.cpu(), layer.shape).expand(layer.shape).numpy().copy()
     said: dict[str, Any] = {"reset": "subtract", "fires": "at", "signed": int(layer.signed), **more}
@@ -210,15 +198,11 @@ def _neurons(layer: SpikingLayer, bias: Tensor | None, more: Mapping[str, Any]) 
 
 
 def _flatten(shape: tuple[int, ...]) -> nir.Flatten:
-    import nir
-
     return nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1)
 
 
 def _read_out(network: SpikingNetwork) -> nir.Linear | nir.Affine:
     """Node of the read-out, float64, with its bias where there is one."""
-    import nir
-
     weight, bias = network.readout.cpu().numpy(), network.readout_bias
     return nir.Linear(weight) if bias is None else nir.Affine(weight, bias.cpu().numpy())
 
@@ -235,8 +219,6 @@ def write(path: str | File, source: SpikingNetwork, about: str = "") -> None:
         ConversionError: see `graph`.
         ArtifactError: when the file cannot be written.
     """
-    import nir
-
     made = graph(source, about)
     with artifacts.replacing(path) as temporary:
         nir.write(temporary, made)
@@ -251,8 +233,6 @@ def read(path: str | File) -> SpikingNetwork:
     Raises:
         ArtifactError: missing, damaged, or of another kind.
     """
-    import nir
-
     try:
         return nir_reading.network(nir.read(path, type_check=False))  # its check knows no groups
     except FileNotFoundError:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nir
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,9 +22,6 @@ from bsnn.conversion.layers import SpikingLayer, SpikingNetwork
 from bsnn.conversion.spiking import of_the_family
 from bsnn.errors import ArtifactError
 from bsnn.graphs.description import IMAGE, READOUT, Pair, Path, Pool
-
-if TYPE_CHECKING:
-    import nir
 
 INPUT = "input"
 SUFFIX = ".neurons"
@@ -36,8 +34,6 @@ def network(source: nir.NIRGraph) -> SpikingNetwork:
     Raises:
         ArtifactError: a graph of another kind.
     """
-    import nir
-
     said = {name: _said(name, node) for name, node in source.nodes.items() if isinstance(node, nir.IF)}
     readout = source.nodes.get(READOUT)
     if not isinstance(readout, nir.Linear | nir.Affine) or not said:
@@ -92,8 +88,6 @@ def _layer(
 
 def _path(source: nir.NIRGraph, before: Mapping[str, list[str]], last: str) -> tuple[Path, Tensor | None]:
     """The path that ends in a node, and the bias that its nodes carry, where it is not zero."""
-    import nir
-
     chain: list[tuple[str, Any]] = []
     name = last
     while not isinstance(source.nodes[name], nir.Input | nir.IF):
@@ -128,8 +122,6 @@ def _path(source: nir.NIRGraph, before: Mapping[str, list[str]], last: str) -> t
 
 def _weighted(label: str, node: Any) -> dict[str, Any]:
     """Arguments of a path with weights; signs are integers."""
-    import nir
-
     weight = torch.from_numpy(np.asarray(node.weight)).float()
     if _held(label, node) == SIGNS:
         if not bool((weight.abs() == 1).all()):

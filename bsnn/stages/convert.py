@@ -10,12 +10,13 @@ from bsnn.config import Method
 from bsnn.pipeline.declarations import simulation_of
 from bsnn.pipeline.job import Job
 from bsnn.stages import common
-from bsnn.stages.evaluation import Converted, Evaluation
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from torch import Tensor
+
+    from bsnn.stages.evaluation import Converted, Evaluation
 
 logger = logging.getLogger("bsnn")
 
@@ -51,6 +52,7 @@ def thresholds(job: Job) -> None:
 def simulate(job: Job) -> None:
     """Simulate one shard of the test set for all time steps, unless a submission that failed had finished it."""
     from bsnn.cluster import kept_shards
+    from bsnn.stages.evaluation import Evaluation
 
     pipeline, place, settings = job.pipeline, job.place, job.experiment.simulation
     made = {kind: pipeline.path("simulate", place, kind) for kind in ("spikes", "predictions")}
@@ -72,6 +74,7 @@ def method(job: Job) -> None:
     What a simulation at a percentile already shows is read from there.
     """
     from bsnn.simulation import accounting
+    from bsnn.stages.evaluation import Evaluation
 
     place = job.place
     evaluation = Evaluation(job, shard=True)
@@ -93,6 +96,8 @@ def method(job: Job) -> None:
 def ideal(job: Job) -> None:
     """What a method's thresholds and rounding would reach with even input, on one shard of the test set."""
     import pyarrow as pa
+
+    from bsnn.stages.evaluation import Evaluation
 
     settings = job.experiment.latency
     evaluation = Evaluation(job, shard=True)

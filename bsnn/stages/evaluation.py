@@ -11,22 +11,28 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from bsnn import datasets
 from bsnn.config import Method
+from bsnn.conversion import ideal
+from bsnn.conversion import method as conversion
+from bsnn.conversion.layers import SpikingNetwork, Thresholds
+from bsnn.datasets import protocol
+from bsnn.engines.base import Engine
 from bsnn.errors import ConfigError
+from bsnn.graphs.description import Graph
+from bsnn.networks import own
+from bsnn.networks.vgg import Trained
 from bsnn.pipeline.job import Job
+from bsnn.simulation import readout
+from bsnn.simulation import run as simulation
+from bsnn.simulation.run import Simulation
 from bsnn.stages import common
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from torch import Tensor
-
-    from bsnn.conversion.layers import SpikingNetwork, Thresholds
-    from bsnn.engines.base import Engine
-    from bsnn.graphs.description import Graph
-    from bsnn.networks.vgg import Trained
-    from bsnn.simulation.run import Simulation
 
 logger = logging.getLogger("bsnn")
 
@@ -53,8 +59,6 @@ class Evaluation:
     """
 
     def __init__(self, job: Job, held_out: int | None = None, *, shard: bool = False) -> None:
-        from bsnn import datasets
-
         self.job, self.device = job, common.device(job)
         self.trained = job.source()
         self.trained.module.to(self.device)
@@ -74,8 +78,6 @@ class Evaluation:
         return self._batches(self.order, self.job.config.compute.batch_size, held_out=self.held_out)
 
     def _batches(self, order: Tensor, size: int, *, held_out: bool) -> Iterator[Tensor]:
-        from bsnn.datasets import protocol
-
         job, split = self.job, self.data.train if held_out else self.data.test
         use: protocol.Use = "calibration" if held_out else "test"
         how = (order, size, self.device, job.config.compute.workers)
@@ -84,11 +86,6 @@ class Evaluation:
     @cached_property
     def calibration(self) -> Tensor:
         """Images that corrections are measured on, evenly from those that the percentiles are of; normalised."""
-        import torch
-
-        from bsnn import datasets
-        from bsnn.datasets import protocol
-
         settings = self.job.experiment
         order = protocol.calibration(settings, len(self.data.train))
         order = order[datasets.evenly(len(order), settings.latency.images)]
@@ -97,15 +94,11 @@ class Evaluation:
     @property
     def convertible(self) -> Trained | Graph:
         """The network as functions of the conversion take it."""
-        from bsnn.networks import own
-
         return own.convertible(self.trained)
 
     @cached_property
     def predicted(self) -> Tensor:
         """Classes that the ANN predicts, int64 [N], on the CPU."""
-        import torch
-
         with torch.no_grad():
             found = [self.trained.module(batch).argmax(1).cpu() for batch in self.batches()]
         return torch.cat([torch.zeros(0, dtype=torch.int64), *found])
@@ -121,8 +114,6 @@ class Evaluation:
 
     def converted(self, method: Method, steps: int, theta: Thresholds | None = None) -> Converted:
         """The network as a method converts it for some steps; its own thresholds, unless others are given."""
-        from bsnn.conversion import method as conversion
-
         compute, images = self.job.config.compute, self.calibration if method.calibrated else None
         theta = self.thresholds(method, steps) if theta is None else theta
         network = conversion.convert(self.convertible, theta, method, steps, images)
@@ -131,9 +122,6 @@ class Evaluation:
 
     def thresholds(self, method: Method, steps: int) -> Thresholds:
         """Thresholds of a method: from the activation table, or measured on calibration images."""
-        from bsnn.conversion import method as conversion
-        from bsnn.datasets import protocol
-
         balanced = method.threshold == "balanced"
         if balanced and self._balanced is not None:
             return self._balanced
@@ -154,9 +142,6 @@ class Evaluation:
 
     def run(self, converted: Converted, *, early_exit: float | None = None) -> Simulation:
         """Simulate the images."""
-        from bsnn.conversion import method as conversion
-        from bsnn.simulation import run as simulation
-
         return simulation.run(
             converted.engine,
             self.batches(),
@@ -174,39 +159,32 @@ class Evaluation:
             times: numbers of steps.
             clipped: as many columns more, of activations that are clipped at the thresholds of each time, and exact.
         """
-        import torch
-
-        from bsnn.conversion import ideal
-        from bsnn.conversion import method as conversion
-
         columns: dict[float, list[int]] = {}  # by what decides the thresholds: the columns of their times
         for column, steps in enumerate(times):
             percentile = method.percentile_at(steps, self.job.experiment.latency.percentile)
             columns.setdefault(steps if method.threshold == "squared-error" else percentile, []).append(column)
         networks = []
-        for own in columns.values():
+        for places in columns.values():
             # Any of their times will do: thresholds are the same, and nothing else of an even method depends on it.
-            theta = self.thresholds(method, times[own[0]])
-            networks.append((conversion.convert(self.convertible, theta, method, times[own[0]]).to(self.device), own))
+            theta = self.thresholds(method, times[places[0]])
+            network = conversion.convert(self.convertible, theta, method, times[places[0]])
+            networks.append((network.to(self.device), places))
         width = len(times) * (2 if clipped else 1)
         parts = [torch.zeros(0, width, dtype=torch.int16)]
         for batch in self.batches():
             found = torch.empty(len(batch), width, dtype=torch.int16)
-            for network, own in networks:
-                wanted = [times[column] for column in own] + [ideal.INFINITE] * clipped
+            for network, places in networks:
+                wanted = [times[column] for column in places] + [ideal.INFINITE] * clipped
                 classes = ideal.predicted(network, batch, wanted)
-                found[:, own] = classes[:, : len(own)]
+                found[:, places] = classes[:, : len(places)]
                 if clipped:
                     # One column of clipping for all times of the same thresholds.
-                    found[:, [len(times) + column for column in own]] = classes[:, -1:]
+                    found[:, [len(times) + column for column in places]] = classes[:, -1:]
             parts.append(found)
         return torch.cat(parts)
 
     def tables(self, converted: Converted) -> tuple[Simulation, dict[str, pa.Table], dict[str, Any]]:
         """Simulate: what came out, as tables of predictions and spikes, and what is noted of it."""
-        from bsnn.simulation import readout
-        from bsnn.simulation import run as simulation
-
         logger.info("engine %s on %s: %s", converted.engine.name, self.device, converted.reason)
         started = time.monotonic()
         result = self.run(converted)
@@ -230,10 +208,10 @@ class Evaluation:
         """
         count = len(self.order)
         first, last = (int(self.order[0]), int(self.order[-1])) if count else (None, None)
-        own = {} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}
+        chosen = {} if self.job.experiment.simulation.images is None else {"chosen": self.chosen}
         shard = {"shard": self.shard, "shards": self.shards}
         images = {"images": count, "first": first, "last": last, "total": self.chosen}
-        return {**shard, **images, **own, **common.left_out(self.split)}
+        return {**shard, **images, **chosen, **common.left_out(self.split)}
 
 
 def held_out_images(job: Job, count: int, wanted: int) -> Tensor:
@@ -242,12 +220,8 @@ def held_out_images(job: Job, count: int, wanted: int) -> Tensor:
     Raises:
         ConfigError: when all training images calibrate.
     """
-    import torch
 
-    from bsnn import datasets
-    from bsnn.datasets import protocol
-
-    left: torch.Tensor = torch.ones(count, dtype=torch.bool)
+    left = torch.ones(count, dtype=torch.bool)
     left[protocol.calibration(job.experiment, count)] = False
     others = left.nonzero()[:, 0]
     if not len(others):

@@ -6,17 +6,19 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
 
 from bsnn.config import Method
+from bsnn.conversion import search
+from bsnn.conversion.search import Score
 from bsnn.pipeline.identity import canonical
 from bsnn.pipeline.job import Job
+from bsnn.simulation import accounting
+from bsnn.simulation.energy import energy, totals
 from bsnn.stages.evaluation import Evaluation
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from bsnn.conversion.search import Score
+from bsnn.tables.costs_over_time import SLACK
 
 logger = logging.getLogger("bsnn")
 COSTS = ("spikes", "effective_macs", "effective_acs", "effective_binary_acs", "nanojoules_45nm")
@@ -24,11 +26,6 @@ COSTS = ("spikes", "effective_macs", "effective_acs", "effective_binary_acs", "n
 
 def find_switches(job: Job) -> None:
     """Search for the best switches; the one that is chosen sees the test set, once."""
-    import pandas as pd
-
-    from bsnn.conversion import search
-    from bsnn.tables.costs_over_time import SLACK
-
     settings, wanted = job.experiment.latency, job.experiment.latency.search
     bench = Evaluation(job, wanted.images)
     switches = search.values(wanted.percentiles, job.place.weights)
@@ -83,8 +80,6 @@ class Curves:
 
 def _score(bench: Evaluation, steps: int, method: Method) -> Score:
     """What a method reaches in some steps."""
-    from bsnn.conversion.search import Score
-
     result = bench.run(bench.converted(method, steps))
     final = result.predicted[:, -1]
     agreement = 100 * float((final == bench.predicted).double().mean())
@@ -109,10 +104,6 @@ def find_exit(job: Job) -> None:
     `early_exit.loss` points there, the one with the fewest mean steps is chosen. Beside them stands what all images
     reach after each of `latency.time` steps, without a bound.
     """
-    import pandas as pd
-
-    from bsnn.tables.costs_over_time import SLACK
-
     settings = job.experiment.latency
     name, times = settings.exit_method, sorted(settings.time)
     method = settings.method(name)
@@ -129,8 +120,6 @@ def find_exit(job: Job) -> None:
 
 def _bounds(bench: Evaluation, method: Method, steps: int) -> list[float]:
     """Bounds that images reach at the end, from few to nearly all."""
-    import torch
-
     result = bench.run(bench.converted(method, steps))
     parts = torch.tensor([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9], dtype=torch.float64)
     return sorted({bound for bound in result.margin[:, -1].double().quantile(parts).tolist() if bound > 0})
@@ -138,11 +127,6 @@ def _bounds(bench: Evaluation, method: Method, steps: int) -> list[float]:
 
 def _exits(bench: Evaluation, method: Method, times: list[int], bounds: list[float]) -> pd.DataFrame:
     """What is reached, and what it costs an image: all steps, fewer steps for all images, and each bound."""
-    import pandas as pd
-
-    from bsnn.simulation import accounting
-    from bsnn.simulation.energy import energy, totals
-
     converted, parts = bench.converted(method, times[-1]), []
     for bound in (None, *bounds):
         result = bench.run(converted, early_exit=bound)
