@@ -114,7 +114,7 @@ def test_the_summary_counts_bits_and_operations(models: Path) -> None:
     assert int(table["macs"]["stem"]) == 6 * 3 * 9 * 16
 
 
-@pytest.mark.parametrize("target", ["paper", "paper_time"])
+@pytest.mark.parametrize("target", ["paper", "paper_time", "paper_pooling"])
 def test_the_papers_results_are_of_the_family(models: Path, target: str) -> None:
     with pytest.raises(
         ConfigError, match=r"experiments\.mine\.network: the paper's results .* \(latency\), search, early_"

@@ -95,6 +95,9 @@ class Pipeline:
         ]
         found = [(stage, place) for stage, place in found if place.result == result]
         if not found:
+            experiments = [self.config.experiments[one] for one in self.config.run]
+            if all(one.own is not None for one in experiments):  # modules of one's own cannot have ablations either
+                possible.check(STAGES["paper_result"], experiments[0], Place(self.config.run[0]))
             raise ConfigError(f"no experiment of `run` has the result {result}: set experiments.NAME.ablation to true")
         for stage, place in found:
             possible.check(self.stage(stage, place), self.experiment(place), place)
