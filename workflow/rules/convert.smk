@@ -7,7 +7,7 @@ localrules:
 
 
 rule activations:
-    """Percentiles of the {wildcards.weights} network of {wildcards.experiment}, seed {wildcards.seed}."""
+    """Percentiles of the activations of a network, layer by layer."""
     input:
         unpack(needs("activations")),
     output:
@@ -27,7 +27,7 @@ rule activations:
 
 
 rule thresholds:
-    """Thresholds at percentile {wildcards.percentile}, {wildcards.weights} network of {wildcards.experiment}."""
+    """Thresholds at a percentile, from the activation table."""
     input:
         unpack(needs("thresholds")),
     output:
@@ -46,7 +46,7 @@ rule thresholds:
 
 
 rule simulate:
-    """Shard {wildcards.shard} of {wildcards.shards}: {wildcards.experiment}, {wildcards.weights}, percentile {wildcards.percentile}."""
+    """Spiking network at a percentile, on one shard of the test images."""
     input:
         unpack(needs("simulate")),
     output:
@@ -67,7 +67,7 @@ rule simulate:
 
 
 rule method:
-    """Method {wildcards.method}, {wildcards.steps} steps: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
+    """Spiking network by a method, for a number of steps, on one shard of the test images."""
     input:
         unpack(needs("method")),
     output:
@@ -90,7 +90,7 @@ rule method:
 
 
 rule ideal:
-    """Ideal quantised curve of method {wildcards.method}: {wildcards.experiment}, {wildcards.weights}, seed {wildcards.seed}."""
+    """Ideal quantised curve of a method, on one shard of the test images."""
     input:
         unpack(needs("ideal")),
     output:
@@ -110,7 +110,7 @@ rule ideal:
 
 
 rule find_switches:
-    """Best switches for the {wildcards.weights} network of {wildcards.experiment}, by held-out training images."""
+    """Best switches for a network, by held-out training images."""
     input:
         unpack(needs("find_switches")),
     output:
@@ -131,7 +131,7 @@ rule find_switches:
 
 
 rule find_exit:
-    """Early exit of the {wildcards.weights} network of {wildcards.experiment}."""
+    """Early exit of a network: its bound by held-out training images."""
     input:
         unpack(needs("find_exit")),
     output:

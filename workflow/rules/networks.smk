@@ -3,7 +3,7 @@
 
 
 rule data:
-    """Fetch, verify and store data set {wildcards.data}."""
+    """Fetch, verify and store a data set."""
     input:
         unpack(needs("data")),
     output:
@@ -23,7 +23,7 @@ rule data:
 
 
 rule train:
-    """Train the full-precision network of {wildcards.experiment}, seed {wildcards.seed}."""
+    """Train the full-precision network of an experiment, or read it from a file."""
     input:
         unpack(needs("train")),
     output:
@@ -44,7 +44,7 @@ rule train:
 
 
 rule binarize:
-    """Fine-tune the binary network of {wildcards.experiment}, seed {wildcards.seed}."""
+    """Fine-tune the binary network of an experiment from the full-precision one, or read it from a file."""
     input:
         unpack(needs("binarize")),
     output:

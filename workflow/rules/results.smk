@@ -13,7 +13,7 @@ localrules:
 
 
 rule tables:
-    """Tables of {wildcards.experiment}."""
+    """Tables of an experiment."""
     input:
         unpack(needs("tables")),
     output:
@@ -29,7 +29,7 @@ rule tables:
 
 
 rule figures:
-    """Figures of {wildcards.experiment}."""
+    """Figures of an experiment."""
     input:
         unpack(needs("figures")),
     output:
@@ -45,7 +45,7 @@ rule figures:
 
 
 rule report:
-    """Report of {wildcards.experiment}: one HTML file that needs nothing beside it."""
+    """Report of an experiment: one HTML file that needs nothing beside it."""
     input:
         unpack(needs("report")),
     output:
@@ -61,7 +61,7 @@ rule report:
 
 
 rule latency_tables:
-    """Methods of conversion of {wildcards.experiment}, side by side."""
+    """Tables of all methods of conversion, side by side."""
     input:
         unpack(needs("latency_tables")),
     output:
@@ -77,7 +77,7 @@ rule latency_tables:
 
 
 rule latency_figures:
-    """Figures of methods of conversion of {wildcards.experiment}."""
+    """Figures of the methods of conversion."""
     input:
         unpack(needs("latency_figures")),
     output:
@@ -93,7 +93,7 @@ rule latency_figures:
 
 
 rule exit_results:
-    """Early exit of {wildcards.experiment}: table and figures."""
+    """Early exit of all networks of an experiment: table and figures."""
     input:
         unpack(needs("exit_results")),
     output:
@@ -109,7 +109,7 @@ rule exit_results:
 
 
 rule paper_result:
-    """Result {wildcards.result} of the paper, for {wildcards.experiment}."""
+    """One result of the paper, for an experiment."""
     input:
         unpack(needs("paper_result")),
     output:
@@ -128,7 +128,7 @@ rule paper_result:
 
 
 rule paper_report:
-    """The paper's results for {wildcards.experiment}, in one HTML file that needs nothing beside it."""
+    """The paper's results for an experiment, in one HTML file that needs nothing beside it."""
     input:
         unpack(needs("paper_report")),
     output:
@@ -144,7 +144,7 @@ rule paper_report:
 
 
 rule shown:
-    """A file at a plain name, asked for by it: {wildcards.shown} of {wildcards.experiment}. The job of its note writes it."""
+    """A file at a plain name, asked for by it. The job of its note writes it."""
     input:
         vouching,
     output:
