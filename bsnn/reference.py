@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +49,19 @@ def keep(results: Results, command: str, folder: Path = FOLDER, root: Path = RES
     frames = {table: results[table] for table in KEPT if table in results.frames}
     pipeline = Pipeline(config.model_copy(update={"run": [name]}), root)
     frames |= _methods(pipeline, name)
-    of_paper = _of_paper(pipeline, name)
+    paper, origins = _of_paper(pipeline, name)
     for former in (*place.glob("*.csv"), *place.glob("paper/*.csv")):  # of another origin
         former.unlink()
     for table, frame in frames.items():
         artifacts.write_csv(place / f"{table}.csv", frame)
-    for file in of_paper.files:
+    for file in paper:
         artifacts.copy(file, place / "paper" / file.name)
     about = {
         "command": command,
         "seeds": list(config.seeds),
         "definition": _definition(config, name),
         "settings": results.identity,
-        "made": _made(results, pipeline, [*frames, *(("paper",) if of_paper.files else ())], of_paper.origins),
+        "made": _made(results, pipeline, [*frames, *(("paper",) if paper else ())], origins),
         "kept": kept,
     }
     artifacts.write_text(place / "origin.json", json.dumps(about, indent=2, default=str) + "\n")
@@ -158,15 +157,8 @@ def _made(
     return known + [row for row in of_paper if row["key"] not in listed]  # of other experiments beside it
 
 
-@dataclass(frozen=True)
-class _OfPaper:
-    """The paper's results that were made under the settings at hand."""
-
-    files: list[Path]
-    origins: list[dict[str, Any]]
-
-
-def _of_paper(pipeline: Pipeline, name: str) -> _OfPaper:
+def _of_paper(pipeline: Pipeline, name: str) -> tuple[list[Path], list[Any]]:
+    """The paper's results that were made under the settings at hand: files, and a row for each stage behind them."""
     folder = pipeline.root / name / "paper"
     files: list[Path] = []
     rows: list[Any] = []
@@ -179,7 +171,7 @@ def _of_paper(pipeline: Pipeline, name: str) -> _OfPaper:
             files += [folder / f"{table}.csv" for table in CATALOGUE[place.result].tables]
             known = frames.get(f"{place.result}-{write.ORIGINS}", pd.DataFrame()).astype(object)
             rows += known.where(known.notna(), None).to_dict(orient="records")
-    return _OfPaper([file for file in files if file.exists()], rows)
+    return [file for file in files if file.exists()], rows
 
 
 def _shown_together(own: Mapping[str, Any], note: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 `load` turns config.yaml (and Snakemake's overrides) into a `Config`; `schema` writes the JSON schema that editors
 use. Nothing else in the project states a default. Modules: `values` (shared by all), `training` (data, network,
-recipes), `conversion` (activations to methods), `experiment`, `run` (the whole), `loading` (from text), `faults` (in
-the user's words) and `json_schema`.
+recipes), `method` (switches), `conversion` (activations to methods), `experiment`, `run` (the whole), `reading` (YAML),
+`loading` (from files and command line), `faults` (in the user's words) and `json_schema`.
 """
 
 from bsnn.config.conversion import Latency

@@ -50,7 +50,16 @@ def value(text: str, where: str) -> object:
         ConfigError: it is no YAML, too large or too deep, refers to itself, or holds a key twice.
     """
     try:
-        return _constructed(where, text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        size, height = _written_out(where, root, {})
+        if height > DEPTH:
+            raise _too_deep(where)
+        if size > NODES:
+            raise ConfigError(f"{where}: more than {NODES:,} values, aliases (*name) written out; write fewer of them")
+        return loader.construct_document(root)
     except RecursionError:
         raise _too_deep(where) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
@@ -71,22 +80,6 @@ def shown(value: object) -> str:
     short.maxlevel, short.maxlist, short.maxtuple, short.maxdict = 3, 12, 12, 12
     short.maxstring = short.maxother = short.maxlong = 120
     return short.repr(value)
-
-
-def _constructed(path: str, text: str) -> object:
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        size, height = _written_out(path, root, {})
-        if height > DEPTH:
-            raise _too_deep(path)
-        if size > NODES:
-            raise ConfigError(f"{path}: more than {NODES:,} values, aliases (*name) written out; write fewer of them")
-        return loader.construct_document(root)
-    finally:
-        loader.dispose()
 
 
 def _written_out(path: str, node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

@@ -118,7 +118,8 @@ def known(settings: config.Data, identity: dict[str, Any], results: Path) -> str
             continue
         files = document["identity"].get("files")
         made = {**document["identity"], "files": None}, document["extra"].get("root"), document["extra"].get("labels")
-        if files and made == ({**identity, "files": None}, str(settings.path), _text(settings.labels)):
+        labels = None if settings.labels is None else str(settings.labels)
+        if files and made == ({**identity, "files": None}, str(settings.path), labels):
             found.add(str(files))
     return found.pop() if len(found) == 1 else None
 
@@ -157,10 +158,6 @@ def _root(settings: config.Data) -> Path:
     if settings.path is None:
         raise DataError(f"data set '{settings.name}' cannot be downloaded: set data.path to the folder that holds it")
     return settings.path
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _files_of_labels(settings: config.Data) -> list[Path]:

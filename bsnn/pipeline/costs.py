@@ -102,12 +102,10 @@ class Expected:
         done = spent = 0.0
         for name in self.pipeline.config.experiments:
             for place in self.pipeline.places(rule, name):
-                count, seconds = (
-                    estimates.operations(self.pipeline, rule, place),
-                    self._measured(rule, place.experiment),
-                )
-                if estimates.kind(rule, place) == kind and count is not None and (seconds or 0.0) >= estimates.LONG:
-                    done, spent = done + count, spent + (seconds or 0.0)  # sums: long jobs weigh more
+                count = estimates.operations(self.pipeline, rule, place)
+                seconds = self._measured(rule, place.experiment) or 0.0
+                if estimates.kind(rule, place) == kind and count is not None and seconds >= estimates.LONG:
+                    done, spent = done + count, spent + seconds  # sums: long jobs weigh more
         return done / spent if spent else estimates.RATES[kind]
 
 

@@ -14,7 +14,7 @@ from bsnn.config import Data, Method, Weights, format_percentile
 from bsnn.folders import listing
 from bsnn.paper import plan
 from bsnn.pipeline import columns, shown
-from bsnn.pipeline.parts import TEST, channels, early_exit, engine, ideal, quirks, read_out, search, tested
+from bsnn.pipeline.parts import TEST, early_exit, engine, ideal, quirks, read_out, search, switched
 from bsnn.pipeline.stage import File, Need, Place, Stage, first_of
 
 if TYPE_CHECKING:
@@ -97,25 +97,12 @@ def _simulate(pipeline: Pipeline, place: Place) -> dict[str, Any]:
 
 
 def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
-    """Switches count, not the method's name."""
     experiment = pipeline.experiment(place)
     settings = experiment.latency
     chosen = settings.method(place.method)
-    # The percentile at these steps, however the method names it; and none at all where thresholds are found otherwise.
-    by_percentile = {
-        "percentile": format_percentile(chosen.percentile_at(place.steps, settings.percentile)),
-        "thresholds": pipeline.own(experiment.thresholds),
-    }
-    return {
-        "switches": pipeline.own(chosen, "percentile", "percentiles"),
-        "steps": place.steps,
-        "images": settings.images,
-        **(by_percentile if chosen.threshold == "percentile" else {}),
-        **(channels(experiment) if chosen.channels else {}),
-        **engine(pipeline, place),
-        **read_out(experiment),
-        **tested(experiment),
-    }
+    at = {"percentile": format_percentile(chosen.percentile_at(place.steps, settings.percentile))}
+    own = {"steps": place.steps, "images": settings.images, **engine(pipeline, place)}
+    return {**own, **switched(pipeline, experiment, chosen, at)}
 
 
 def simulation_of(pipeline: Pipeline, place: Place) -> Place | None:

@@ -56,9 +56,10 @@ def operations(pipeline: Pipeline, rule: str, place: Place) -> float | None:
     test = min(given_test, experiment.data.test_images or given_test, experiment.simulation.images or given_test)
     settings = experiment.train if rule == "train" else experiment.binarize
     taught = int(rule == "binarize" and experiment.binarize.teacher is not None)  # the teacher's forward pass
+    trained = (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size)
     passes = {
-        "train": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),
-        "binarize": (BACKWARD + taught) * train * _whole_epochs(settings, experiment.data.image_size),
+        "train": trained,
+        "binarize": trained,
         "activations": min(train, experiment.activations.images),
         "simulate": test * experiment.simulation.time / experiment.simulation.shards,
         "method": test * place.steps / experiment.simulation.shards,

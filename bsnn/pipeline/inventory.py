@@ -31,7 +31,7 @@ class Item:
     needed: bool
 
     def remove(self) -> bool:
-        """Delete it, and say so; a folder of checkpoints whose training runs stays."""
+        """Delete it; a folder of checkpoints whose training runs stays. Whether it is gone."""
         if not self.path.is_dir():
             self.path.unlink()
             return True
@@ -64,22 +64,21 @@ def _named(pipeline: Pipeline) -> set[Path]:
     """Files that settings name, which need not be what the pipeline would make now: where training starts, imports."""
     paths: list[Path | None] = []
     for experiment in pipeline.config.experiments.values():
-        start = experiment.train.start
-        given = [start, experiment.imported.full, experiment.imported.binary]
-        paths += [None if one is None else one.path for one in given]
-        paths.append(None if experiment.own is None else experiment.own.weights)
+        given = (experiment.train.start, experiment.imported.full, experiment.imported.binary)
+        paths += [one.path for one in given if one is not None]
+        paths += [experiment.own.weights] if experiment.own is not None else []
     return {path.resolve() for path in paths if path is not None}
 
 
 def _checkpoints(pipeline: Pipeline) -> set[Path]:
     """Folders of checkpoints whose network is not there yet. Kept shards are never needed."""
-    places = {
-        (stage, place)
+    return {
+        pipeline.scratch(stage, place)
         for stage in ("train", "binarize")
         for name in pipeline.config.experiments
         for place in pipeline.places(stage, name)
+        if not pipeline.path(stage, place).exists()
     }
-    return {pipeline.scratch(*one) for one in places if not pipeline.path(*one).exists()}
 
 
 def _size(path: Path) -> int:

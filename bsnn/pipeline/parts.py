@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bsnn.config import Experiment, format_percentile
-from bsnn.pipeline import identity
+from bsnn.config import Experiment, Method, format_percentile
 from bsnn.pipeline.stage import Place
 
 if TYPE_CHECKING:
@@ -49,16 +48,16 @@ def ideal(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     experiment = pipeline.experiment(place)
     settings = experiment.latency
     chosen, times = settings.curve(place.method, place.weights), sorted(settings.time)
-    switches = identity.canonical(chosen)
-    by_percentile = {
-        "percentiles": [format_percentile(chosen.percentile_at(time, settings.percentile)) for time in times],
-        "thresholds": pipeline.own(experiment.thresholds),
-    }
+    at = {"percentiles": [format_percentile(chosen.percentile_at(time, settings.percentile)) for time in times]}
+    images = {"images": settings.images} if chosen.calibrated else {}
+    return {"times": times, **images, **switched(pipeline, experiment, chosen, at)}
+
+
+def switched(pipeline: Pipeline, experiment: Experiment, chosen: Method, at: dict[str, Any]) -> dict[str, Any]:
+    """Switches, not the method's name; where thresholds are percentiles, at which, however the method names them."""
     return {
-        "switches": {name: value for name, value in switches.items() if name not in ("percentile", "percentiles")},
-        "times": times,
-        **(by_percentile if chosen.threshold == "percentile" else {}),
-        **({"images": settings.images} if chosen.calibrated else {}),
+        "switches": pipeline.own(chosen, "percentile", "percentiles"),
+        **({**at, "thresholds": pipeline.own(experiment.thresholds)} if chosen.threshold == "percentile" else {}),
         **(channels(experiment) if chosen.channels else {}),
         **read_out(experiment),
         **tested(experiment),
