@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import signal
 import stat
+from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -73,10 +75,7 @@ class FileSplit(Split):
     def _read(self, order: Tensor, batch_size: int, device: torch.device, workers: int, crop: int | None) -> Batches:
         """See `Split`. Without `crop` images come as `centre` has them."""
         chunks = [chosen.tolist() for chosen in order.split(batch_size) if len(chosen)]
-        for batch in _loader(_Decoded(self, crop), chunks, workers, pin_memory=device.type == "cuda"):
-            if isinstance(batch, DataError):
-                raise batch
-            images, labels = batch
+        for images, labels in _each(partial(self._decoded, crop), chunks, workers, pin_memory=device.type == "cuda"):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def histograms(self, workers: int) -> Tensor:
@@ -89,9 +88,7 @@ class FileSplit(Split):
         """
         chunks = [chunk.tolist() for chunk in torch.arange(len(self)).split(CHUNK)]
         total = torch.zeros(3, 256, dtype=torch.int64)
-        for counts in tqdm(_loader(_Counted(self), chunks, workers), "decode", len(chunks), disable=None):
-            if isinstance(counts, DataError):
-                raise counts
+        for counts in tqdm(_each(self._counted, chunks, workers), "decode", len(chunks), disable=None):
             total += counts
         return total
 
@@ -104,15 +101,41 @@ class FileSplit(Split):
         Raises:
             DataError: a file cannot be read, which says nothing about its image.
         """
-        chunks = torch.arange(len(self)).split(CHUNK)
-        found = []
-        results = chain.from_iterable(_loader(_Checked(self), [chunk.tolist() for chunk in chunks], workers))
-        for index, error in enumerate(tqdm(results, "check", len(self), unit="image", disable=None)):
-            if isinstance(error, BrokenImageError):
-                found.append((index, str(error)))
-            elif error is not None:
-                raise error
+        chunks = [chunk.tolist() for chunk in torch.arange(len(self)).split(CHUNK)]
+        problems = chain.from_iterable(_each(self._problems, chunks, workers))
+        shown = tqdm(problems, "check", len(self), unit="image", disable=None)
+        return [(index, problem) for index, problem in enumerate(shown) if problem is not None]
+
+    def _decoded(self, crop: int | None, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Images and labels; see `_read`."""
+        cut = (self.centre(index) if crop is None else self._random(crop, index) for index in indices)
+        return torch.stack([functional.pil_to_tensor(image) for image in cut]), self.labels[indices]
+
+    def _counted(self, indices: list[int]) -> Tensor:
+        """How often pixel values occur in these images; see `histograms`."""
+        counts = np.sum([self.centre(index).histogram() for index in indices], axis=0)
+        return torch.from_numpy(counts).reshape(3, 256)
+
+    def _problems(self, indices: list[int]) -> list[str | None]:
+        """What is wrong with the image of each file; None where nothing is."""
+        found: list[str | None] = []
+        for index in indices:
+            try:
+                self.read(index)
+                found.append(None)
+            except BrokenImageError as error:
+                found.append(str(error))
         return found
+
+    def _random(self, seed: int, index: int) -> Image.Image:
+        """A random part of an image, the same for the same seed and index in any process and any order."""
+        image = self.read(index)
+        state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):  # the crop draws from the CPU's global generator
+            torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
+            place = RandomResizedCrop.get_params(image, list(AREA), list(ASPECT))
+        cut: Image.Image = functional.resized_crop(image, *place, size=[self.image_size, self.image_size])
+        return cut
 
     def centre(self, index: int) -> Image.Image:
         """An image as evaluation has it: resized and cut as the setting says (`_centre`).
@@ -174,6 +197,22 @@ def _reason(error: Exception, content: bytes) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _each(
+    work: Callable[[list[int]], Any], chunks: list[list[int]], workers: int, *, pin_memory: bool = False
+) -> Iterator[Any]:
+    """What work gives for each chunk of indices, done by processes.
+
+    Raises:
+        DataError: the first one of the work.
+    """
+    for found in _loader(_Chunks(work), chunks, workers, pin_memory=pin_memory):
+        if isinstance(found, BrokenImageError):
+            raise DataError(f"{found}; replace it, or leave such files out with data.broken: skip")
+        if isinstance(found, DataError):
+            raise found
+        yield found
+
+
 def _loader(items: Dataset[Any], chunks: list[list[int]], workers: int, *, pin_memory: bool = False) -> DataLoader[Any]:
     return DataLoader(
         items,
@@ -186,64 +225,17 @@ def _loader(items: Dataset[Any], chunks: list[list[int]], workers: int, *, pin_m
     )
 
 
-class _Checked(Dataset[Any]):
-    """What is wrong with each file; None where nothing is."""
+class _Chunks(Dataset[Any]):
+    """What the loader's processes do; an error is handed over as a value, so that its message stays readable."""
 
-    def __init__(self, split: FileSplit) -> None:
-        self.split = split
+    def __init__(self, work: Callable[[list[int]], Any]) -> None:
+        self.work = work
 
-    def __getitem__(self, index: int) -> DataError | None:
+    def __getitems__(self, indices: list[int]) -> Any:
         try:
-            self.split.read(index)
+            return self.work(indices)
         except DataError as error:
             return error
-        return None
-
-
-class _Counted(Dataset[Any]):
-    """How often pixel values occur in files; an error is handed over as a value, so that its message stays readable."""
-
-    def __init__(self, split: FileSplit) -> None:
-        self.split = split
-
-    def __getitem__(self, index: int) -> Tensor:
-        counts = np.array(self.split.centre(index).histogram())
-        return torch.from_numpy(counts).reshape(3, 256)
-
-    def __getitems__(self, indices: list[int]) -> Tensor | DataError:
-        try:
-            return torch.stack([self[index] for index in indices]).sum(0)
-        except DataError as error:
-            return _advised(error)
-
-
-class _Decoded(Dataset[Any]):
-    """What the loader's processes do. A broken file is handed over as a value, so that its message stays readable."""
-
-    def __init__(self, split: FileSplit, seed: int | None) -> None:
-        self.split = split
-        self.seed = seed
-
-    def __getitem__(self, index: int) -> Tensor:
-        cut = self.split.centre(index) if self.seed is None else self._random(self.split.read(index), index)
-        pixels: Tensor = functional.pil_to_tensor(cut)
-        return pixels
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
-        try:
-            return torch.stack([self[index] for index in indices]), self.split.labels[indices]
-        except DataError as error:
-            return _advised(error)
-
-    def _random(self, image: Image.Image, index: int) -> Image.Image:
-        """A random part, the same for the same seed and index in any process and any order."""
-        size = self.split.image_size
-        state = np.random.SeedSequence([self.seed or 0, index]).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):  # the crop draws from the CPU's global generator
-            torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
-            place = RandomResizedCrop.get_params(image, list(AREA), list(ASPECT))
-        cut: Image.Image = functional.resized_crop(image, *place, size=[size, size])
-        return cut
 
 
 def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
@@ -251,12 +243,6 @@ def _centre(image: Image.Image, size: int, stretch: bool) -> Image.Image:
     resized = functional.resize(image, [shorter, shorter] if stretch else [shorter])
     cut: Image.Image = functional.center_crop(resized, [size, size])
     return cut
-
-
-def _advised(error: DataError) -> DataError:
-    if not isinstance(error, BrokenImageError):
-        return error
-    return DataError(f"{error}; replace it, or leave such files out with data.broken: skip")
 
 
 def _outlast(_: int) -> None:
