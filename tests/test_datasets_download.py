@@ -220,7 +220,7 @@ def test_an_interrupted_download_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "check_file", interrupted)
+    monkeypatch.setattr(download, "check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         download.fetch(url(server), tmp_path / "archive.tar.gz", MD5)
     assert files(tmp_path) == set()

@@ -33,8 +33,7 @@ SPLITS = ("train", "test")
 class Source:
     """A data set as its source gives it."""
 
-    images: Mapping[str, Tensor]  # by split: uint8 [N, 1 or 3, height, width]
-    labels: Mapping[str, Tensor]  # by split: int64 [N]
+    splits: Mapping[str, tuple[Tensor, Tensor]]  # images, uint8 [N, 1 or 3, height, width], and labels, int64 [N]
     classes: tuple[str, ...]
     statistics: tuple[Channels, Channels] | None  # mean and deviation; None: of the training images
 
@@ -43,10 +42,11 @@ def write(path: Path, source: Source, settings: config.Data, identity: dict[str,
     """Write the artifact: the wanted images at the wanted size, with three channels."""
     tensors = {}
     for split, wanted in zip(SPLITS, (settings.train_images, settings.test_images), strict=True):
-        chosen = evenly(len(source.labels[split]), wanted)
-        images = resized(source.images[split][chosen], settings.image_size)
-        tensors[f"{split}_images"] = images.expand(-1, 3, -1, -1).contiguous()  # of grey images, thrice the one
-        tensors[f"{split}_labels"] = source.labels[split][chosen]
+        images, labels = source.splits[split]
+        chosen = evenly(len(labels), wanted)
+        at_size = resized(images[chosen], settings.image_size)
+        tensors[f"{split}_images"] = at_size.expand(-1, 3, -1, -1).contiguous()  # of grey images, thrice the one
+        tensors[f"{split}_labels"] = labels[chosen]
     mean, std = source.statistics or statistics(histograms([tensors["train_images"]]))
     extra = {"classes": list(source.classes), "mean": list(mean), "std": list(std)}
     artifacts.write_tensors(path, tensors, KIND, identity, extra)

@@ -7,6 +7,7 @@ the order of the labels, so that they are the same whether or not the archive's 
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from torch import Tensor
 from bsnn import config
 from bsnn.datasets.arrays import Source
 from bsnn.datasets.base import Channels
-from bsnn.datasets.download import check_bytes, check_file, fetch
+from bsnn.datasets.download import check, fetch, md5_of
 from bsnn.errors import DataError
 
 PIXELS = 3 * 32 * 32
@@ -106,12 +107,7 @@ def read(settings: config.Data, cache: Path) -> Source:
     else:
         content = _from_folder(spec, settings.path)
     train, test = (_records(spec, [content[name] for name in files]) for files in (spec.train, spec.test))
-    return Source(
-        images={"train": train[0], "test": test[0]},
-        labels={"train": train[1], "test": test[1]},
-        classes=spec.classes,
-        statistics=(spec.mean, spec.std),
-    )
+    return Source({"train": train, "test": test}, spec.classes, (spec.mean, spec.std))
 
 
 def _from_folder(spec: Cifar, root: Path) -> dict[str, bytes]:
@@ -121,7 +117,7 @@ def _from_folder(spec: Cifar, root: Path) -> dict[str, bytes]:
             return _verified(spec, folder, {name: (folder / name).read_bytes() for name in spec.files})
     archive = root / spec.archive
     if archive.is_file():
-        check_file(archive, spec.md5, REPLACE)
+        check(archive, md5_of(archive), spec.md5, REPLACE)
         return _from_archive(spec, archive)
     raise _nothing(spec, root)
 
@@ -155,7 +151,8 @@ def _from_archive(spec: Cifar, archive: Path) -> dict[str, bytes]:
 
 def _verified(spec: Cifar, origin: Path, content: dict[str, bytes]) -> dict[str, bytes]:
     for name, md5 in spec.files.items():
-        check_bytes(origin / name, content[name], md5, REPLACE)
+        found = hashlib.md5(content[name], usedforsecurity=False).hexdigest()
+        check(origin / name, found, md5, REPLACE)
     return content
 
 

@@ -28,10 +28,5 @@ def read(settings: config.Data, cache: Path) -> Source:
     for digit in range(10):
         members = torch.nonzero(labels == digit).flatten()
         testing[members[evenly(len(members), TEST_PER_CLASS)]] = True
-    parts = {"train": ~testing, "test": testing}
-    return Source(
-        images={split: images[chosen] for split, chosen in parts.items()},
-        labels={split: labels[chosen] for split, chosen in parts.items()},
-        classes=tuple(map(str, range(10))),
-        statistics=None,
-    )
+    parts = {split: (images[chosen], labels[chosen]) for split, chosen in (("train", ~testing), ("test", testing))}
+    return Source(parts, tuple(map(str, range(10))), None)

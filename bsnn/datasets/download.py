@@ -106,29 +106,23 @@ def _opener(allowance: _Allowance) -> urllib.request.OpenerDirector:
 def md5_of(path: Path) -> str:
     """MD5 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _mismatch(name: str | Path, expected: str, found: str, what_to_do: str) -> DataError:
-    return DataError(f"{name}: md5 is {found}, expected {expected}: damaged, or not the official file; {what_to_do}")
+def check(name: str | Path, found: str, expected: str, what_to_do: str) -> None:
+    """Refuse content with another checksum.
 
-
-def check_file(path: Path, md5: str, what_to_do: str) -> None:
-    """Refuse a file with another checksum.
+    Args:
+        name: of the file, for the message.
+        found: MD5 of its content.
+        expected: MD5 that it should have.
+        what_to_do: end of the message.
 
     Raises:
         DataError: with both checksums and `what_to_do`.
     """
-    found = md5_of(path)
-    if found != md5:
-        raise _mismatch(path, md5, found, what_to_do)
-
-
-def check_bytes(name: str | Path, content: bytes, md5: str, what_to_do: str) -> None:
-    """Refuse content with another checksum; `name` is for the message. See `check_file`."""
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise _mismatch(name, md5, found, what_to_do)
+    if found != expected:
+        raise DataError(f"{name}: md5 is {found}, expected {expected}: damaged, or not the official file; {what_to_do}")
 
 
 def fetch(url: str, path: Path, md5: str) -> Path:
@@ -177,7 +171,7 @@ def _persist(url: str, path: Path, md5: str) -> None:
             time.sleep(pause)
         try:
             _download(url, part, deadline)
-            check_file(part, md5, f"downloaded from {url}")
+            check(part, md5_of(part), md5, f"downloaded from {url}")
             part.replace(path)
             return
         except (OSError, HTTPException, DataError) as error:
