@@ -153,13 +153,13 @@ def description(path: str | Path, extra: Mapping[str, Any]) -> tuple[tuple[str, 
 
 def _channels(path: str | Path, extra: Mapping[str, Any], name: str) -> Channels:
     values = extra.get(name)
-    if not (isinstance(values, list) and len(values) == 3 and all(map(_finite, values))):
+    if not (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    ):
         raise refuse(path, f"metadata has no three channel values as '{name}', but {values!r}")
     return tuple(values)
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def check_labels(path: str | Path, labels: Tensor, split: str, classes: int) -> None:

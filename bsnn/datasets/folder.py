@@ -18,6 +18,7 @@ from bsnn.datasets.files import FileSplit
 from bsnn.errors import DataError
 from bsnn.folders import listing
 from bsnn.folders.layouts import Entry
+from bsnn.pipeline.columns import schema
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,7 @@ def _limited(entries: list[Entry], wanted: int | None) -> list[Entry]:
 def _table(train: list[Entry], test: list[Entry]) -> pa.Table:
     paths, labels, sizes = zip(*train, *test, strict=True)
     split = ["train"] * len(train) + ["test"] * len(test)
-    columns = {
-        "split": pa.array(split, pa.string()),
-        "path": pa.array(paths, pa.string()),
-        "label": pa.array(labels, pa.int64()),
-        "bytes": pa.array(sizes, pa.int64()),
-    }
-    return pa.table(columns)
+    return pa.table([split, paths, labels, sizes], schema=schema(COLUMNS))
 
 
 def _of(index: pa.Table, split: str) -> pa.Table:
