@@ -11,7 +11,7 @@ from bsnn.config import format_percentile
 from bsnn.figures.axes import NAMES
 from bsnn.tables import Results
 from bsnn.tables.columns import compact
-from bsnn.tables.costs_over_time import KEYS, LOSS, NEAR, arrivals, chosen
+from bsnn.tables.costs_over_time import KEYS, LOSS, NEAR, SLACK, chosen, first_lasting
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,11 @@ def rows(results: Results) -> list[Row]:
     """Every percentile simulated so far, kind by kind."""
     frame, shown = results["costs_over_time"], times(results)
     best = {(row["weights"], row["percentile"], row["time"]) for row in _chosen(results)}
-    steps: dict[Any, float] = arrivals(frame).set_index(KEYS)["steps"].to_dict()
     found = []
     for key, part in frame.groupby(KEYS, sort=False):
         weights, percentile = cast("tuple[str, float]", key)
         at, first = part.set_index("time"), part.iloc[0]
-        arrived = steps[key]
+        arrived = first_lasting(part.sort_values("time")["drop"].to_numpy() <= NEAR + SLACK)
         cells = [_cell(cast("pd.Series[Any]", at.loc[time]), (weights, percentile, time) in best) for time in shown]
         found.append(
             Row(

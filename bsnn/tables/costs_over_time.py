@@ -152,15 +152,6 @@ def first_lasting(reached: np.ndarray) -> float:
     return float(first) if first <= len(reached) else float("nan")
 
 
-def arrivals(table: pd.DataFrame) -> pd.DataFrame:
-    """First step from which each curve stays within NEAR points of its ANN: weights, percentile, steps (or NaN)."""
-    rows = [
-        (*keys, first_lasting(part.sort_values("time")["drop"].to_numpy() <= NEAR + SLACK))
-        for keys, part in table.groupby(KEYS, sort=False)
-    ]
-    return pd.DataFrame(rows, columns=[*KEYS, "steps"])
-
-
 def chosen(table: pd.DataFrame, times: list[int]) -> pd.DataFrame:
     """The row to choose for each kind of weights: of those at some times, within LOSS points of the ANN, fewest spikes.
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.tables.shards import Shard, predictions
+from bsnn.tables.shards import Shard, compared, percent, predictions
 
 
 def rows(pipeline: Pipeline, name: str) -> Iterator[dict[str, Any]]:
     """A row for each network, method with a curve, and time; then one for each of `latency.ideal`.
 
-    `lost` is 1 for each image that only the ANN classifies correctly, -1 for the contrary. Other columns: `collect`.
+    Columns: those of `compared`, and what bsnn.tables.latency.collect says of them.
     """
     settings = pipeline.config.experiments[name].latency
     for weights, seed in pipeline.networks:
@@ -31,7 +31,6 @@ def rows(pipeline: Pipeline, name: str) -> Iterator[dict[str, Any]]:
             if curve is None:
                 continue
             labels, ann, found = _read(pipeline, Place(name, weights, seed, method=curve))
-            reached = _percent(ann == labels)
             for place, time in enumerate(sorted(settings.time)):
                 # Columns of all times, and after them those of clipping alone, in the same order.
                 even, clipped = found[:, place], found[:, place + len(settings.time)]
@@ -41,13 +40,9 @@ def rows(pipeline: Pipeline, name: str) -> Iterator[dict[str, Any]]:
                     "method": method,
                     "T": time,
                     "percentile": curves[curve].percentile_at(time, settings.percentile) if fixed else np.nan,
-                    "accuracy": _percent(even == labels),
-                    "ann": reached,
-                    "drop": reached - _percent(even == labels),
-                    "lost": (ann == labels).astype(np.int8) - (even == labels).astype(np.int8),
-                    "agreement": _percent(even == ann),
-                    "clipping": reached - _percent(clipped == labels),
-                    "quantisation": _percent(clipped == labels) - _percent(even == labels),
+                    **compared(labels, ann, even),
+                    "clipping": percent(ann == labels) - percent(clipped == labels),
+                    "quantisation": percent(clipped == labels) - percent(even == labels),
                 }
 
 
@@ -72,8 +67,4 @@ def _read(pipeline: Pipeline, place: Place) -> tuple[np.ndarray, np.ndarray, np.
         table, document = pipeline.read("ideal", one)
         found.append(Shard(pipeline.path("ideal", one), table, pa.table({}), document))  # a curve has no spikes
     columns = 2 * len(pipeline.experiment(place).latency.time)
-    return predictions(found, columns, columns)
-
-
-def _percent(right: np.ndarray) -> float:
-    return 100 * int(right.sum()) / len(right)
+    return predictions(found, columns)

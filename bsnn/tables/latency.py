@@ -22,7 +22,7 @@ from bsnn.simulation.energy import ENERGY, READOUT, energy, totals
 from bsnn.tables import ideal
 from bsnn.tables.gather import shards
 from bsnn.tables.propagation import delays, later
-from bsnn.tables.shards import predictions, spikes
+from bsnn.tables.shards import compared, predictions, spikes
 
 logger = logging.getLogger("bsnn")
 
@@ -130,10 +130,9 @@ def collect(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
     """
     every = runs(pipeline, name)
     accuracies = pd.DataFrame([row for run in every for row in _accuracies(run)])
-    costs = pd.concat([_costs(run) for run in every], ignore_index=True)
-    operations = pd.concat(
-        [_named(run, run.operations()).assign(T=run.place.steps) for run in every], ignore_index=True
-    )
+    counted = [(run, run.operations()) for run in every]
+    costs = pd.concat([_costs(run, found) for run, found in counted], ignore_index=True)
+    operations = pd.concat([_named(run, found).assign(T=run.place.steps) for run, found in counted], ignore_index=True)
     errors = pd.concat([_named(run, run.errors()).rename(columns={"time": "T"}) for run in every], ignore_index=True)
     keys = ["weights", "method", "T"]
     table = _latency(accuracies, keys, "spikes")
@@ -156,26 +155,20 @@ def _over_seeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
-    """A row at each time; `lost` is 1 for each image that only the ANN classifies correctly, -1 for the contrary."""
+    """A row at each time."""
     found, steps = shards(run.pipeline, "method", run.place), run.place.steps
-    labels, ann, predicted = predictions(found, steps, steps)
-    layers, _, counts = spikes(found, steps, steps)
+    labels, ann, predicted = predictions(found, steps)
+    layers, _, counts = spikes(found, steps)
     if run.delayed:
         delay = run.delays(found[0].document, layers)
         predicted = later(predicted, delay[READOUT], 0)
         counts = np.stack([later(row, delay[layer], 0) for row, layer in zip(counts, layers, strict=True)])
     for time in run.times:
-        at_time = predicted[:, time - 1]
-        accuracy, reached = (100 * int((classes == labels).sum()) / len(labels) for classes in (at_time, ann))
         yield {
             "weights": run.place.weights,
             "method": run.place.method,
             "T": time,
-            "accuracy": accuracy,
-            "ann": reached,
-            "drop": reached - accuracy,
-            "lost": (ann == labels).astype(np.int8) - (at_time == labels).astype(np.int8),
-            "agreement": 100 * int((at_time == ann).sum()) / len(labels),
+            **compared(labels, ann, predicted[:, time - 1]),
             "spikes": counts[:, :time].sum() / len(labels),
         }
 
@@ -197,8 +190,8 @@ def _standard_error(lost: pd.Series) -> float:
     return 100 * float(np.sqrt(image.var(ddof=1) / len(image))) if len(image) > 1 else float("nan")
 
 
-def _costs(run: Run) -> pd.DataFrame:
-    summed = totals(run.operations())
+def _costs(run: Run, operations: pd.DataFrame) -> pd.DataFrame:
+    summed = totals(operations)
     chosen = summed[np.isin(summed["step"], run.times)].rename(columns={"step": "T"}).reset_index(drop=True)
     for preset in ENERGY:
         chosen[f"nanojoules_{preset}"] = energy(chosen, preset)

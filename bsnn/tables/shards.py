@@ -60,26 +60,25 @@ def join(shards: Sequence[Shard], simulated: int, steps: int) -> Outcome:
         ArtifactError: when images are missing or appear twice, when a shard's spikes are not of its own images and
             steps, or when shards have different layers.
     """
-    label, ann, predicted = predictions(shards, simulated, steps)
-    layers, neurons, counts = spikes(shards, simulated, steps)
+    label, ann, predicted = predictions(shards, simulated)
+    layers, neurons, counts = spikes(shards, simulated)
     return Outcome(
         labels=label,
         ann_correct=int((ann == label).sum()),
-        correct=(predicted == label[:, None]).sum(0, dtype=np.int64),
+        correct=(predicted[:, :steps] == label[:, None]).sum(0, dtype=np.int64),
         layers=layers,
         neurons=neurons,
-        spikes=counts,
+        spikes=counts[:, :steps],
         documents=tuple(shard.document for shard in shards),
     )
 
 
-def predictions(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all test images, in order: labels [N], classes that the ANN predicts [N], and the spiking network [N, T].
+def predictions(shards: Sequence[Shard], simulated: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all test images, in order: labels [N], and predictions of the ANN [N] and the spiking network [N, simulated].
 
     Args:
         shards: all shards of the test set, in any order.
         simulated: steps that each shard must hold.
-        steps: steps T to keep, at most `simulated`.
 
     Raises:
         ArtifactError: when images are missing or appear twice, or a shard holds other steps.
@@ -89,24 +88,48 @@ def predictions(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[np
     )
     _complete(image, shards)
     order = np.argsort(image)
-    predicted = np.concatenate([_predicted(shard, simulated)[:, :steps] for shard in shards])
+    predicted = np.concatenate([_predicted(shard, simulated) for shard in shards])
     return label[order], ann[order], predicted[order]
 
 
-def spikes(shards: Sequence[Shard], simulated: int, steps: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Layers from input to output, neurons of each [layers], and spikes of all test images, int64 [layers, T].
+def spikes(shards: Sequence[Shard], simulated: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Layers from input to output, neurons of each [layers], and spikes of all test images, int64 [layers, simulated].
 
     Args:
         shards: all shards of the test set, in any order.
         simulated: steps that each shard must hold.
-        steps: steps T to keep, at most `simulated`.
 
     Raises:
         ArtifactError: when a shard's spikes are not of its own images and steps, or shards have different layers.
     """
     layers, neurons = _layers(shards[0])
-    counts = np.sum([_spikes(shard, layers, neurons, simulated)[:, :steps] for shard in shards], axis=0)
+    counts = np.sum([_spikes(shard, layers, neurons, simulated) for shard in shards], axis=0)
     return layers, neurons, counts
+
+
+def compared(labels: np.ndarray, ann: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Accuracies and agreement (percent of images), the drop (points), and `lost`, of each image.
+
+    `lost` is 1 where only the ANN is right, -1 where only the other is.
+
+    Args:
+        labels: [N].
+        ann: classes that the ANN predicts, [N].
+        predicted: those that what stands for it predicts, [N].
+    """
+    right, reached = percent(predicted == labels), percent(ann == labels)
+    return {
+        "accuracy": right,
+        "ann": reached,
+        "drop": reached - right,
+        "lost": (ann == labels).astype(np.int8) - (predicted == labels).astype(np.int8),
+        "agreement": percent(predicted == ann),
+    }
+
+
+def percent(right: np.ndarray) -> float:
+    """Share of images for which it holds."""
+    return 100 * int(right.sum()) / len(right)
 
 
 def _again(shard: Shard) -> str:
