@@ -106,6 +106,15 @@ def test_file_of_another_content_is_refused(made, tmp_path: Path) -> None:
     assert root.exists()
 
 
+def test_file_that_is_gone_is_to_come_back(made, tmp_path: Path) -> None:
+    _, kept = made
+    place = shipped.path(NAME, "binary", tmp_path)
+    place.parent.mkdir(parents=True)
+    place.with_suffix(".json").write_text(kept["binary"].with_suffix(".json").read_text())
+    with pytest.raises(ArtifactError, match=r"binary.safetensors: no such file, .*with: git checkout .*safetensors$"):
+        shipped.load(NAME, "binary", tmp_path)
+
+
 def test_network_that_does_not_say_its_precision_is_not_kept(tmp_path: Path) -> None:
     """Its key may be older than the note."""
     job = Job.of(settings(), NAME, root=tmp_path)

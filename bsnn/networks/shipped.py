@@ -82,6 +82,10 @@ def load(experiment: str, weights: config.Weights = "binary", folder: Path = FOL
     if not file.with_suffix(".json").is_file():
         known = ", ".join(f"{card.experiment} ({card.weights})" for card in cards(folder)) or "none in this checkout"
         raise ArtifactError(f"there is no shipped network '{experiment}' with {weights} weights; there are: {known}")
+    if not file.is_file():
+        raise ArtifactError(
+            f"{file}: no such file, but its card is there; bring it back from the repository, with: git checkout {file}"
+        )
     card = _read(file.with_suffix(".json"))
     if sha256(file) != card.sha256:
         raise ArtifactError(f"{file}: its SHA-256 is not that of its card; bring the file back from the repository")
