@@ -44,7 +44,7 @@ class Data(Section):
         "margin",
         description="How image files come to image_size for evaluation. `margin`: the shorter side to 256/224 of it, "
         "then the centre is cut, as is customary for ImageNet; `none`: not at all, they must have it; `auto`, which "
-        "the default of `folder`: images that have it stay as they are, others get the margin.",
+        "is the default of `folder`: images that have it stay as they are, others get the margin.",
     )
     train_images: PositiveInt | None = Field(None, description="Use only this many training images (evenly spaced).")
     test_images: PositiveInt | None = Field(None, description="Use only this many test images (evenly spaced).")
