@@ -38,7 +38,7 @@ def test_thresholds_by_hand() -> None:
 
 def test_average_pool_of_spikes_has_its_own_neurons() -> None:
     source = networks.trained(0, place="after")
-    theta = {name: 1.0 for plan in source.plan[:-1] for name in plan.observed}
+    theta = dict.fromkeys(source.graph.observed, 1.0)
     network = convert(source, {**theta, "conv2": 2.0, "conv2.pool": 0.5})
     pool = next(layer for layer in network.layers if layer.name == "conv2.pool")
     after = next(layer for layer in network.layers if layer.name == "conv3")
@@ -70,7 +70,7 @@ def test_full_precision_is_not_exact() -> None:
 
 def test_all_binary_readout_carries_its_scaling_factors() -> None:
     source = networks.trained(0, keep_full=False)
-    theta = {name: 1.0 for plan in source.plan[:-1] for name in plan.observed}
+    theta = dict.fromkeys(source.graph.observed, 1.0)
     network = convert(source, {**theta, "fc1": 2.0})
     expected = 2.0 * source.alphas["fc2"].double()[:, None] * source.signs["fc2"].double()
     assert torch.equal(network.readout, expected)
@@ -84,7 +84,7 @@ def test_initial_potential_is_a_fraction_of_the_threshold() -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_thresholds_are_refused(value: float) -> None:
     source = networks.trained(0)
-    theta = {name: 1.0 for plan in source.plan[:-1] for name in plan.observed}
+    theta = dict.fromkeys(source.graph.observed, 1.0)
     with pytest.raises(ConversionError, match=r"conv3.*finite and positive"):
         convert(source, {**theta, "conv3": value})
 
@@ -97,7 +97,7 @@ def test_missing_threshold_is_named() -> None:
 def test_zero_scaling_factor_is_refused() -> None:
     source = networks.trained(0)
     source.alphas["conv2"][3] = 0.0
-    theta = {name: 1.0 for plan in source.plan[:-1] for name in plan.observed}
+    theta = dict.fromkeys(source.graph.observed, 1.0)
     with pytest.raises(ConversionError, match="alpha = 0"):
         convert(source, theta)
 

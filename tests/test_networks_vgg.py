@@ -114,7 +114,7 @@ def test_observer_sees_each_spiking_layer_once(pool: str, place: str, expected: 
         assert tuple(values.shape) == (4, *(layer.unpooled if before_pool else layer.shape))
 
     logits = source.module(images(2, 4), observe)
-    assert seen == expected == [name for layer in source.plan[:-1] for name in layer.observed]
+    assert seen == expected == list(source.graph.observed)
     assert torch.equal(logits, source.module(images(2, 4)))
 
 

@@ -84,7 +84,7 @@ def observe(trained: Trained | Graph, images: Tensor, observer: Observer) -> Non
     if isinstance(trained, Graph):
         forward(trained, images, observer, image_term)
         return
-    path = trained.first
+    path = trained.graph.layers[0].paths[0].to(trained.device)  # the one that reads the image
     trained.module.from_first_current(scaled(path, image_term(path, images)), observer)
 
 

@@ -35,12 +35,6 @@ class LayerPlan:
     place: Literal["before", "after"]
 
     @property
-    def observed(self) -> tuple[str, ...]:
-        """Names under which activations are shown, and thresholds given."""
-        pooled_again = self.pool == "average" and self.place == "after"
-        return (self.name, f"{self.name}.pool") if pooled_again else (self.name,)
-
-    @property
     def weights(self) -> int:
         """Number of weights."""
         return self.inputs * self.outputs * (9 if self.op == "conv" else 1)
@@ -136,8 +130,8 @@ class VGG(nn.Module):
             observe(layer.name, x)
         if layer.pool is not None and layer.place == "after":
             x = pooled(x, layer)
-            if observe is not None and len(layer.observed) == 2:
-                observe(layer.observed[1], x)
+            if observe is not None and layer.pool == "average":
+                observe(f"{layer.name}.pool", x)
         dropped: Tensor = self.dropout(x) if layer.pool is None or layer.name == self._last_convolution else x
         return dropped
 
@@ -238,11 +232,6 @@ class Trained:
     def device(self) -> torch.device:
         """Where the module computes."""
         return next(self.module.parameters()).device
-
-    @property
-    def first(self) -> Path:
-        """The path that reads the image, of its description; on the module's device."""
-        return self.graph.layers[0].paths[0].to(self.device)
 
     @property
     def graph(self) -> Graph:
