@@ -28,9 +28,7 @@ from bsnn import config
 from bsnn.errors import ConfigError
 from bsnn.graphs.description import IMAGE, Graph
 from bsnn.graphs.forward import unpooled
-from bsnn.networks.vgg import VGG, LayerPlan, Trained, described
-
-__all__ = ["BinaryWeight", "latents", "parts", "prepare", "project_", "scale", "sign", "summary"]
+from bsnn.networks.vgg import VGG, Trained, described
 
 
 class _StraightThroughSign(torch.autograd.Function):
@@ -78,7 +76,9 @@ def prepare(module: VGG, settings: config.Binarize) -> list[str]:
     Raises:
         ConfigError: no layer would be binary.
     """
-    names = [layer.name for layer in _chosen(module, settings)]
+    ends = {"first": module.plan[0], "last": module.plan[-1]}
+    full = [ends[name] for name in settings.keep_full]
+    names = [layer.name for layer in module.plan if layer not in full]
     if not names:
         raise ConfigError(
             f"binarize.keep_full {settings.keep_full} leaves none of the {len(module.plan)} layers to be binary; "
@@ -87,12 +87,6 @@ def prepare(module: VGG, settings: config.Binarize) -> list[str]:
     for name in names:
         parametrize.register_parametrization(module.get_submodule(name), "weight", BinaryWeight())
     return names
-
-
-def _chosen(module: VGG, settings: config.Binarize) -> tuple[LayerPlan, ...]:
-    kept = {"first": module.plan[0], "last": module.plan[-1]}
-    full = [kept[name] for name in settings.keep_full]
-    return tuple(layer for layer in module.plan if layer not in full)
 
 
 def latents(module: VGG) -> dict[str, nn.Parameter]:

@@ -97,8 +97,7 @@ def load(
     """
     shape = (3, image_size, image_size)
     named = _named(path, read(path), vgg.plan(network, shape, len(classes)))
-    parts = {name: split(weight) for name, weight in named.items()}
-    binary = {name: part for name, part in parts.items() if part is not None}
+    binary = _binary(named)
     if weights == "binary":
         _require_binary(path, named, binary)
     elif binary:
@@ -119,8 +118,7 @@ def check(path: str | Path, network: config.Network, weights: config.Weights, im
     classes = len(next(reversed(held.values())))
     named = _named(path, held, vgg.plan(network, (3, image_size, image_size), classes))
     if weights == "binary":
-        binary = {name: part for name, weight in named.items() if (part := split(weight)) is not None}
-        _require_binary(path, named, binary)
+        _require_binary(path, named, _binary(named))
 
 
 def kind(path: str | Path) -> config.Weights:
@@ -133,7 +131,7 @@ def kind(path: str | Path) -> config.Weights:
         ArtifactError: see `read`.
     """
     held = read(path)
-    binary = {name: part for name, weight in held.items() if (part := split(weight)) is not None}
+    binary = _binary(held)
     holed = {name: count for name, weight in held.items() if (count := _zeros(weight))}
     silent = {name: count for name, part in binary.items() if (count := int((part[1] == 0).sum()))}
     silent |= {name: count for name in holed if (count := int((_alpha(held[name]) == 0).sum()))}
@@ -254,6 +252,11 @@ def split(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     return torch.where(weight < 0, -1, 1).to(torch.int8), alpha
 
 
+def _binary(held: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What `split` gives for the layers that are binary, by name."""
+    return {name: part for name, weight in held.items() if (part := split(weight)) is not None}
+
+
 def _alpha(weight: Tensor) -> Tensor:
     return weight.abs().flatten(1).amax(1)
 
@@ -291,14 +294,11 @@ def save(path: str | Path, trained: Trained) -> None:
         ArtifactError: the file cannot be written.
     """
     state: dict[str, Tensor] = {}
-    convolutions = [layer for layer in trained.plan if layer.op == "conv"]
-    for number, layer in enumerate(convolutions):  # each is followed by two of ReLU, dropout and pool
-        state[f"features.module.{3 * number}.weight"] = _folded(trained, layer)
-    for number, layer in enumerate(trained.plan[len(convolutions) :]):  # dropout before, ReLU after
-        state[f"classifier.{3 * number + 1}.weight"] = _folded(trained, layer)
+    convolutions = sum(layer.op == "conv" for layer in trained.plan)
+    for number, layer in enumerate(trained.plan):
+        # A convolution is followed by two of ReLU, dropout and pool; a linear layer has dropout before and ReLU after.
+        conv, linear = f"features.module.{3 * number}", f"classifier.{3 * (number - convolutions) + 1}"
+        weight = trained.module.get_submodule(layer.name).get_parameter("weight")
+        state[f"{conv if layer.op == 'conv' else linear}.weight"] = weight.detach().cpu().contiguous().clone()
     with artifacts.replacing(path) as temporary, temporary.open("wb") as file:
         torch.save({"state_dict": state}, file)  # to a path, a full disk is a failed assertion
-
-
-def _folded(trained: Trained, layer: LayerPlan) -> Tensor:
-    return trained.module.get_submodule(layer.name).get_parameter("weight").detach().cpu().contiguous().clone()
