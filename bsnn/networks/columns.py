@@ -18,7 +18,10 @@ PLACES = 16  # of an image, at most: with 64, oneDNN is the faster
 
 def pay(x: Tensor) -> bool:
     """Whether `convolution` of these images [N, channels, height, width] is another than PyTorch's own, and faster."""
-    return x.shape[2] * x.shape[3] <= PLACES and _in_bfloat16(x)
+    if x.device.type != "cpu" or x.shape[2] * x.shape[3] > PLACES:
+        return False
+    autocast = torch.is_autocast_enabled("cpu")
+    return (torch.get_autocast_dtype("cpu") if autocast else x.dtype) == torch.bfloat16
 
 
 def convolution(x: Tensor, weight: Tensor) -> Tensor:
@@ -37,13 +40,6 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x.flatten(1), weight[:, :, 1, 1])[:, :, None, None]
     result: Tensor = _ByColumns.apply(x.bfloat16(), weight.bfloat16())
     return result
-
-
-def _in_bfloat16(x: Tensor) -> bool:
-    if x.device.type != "cpu":
-        return False
-    autocast = torch.is_autocast_enabled("cpu")
-    return (torch.get_autocast_dtype("cpu") if autocast else x.dtype) == torch.bfloat16
 
 
 class _ByColumns(torch.autograd.Function):

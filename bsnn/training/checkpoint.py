@@ -120,7 +120,8 @@ def restore(
         if found["identity"] != identity:
             logger.warning("skipped a checkpoint: %s belongs to a run with other settings", path)
             continue
-        position = _position(found["extra"], tensors)
+        noted = found["extra"].get("position")
+        position = None if noted is None else Position(**noted, tensors=_under("position/", tensors))
         if position is not None and not position.suits(fabric):
             logger.warning("skipped a checkpoint: %s is within an epoch of other, or of more or fewer, devices", path)
             continue
@@ -148,11 +149,6 @@ def require_same(folder: Path, fabric: Fabric, epochs: int, position: Position |
             "Nodes must share this folder; a file system may need a minute to show a new file everywhere: give the "
             "command again"
         )
-
-
-def _position(extra: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Position | None:
-    found = extra.get("position")
-    return None if found is None else Position(**found, tensors=_under("position/", tensors))
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
-"""A training recipe as pure functions of the time, its optimiser, and the seeds of every random choice.
+"""A training recipe as pure functions of the time, and its optimiser.
 
-Time is counted in epochs, from 0 at the first step. Nothing here remembers: rates and seeds follow from it, so that a
-run which goes on from a checkpoint does what an undisturbed one would have done.
+Time is counted in epochs, from 0 at the first step. Nothing here remembers: rates follow from it, so that a run which
+goes on from a checkpoint does what an undisturbed one would have done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 
 from bsnn import config
 from bsnn.networks.binary import latents
@@ -46,7 +45,10 @@ def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
     """Optimiser with two groups: real weights, and binary latents (weight decay 0, eps 1e-8; see networks.binary)."""
     settings = recipe.optimiser
     binary = list(latents(module).values())
-    groups = _groups(module, binary)
+    known = {id(parameter) for parameter in binary}  # tensors compare element by element
+    real = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    groups: list[dict[str, Any]] = [{"params": real, "binary": False}, {"params": binary, "binary": True}]
+    groups = [group for group in groups if group["params"]]
     if settings.name == "sgd":
         return torch.optim.SGD(
             groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
@@ -56,17 +58,8 @@ def optimiser(recipe: config.Train, module: VGG) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
-def _groups(module: nn.Module, binary: list[nn.Parameter]) -> list[dict[str, Any]]:
-    known = {id(parameter) for parameter in binary}  # tensors compare element by element
-    real = [parameter for parameter in module.parameters() if id(parameter) not in known]
-    groups: list[dict[str, Any]] = [{"params": real, "binary": False}, {"params": binary, "binary": True}]
-    return [group for group in groups if group["params"]]
-
-
-def set_rates(optimiser: torch.optim.Optimizer, recipe: config.Train, time: float) -> float:
-    """Set the learning rate and weight decay of a time, in epochs; gives the learning rate."""
-    rate = learning_rate(recipe, time)
+def set_rates(optimiser: torch.optim.Optimizer, recipe: config.Train, time: float) -> None:
+    """Set the learning rate and weight decay of a time, in epochs."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate(recipe, time)
         group["weight_decay"] = 0.0 if group["binary"] else weight_decay(recipe, time)
-    return rate
