@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsnn import tables
+from bsnn.figures import style
 from bsnn.figures.axes import (
     COLOURS,
     NAMES,
@@ -26,7 +27,6 @@ from bsnn.figures.axes import (
     time_axis,
 )
 from bsnn.figures.near import limits
-from bsnn.figures.style import save, style
 from bsnn.tables import Results
 
 if TYPE_CHECKING:
@@ -191,6 +191,4 @@ def draw(source: Results | str | Path, folder: str | Path) -> None:
         ArtifactError: when the tables cannot be read or the folder not be written.
     """
     results = source if isinstance(source, Results) else tables.read(source)
-    with style():
-        for name, picture in FIGURES.items():
-            save(picture.draw(results), Path(folder), name)
+    style.draw({name: picture.draw for name, picture in FIGURES.items()}, Path(folder), results)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bsnn.figures import style
 from bsnn.figures.axes import COLOURS, OPERATIONS, by_weights, dashed, legend
-from bsnn.figures.style import INK, save, style
+from bsnn.figures.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +64,8 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
         ArtifactError: when the folder cannot be written.
     """
     costs = table.assign(operations=table[list(OPERATIONS)].sum(axis=1) / 1e6)
-    with style():
-        save(curve(costs, "mean_steps", "mean time steps per image"), folder, "early_exit")
-        save(curve(costs, "operations", "operations per image (millions)"), folder, "early_exit_operations")
+    figures = {
+        "early_exit": partial(curve, column="mean_steps", label="mean time steps per image"),
+        "early_exit_operations": partial(curve, column="operations", label="operations per image (millions)"),
+    }
+    style.draw(figures, folder, costs)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bsnn.figures import style
 from bsnn.figures.axes import MARKERS, NAMES, OPERATIONS, by_weights, dashed, legend, row
-from bsnn.figures.style import INK, save, style
+from bsnn.figures.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +33,9 @@ def _methods(part: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]
         # tab20 has pairs of a strong and a pale shade: first all strong ones, then the pale ones.
         colour = to_hex(colormaps["tab20"](2 * (index - 1) % 20 + (index - 1) // 10))
         colour = INK if index == 0 else LAST if index == len(names) - 1 else colour
-        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "label": name, "alpha": 0.9}
-        style |= {"linewidth": 2.4, "zorder": 3, "alpha": 1} if index in (0, len(names) - 1) else {}
-        yield style, part[part["method"] == name].sort_values("T")
+        look = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "label": name, "alpha": 0.9}
+        look |= {"linewidth": 2.4, "zorder": 3, "alpha": 1} if index in (0, len(names) - 1) else {}
+        yield look, part[part["method"] == name].sort_values("T")
 
 
 def _accuracies(frame: pd.DataFrame, x: str, ideal: pd.DataFrame | None = None) -> Figure:
@@ -148,6 +149,4 @@ def draw(tables: Tables, folder: Path) -> None:
     Raises:
         ArtifactError: when the folder cannot be written.
     """
-    with style():
-        for name, make in FIGURES.items():
-            save(make(tables), folder, name)
+    style.draw(FIGURES, folder, tables)

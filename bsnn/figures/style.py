@@ -5,7 +5,7 @@ No dates, no versions, fixed identifiers, text as outlines; a user's own setting
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,22 @@ def style(settings: Any = STYLE) -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(settings)
         yield
+
+
+def draw(figures: Mapping[str, Callable[..., Figure]], folder: Path, *given: Any) -> None:
+    """Draw figures and write each, by its name, as SVG and PNG.
+
+    Args:
+        figures: what draws each, from what is given.
+        folder: where they go.
+        given: results, or tables.
+
+    Raises:
+        ArtifactError: when the folder cannot be written.
+    """
+    with style():
+        for name, make in figures.items():
+            save(make(*given), folder, name)
 
 
 def save(figure: Figure, folder: Path, name: str, kinds: tuple[str, ...] = ("svg", "png")) -> None:

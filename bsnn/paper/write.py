@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bsnn import artifacts
-from bsnn.figures.style import save, style
+from bsnn.figures import style
 from bsnn.paper import plan
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.paper.measures import Gathered
@@ -56,7 +56,8 @@ def write(pipeline: Pipeline, place: Place, folder: Path) -> None:
     for table, entry in CATALOGUE[result].tables.items():
         _write_texts(folder / table, frames[table], entry.caption, long=entry.long)
     last = plan.simulated(config, name, result).get(name, [])
-    draw(Results(plan.view(config, name, last), name, frames), result, folder)
+    pictures = {figure: picture.draw for figure, picture in CATALOGUE[result].figures.items()}
+    style.draw(pictures, folder, Results(plan.view(config, name, last), name, frames))
 
 
 def _write_texts(path: Path, frame: pd.DataFrame, caption: str, *, long: bool) -> None:
@@ -101,13 +102,6 @@ def latex(texts: pd.DataFrame, caption: str, label: str) -> str:
     plain = "".join(SPECIAL.get(character, character) for character in caption)
     made = shown.to_latex(index=False, escape=True, column_format="".join(sides), caption=plain, label=f"tab:{label}")
     return str(made)
-
-
-def draw(results: Results, result: str, folder: Path) -> None:
-    """Draw the figures of a result as SVG and PNG."""
-    with style():
-        for name, picture in CATALOGUE[result].figures.items():
-            save(picture.draw(results), folder, name)
 
 
 def read(
