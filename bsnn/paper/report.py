@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from bsnn import artifacts
@@ -14,8 +13,7 @@ from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
-from bsnn.report import about
-from bsnn.report import figure as figure_of
+from bsnn.report import about, section, template
 from bsnn.tables import Results
 from bsnn.tables.columns import column
 
@@ -27,12 +25,9 @@ def page(pipeline: Pipeline, name: str, folder: Path, path: Path) -> None:
         ArtifactError: when a table or figure is missing or of other settings, or the file cannot be written.
     """
     config = pipeline.config
-    loader = jinja2.PackageLoader("bsnn")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.undefined = jinja2.StrictUndefined
     read = {place.result: write.read(pipeline, place, folder) for place in pipeline.places("paper_result", name)}
     origins = _origins(config, name, read)
-    text = environment.get_template("paper.html.j2").render(
+    text = template("paper.html.j2").render(
         name=name,
         description=config.experiments[name].description,
         facts=facts(config, name),
@@ -70,12 +65,9 @@ def facts(config: Config, name: str) -> list[tuple[str, str]]:
 def _section(result: str, frames: Any, folder: Path) -> dict[str, Any]:
     entry = CATALOGUE[result]
     shown = {name: table for name, table in entry.tables.items() if not table.long and len(frames[name])}
-    return {
-        "id": result,
-        "title": entry.title,
-        "figures": [figure_of(folder / f"{name}.svg", figure.caption) for name, figure in entry.figures.items()],
-        "tables": [_view(frames[name], table.caption) for name, table in shown.items()],
-    }
+    captions = {name: picture.caption for name, picture in entry.figures.items()}
+    views = [_view(frames[name], table.caption) for name, table in shown.items()]
+    return section(entry.title, captions, views, folder, result)
 
 
 def _view(frame: pd.DataFrame, caption: str) -> dict[str, Any]:

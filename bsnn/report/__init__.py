@@ -7,6 +7,7 @@ answer), `explorer` (chart and table to choose from), `about` (how the numbers w
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,10 @@ def write(
     results = source if isinstance(source, Results) else tables.read(source)
     found = more.found(pipeline, results.name) if pipeline is not None else []
     methods = next((part.methods for part in found if part.methods is not None), None)
-    sections = [_section(section, results, Path(figures)) for section in SECTIONS]
+    sections = [_own(one, results, Path(figures)) for one in SECTIONS]
     sections += [_further(part, Path(figures)) for part in found]
-    loader = jinja2.PackageLoader("bsnn")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.undefined = jinja2.StrictUndefined
     view = explorer.view(results, methods)
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         name=results.name,
         description=results.config.experiments[results.name].description,
         facts=about.facts(results),
@@ -78,7 +76,7 @@ def write(
         times=glance.times(results),
         caption=glance.caption(results),
         explorer={**view, "data": Markup(view["data"]), "script": Markup(view["script"])},
-        sections=[section for section in sections if section["figures"] or section["tables"]],
+        sections=[one for one in sections if one["figures"] or one["tables"]],
         protocol=about.protocol(results),
         origins=_view(about.artifacts(results), TABLES["origins"].caption),
         machines=_view(about.machines(results), "Where the artifacts were made."),
@@ -89,27 +87,53 @@ def write(
     artifacts.write_text(path, page)
 
 
-def _section(section: Section, results: Results, folder: Path) -> Entry:
-    shown = [figure(folder / f"{name}.svg", FIGURES[name].caption) for name in section.figures]
+def _own(planned: Section, results: Results, folder: Path) -> Entry:
     views = [
         {**_view(results[name], TABLES[name].caption, total=TABLES[name].total), "title": TABLES[name].title}
-        for name in section.tables
+        for name in planned.tables
         if len(results[name])
     ]
-    return {"title": section.title, "id": _id(section.title), "figures": shown, "tables": views}
+    return section(planned.title, {name: FIGURES[name].caption for name in planned.figures}, views, folder)
 
 
 def _further(part: more.Part, folder: Path) -> Entry:
-    shown = [figure(folder / f"{name}.svg", caption) for name, caption in part.figures.items()]
     view = {**_view(part.table, part.caption), "title": part.title}
-    return {"title": part.title, "id": _id(part.title), "figures": shown, "tables": [view]}
+    return section(part.title, part.figures, [view], folder)
 
 
-def _id(title: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+def template(name: str) -> jinja2.Template:
+    """A page's template; a value that it is not given is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bsnn"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
 
 
-def figure(path: Path, caption: str) -> Entry:
+def section(
+    title: str, captions: Mapping[str, str], views: list[Entry], folder: Path, name: str | None = None
+) -> Entry:
+    """A section for the template.
+
+    Args:
+        title: heading.
+        captions: of its figures, by their names.
+        views: its tables.
+        folder: where the figures lie.
+        name: what links point to; by default made of the title.
+
+    Raises:
+        ArtifactError: when a figure is missing.
+    """
+    target = name or "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+    shown = [_figure(folder / f"{figure}.svg", caption) for figure, caption in captions.items()]
+    return {"title": title, "id": target, "figures": shown, "tables": views}
+
+
+def _figure(path: Path, caption: str) -> Entry:
     """A figure inside the page: as an image, so that identifiers of two drawings cannot meet."""
     try:
         data = base64.b64encode(path.read_bytes()).decode()

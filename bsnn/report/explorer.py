@@ -24,7 +24,6 @@ from bsnn.tables.costs_over_time import PRESET, chosen
 
 POINTS = 48  # steps of each curve; where there are more, they are spread evenly on a logarithmic axis
 AXES = {"T": "time steps T", "spikes": "spikes per image", "energy": "energy per image (nJ, arithmetic at 45 nm)"}
-METHODS = ("latency", "latency_costs")  # tables of methods of conversion that belong to it
 
 
 def rows(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
@@ -32,7 +31,7 @@ def rows(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) ->
 
     Args:
         results: of the experiment.
-        methods: tables METHODS of `snakemake latency`, where they were made.
+        methods: tables latency and latency_costs of `snakemake latency`, where they were made.
 
     Returns:
         weights, series (a percentile or a method), T, accuracy, low, high, ann (percent; low and high NaN for methods),
@@ -58,11 +57,14 @@ def _steps(last: int) -> set[int]:
     return set(np.geomspace(1, last, POINTS).round().astype(int).tolist())
 
 
-def chart(shown: pd.DataFrame, axis: str = "T") -> dict[str, Any]:
-    """Vega-Lite specification of accuracy against a column, one line for each series and kind of weights."""
+def chart(shown: pd.DataFrame) -> dict[str, Any]:
+    """Vega-Lite specification of accuracy against T, one line for each series and kind of weights.
+
+    The page's script puts other columns of AXES in place of T.
+    """
     low, high = limits(shown["accuracy"], shown["ann"], shown.groupby(["weights", "series"])["accuracy"].last())
     names = list(dict.fromkeys(shown["series"]))
-    x = {"field": axis, "type": "quantitative", "title": AXES[axis], "scale": {"type": "log", "nice": False}}
+    x = {"field": "T", "type": "quantitative", "title": AXES["T"], "scale": {"type": "log", "nice": False}}
     spread = {"domain": [low, high], "zero": False}
     y = {"field": "accuracy", "type": "quantitative", "title": "test accuracy (%)", "scale": spread}
     colours = {"scheme": "viridis" if len(names) <= 8 else "category20"}
@@ -116,10 +118,9 @@ def view(results: Results, methods: Mapping[str, pd.DataFrame] | None = None) ->
     import vl_convert
 
     shown = rows(results, methods)
-    charts = {axis: chart(shown, axis) for axis in AXES}
-    data = {"rows": charts["T"]["data"]["values"], "titles": AXES}
-    data["chart"] = {**charts["T"], "data": {"name": "rows"}}
-    still = {**charts["T"], "width": 760, "autosize": {"type": "pad"}, "background": "white"}
+    whole = chart(shown)
+    data = {"rows": whole["data"]["values"], "titles": AXES, "chart": {**whole, "data": {"name": "rows"}}}
+    still = {**whole, "width": 760, "autosize": {"type": "pad"}, "background": "white"}
     picture = _renumbered(vl_convert.vegalite_to_svg(still, allowed_base_urls=[]))
     script = (files("bsnn") / "templates" / "explorer.js").read_text()
     return {
