@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bsnn import config
 from bsnn.config import merge
 from bsnn.errors import ArtifactError, ConfigError
-from bsnn.paper import measures, plan, published, write
+from bsnn.paper import measures, plan, published, report, write
 from bsnn.pipeline.model import Pipeline
 from bsnn.pipeline.stage import Place
 
@@ -131,6 +131,18 @@ def test_first_lasting_is_the_least_step_that_lasts(reached: list[bool]) -> None
     lasting = [step for step in range(1, len(reached) + 1) if all(reached[step - 1 :])]
     found = measures.first_lasting(np.array(reached))
     assert found == lasting[0] if lasting else np.isnan(found)
+
+
+def test_epochs_are_those_of_networks_trained_here() -> None:
+    """As in the table of accuracies, where an imported network has none."""
+    chosen = small.settings(weights=["full", "binary"])
+    imported = {"binary": {"path": "binary.safetensors", "sha256": "0" * 64}}
+    changed = merge(
+        chosen.model_dump(mode="json", exclude_unset=True), {"experiments": {small.NAME: {"imported": imported}}}
+    )
+    own, other = (dict(report.facts(one, small.NAME)) for one in (chosen, config.validate(changed)))
+    assert re.fullmatch(r"\d+ full, \d+ binary", own["Epochs"])
+    assert other["Epochs"] == own["Epochs"].split(",")[0]
 
 
 def test_accuracy_against_the_artifacts(tmp_path: Path) -> None:

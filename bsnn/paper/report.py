@@ -48,11 +48,13 @@ def _origins(config: Config, name: str, read: dict[str, Any]) -> Results:
 def facts(config: Config, name: str) -> list[tuple[str, str]]:
     """What the results are of, in a few words each."""
     experiment = config.experiments[name]
+    recipes = {"full": experiment.train, "binary": experiment.binarize}
+    trained = [weights for weights in config.weights if experiment.imported.of(weights) is None]
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
         ("Pool", f"{experiment.family.pool}, {experiment.family.place} the ReLU"),
         ("Protocol", experiment.protocol_name),
-        ("Epochs", f"{experiment.train.epochs} full, {experiment.binarize.epochs} binary"),
+        ("Epochs", ", ".join(f"{recipes[weights].epochs} {weights}" for weights in trained)),
         ("Seeds", ", ".join(map(str, config.seeds))),
         ("Simulated steps", str(experiment.simulation.time)),
         (
