@@ -1,7 +1,7 @@
 """Tables of an experiment's results: gathered from artifacts, written for programs and for people, read back.
 
-A table is one function (bsnn.tables.measures) and one entry in TABLES; nothing else knows the list. Figures and the
-report are made from the written tables alone.
+A table is one function (bsnn.tables.measures) and one entry in TABLES, whose names bsnn.pipeline.shown repeats: it
+declares their files without pandas. Figures and the report are made from the written tables alone.
 """
 
 from __future__ import annotations
