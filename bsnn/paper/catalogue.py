@@ -38,12 +38,6 @@ def _own(make: Callable[[Source], pd.DataFrame]) -> Callable[[Gathered], pd.Data
     return lambda gathered: make(gathered.source)
 
 
-def _operations(gathered: Gathered) -> pd.DataFrame:
-    from bsnn.paper.operations import operations
-
-    return operations(gathered)
-
-
 CATALOGUE: dict[str, Result] = {
     "accuracy": Result(
         "Accuracy, published and measured",
@@ -116,7 +110,7 @@ CATALOGUE: dict[str, Result] = {
         "Operations",
         {
             "operations": Table(
-                _operations,
+                measures.operations,
                 "Operations of an image until T, and over those of the ANN (one multiply-accumulate for each weight "
                 "and input). A spike counts with its layer's mean fan-out, so that borders of maps are averaged. First "
                 "layer, which multiplies the image: once an image, or (last column) at every step. Neurons' own "

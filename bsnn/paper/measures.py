@@ -18,8 +18,11 @@ from bsnn.config import Config, Weights
 from bsnn.paper import plan, published
 from bsnn.paper.published import Accuracy
 from bsnn.pipeline.model import Pipeline
+from bsnn.pipeline.stage import Place
+from bsnn.simulation.energy import totals
 from bsnn.tables import measures
 from bsnn.tables.costs_over_time import SLACK, first_lasting
+from bsnn.tables.costs_over_time import operations as counted
 from bsnn.tables.gather import Source
 from bsnn.tables.shards import Outcome
 
@@ -145,6 +148,35 @@ def pooling(gathered: Gathered) -> pd.DataFrame:
         row |= {"ann_mean": ann.mean(), "ann_std": ann.std(), "snn_mean": snn.mean(), "snn_std": snn.std()}
         rows.append({**row, "drop": (ann - snn).mean(), "spikes_per_image": np.mean(spikes), "seeds": len(runs)})
     return pd.DataFrame(rows)
+
+
+def operations(gathered: Gathered) -> pd.DataFrame:
+    """Operations of an image (bsnn.simulation.accounting) at the reported times; means over seeds.
+
+    Returns:
+        weights, percentile, time, ann_operations (multiplications of weights and inputs, each of them present),
+        snn_macs, snn_acs, snn_binary_acs, ratio (first layer once per image) and ratio_every_step (at every step).
+    """
+    config, percentiles = gathered.config, gathered.source.percentiles
+    parts = [_operations(gathered.source, *one) for one in product(config.weights, percentiles, config.seeds)]
+    return pd.concat(parts).groupby(["weights", "percentile", "time"], sort=False).mean().reset_index()
+
+
+def _operations(source: Source, weights: Weights, percentile: float, seed: int) -> pd.DataFrame:
+    from bsnn.simulation.works import works  # needs torch
+
+    run = source.simulation(weights, seed, percentile)
+    network, costs = counted(source, Place(source.name, weights, seed, percentile), run)
+    summed = totals(costs).set_index("step").loc[source.time]
+    layers = [work for work in works(network) if work.op != "pool"]
+    dense, first = sum(work.dense for work in layers), layers[0].dense
+    kinds = {"effective_macs": "snn_macs", "effective_acs": "snn_acs", "effective_binary_acs": "snn_binary_acs"}
+    table = summed[list(kinds)].rename(columns=kinds).rename_axis("time").reset_index()
+    total = table[list(kinds.values())].sum(axis=1)
+    table.insert(1, "ann_operations", float(dense))
+    table["ratio"] = total / dense
+    table["ratio_every_step"] = (total + first * (table["time"] - 1)) / dense
+    return table.assign(weights=weights, percentile=percentile)
 
 
 def latency(gathered: Gathered) -> pd.DataFrame:
