@@ -197,6 +197,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_methods": partial(_methods, "cifar100-half-pretrained"),
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "cpu_methods": partial(_methods, "cifar100-cpu-pretrained"),
+    "cpu_full": partial(_methods, "cifar100-cpu-full", weights="full"),
     "cpu_paper_accuracy": partial(_paper_accuracy, CPU_PAPER),
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
