@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from bsnn.errors import ArtifactError
 
 
@@ -36,8 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         # Before the new name: a machine that crashes must not leave a name without its content. mkstemp makes files
         # that only their owner can read.
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -56,8 +53,23 @@ def _sweep(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(ending)}"):
         process = left.name.removesuffix(ending).rpartition(".")[2]
         # Of a machine whose name ends like this one's it is no number, and not ours to ask about.
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+        if process.isdigit() and not _alive(int(process)):
             left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing: asks whether it is there
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and another user's
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

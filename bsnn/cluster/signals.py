@@ -13,10 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 PASSED_OVER = ("bash", "sh", "srun")  # shells would end at once, srun would kill its processes; both end with them
 HANDED_ON = Path("/proc/self/status").exists()  # this system says which processes there are, and what they catch
@@ -64,32 +61,50 @@ def _listen(signals: socket.socket, act: Callable[[], None]) -> None:
 
 
 def _tell_all() -> None:
-    for process in psutil.Process().children(recursive=True):
+    for process in _below(os.getpid()):
         _tell(process)
 
 
 def _tell_who_catch() -> None:
     """Each once, until this process ends: one that has just been started catches it some seconds later."""
-    told: set[psutil.Process] = set()
+    told: set[int] = set()
     while True:
-        for process in psutil.Process().children(recursive=True):
+        for process in _below(os.getpid()):
             if process not in told and _catches(process):
                 told.add(process)
                 _tell(process)
         time.sleep(AGAIN)
 
 
-def _catches(process: psutil.Process) -> bool:
+def _catches(process: int) -> bool:
     """Whether a process has a handler for SIGTERM."""
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
     except OSError:  # it ended meanwhile
         return False
     caught = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)  # a bit for each signal, from 1
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-def _tell(process: psutil.Process) -> None:
-    with suppress(psutil.Error):  # it ended meanwhile, or is not ours
-        if process.name() not in PASSED_OVER:
-            process.terminate()
+def _below(process: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    children: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{process}/task")
+    except OSError:  # it ended meanwhile, or this system has no such files
+        return []
+    # The system lists children by the thread that started them.
+    for thread in threads:
+        try:
+            children += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())
+        except OSError:
+            continue
+    return [other for child in children for other in (child, *_below(child))]
+
+
+def _tell(process: int) -> None:
+    try:
+        if Path(f"/proc/{process}/comm").read_text().strip() not in PASSED_OVER:
+            os.kill(process, signal.SIGTERM)
+    except OSError:  # it ended meanwhile
+        return
