@@ -1,6 +1,7 @@
 """Artifacts: whole or not at all, and checked on reading."""
 
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -215,6 +216,15 @@ def test_remains_of_a_machine_whose_name_ends_alike_are_left_to_it(
 ) -> None:
     monkeypatch.setattr(platform, "node", lambda: "cluster")
     other = tmp_path / ".t.txt.abc.123.node1.cluster.tmp"
+    other.write_text("half")
+    artifacts.write_text(tmp_path / "t.txt", "whole")
+    assert leftovers(tmp_path) == [other.name]
+
+
+def test_remains_of_another_users_process_are_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may signal it, or even see it (/proc with hidepid): it is there all the same."""
+    monkeypatch.setattr(os, "kill", lambda process, signal: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+    other = tmp_path / f".t.txt.abc.123.{platform.node()}.tmp"
     other.write_text("half")
     artifacts.write_text(tmp_path / "t.txt", "whole")
     assert leftovers(tmp_path) == [other.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import re
 import signal
@@ -232,6 +233,16 @@ def test_the_kind_of_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Image, "open", opening(MemoryError()))
     with pytest.raises(MemoryError):
         train.broken(0)
+
+
+def test_processes_that_decode_end_with_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """They ignore SIGTERM: one that was left would keep the whole run from ending."""
+    train = made(tree(tmp_path / "pictures"), name="imagenet").train
+    assert isinstance(train, FileSplit)
+    (tmp_path / "pictures/train/cat/0.jpg").unlink()
+    with pytest.raises(DataError, match=r"cat/0\.jpg"):
+        train.broken(1)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -135,14 +135,20 @@ def test_first_lasting_is_the_least_step_that_lasts(reached: list[bool]) -> None
 
 def test_epochs_are_those_of_networks_trained_here() -> None:
     """As in the table of accuracies, where an imported network has none."""
-    chosen = small.settings(weights=["full", "binary"])
-    imported = {"binary": {"path": "binary.safetensors", "sha256": "0" * 64}}
-    changed = merge(
-        chosen.model_dump(mode="json", exclude_unset=True), {"experiments": {small.NAME: {"imported": imported}}}
-    )
-    own, other = (dict(report.facts(one, small.NAME)) for one in (chosen, config.validate(changed)))
-    assert re.fullmatch(r"\d+ full, \d+ binary", own["Epochs"])
-    assert other["Epochs"] == own["Epochs"].split(",")[0]
+    file = {"path": "network.safetensors", "sha256": "0" * 64}
+
+    def epochs(*weights: str, **imported: dict[str, str]) -> str | None:
+        given = small.settings(weights=list(weights)).model_dump(mode="json", exclude_unset=True)
+        changed = merge(given, {"experiments": {small.NAME: {"imported": imported}}})
+        return dict(report.facts(config.validate(changed), small.NAME)).get("Epochs")
+
+    both = epochs("full", "binary")
+    assert both is not None
+    assert re.fullmatch(r"\d+ full, \d+ binary", both)
+    assert epochs("full", "binary", binary=file) == epochs("full") == both.split(", ")[0]
+    assert epochs("binary") == both  # which starts from the full-precision one
+    assert epochs("binary", full=file) == both.split(", ")[1]
+    assert epochs("full", "binary", full=file, binary=file) is None
 
 
 def test_accuracy_against_the_artifacts(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Two passes: a short first one shows what each neuron keeps in its membrane for an image, a second one starts again.
 
 The first pass takes rho steps, which count: step t of the whole is step t - rho of the second pass, and its read-out
-leaves the first pass out (readout.restarted). Spikes of both passes count. With the rest v(rho) of the first:
+leaves the first pass out (readout.Skipped, `restarts`). Spikes of both passes count. With the rest v(rho) of the first:
 
 - `srp` (Hao et al. 2023, AAAI, "Reducing ANN-SNN conversion error through residual membrane potential"): neurons with
   v(rho) <= 0 stay silent in the second pass;

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bsnn import artifacts
-from bsnn.config import Config, format_percentile
+from bsnn.config import Binarize, Config, Experiment, Full, Weights, format_percentile
 from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline.model import Pipeline
@@ -48,13 +49,12 @@ def _origins(config: Config, name: str, read: dict[str, Any]) -> Results:
 def facts(config: Config, name: str) -> list[tuple[str, str]]:
     """What the results are of, in a few words each."""
     experiment = config.experiments[name]
-    recipes = {"full": experiment.train, "binary": experiment.binarize}
-    trained = [weights for weights in config.weights if experiment.imported.of(weights) is None]
+    trained = [f"{recipe.epochs} {weights}" for weights, recipe in _recipes(config, experiment)]
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
         ("Pool", f"{experiment.family.pool}, {experiment.family.place} the ReLU"),
         ("Protocol", experiment.protocol_name),
-        ("Epochs", ", ".join(f"{recipes[weights].epochs} {weights}" for weights in trained)),
+        *([("Epochs", ", ".join(trained))] if trained else []),
         ("Seeds", ", ".join(map(str, config.seeds))),
         ("Simulated steps", str(experiment.simulation.time)),
         (
@@ -62,6 +62,15 @@ def facts(config: Config, name: str) -> list[tuple[str, str]]:
             f"percentile {format_percentile(config.paper.chosen)}, T = {plan.chosen_time(config, name)}",
         ),
     ]
+
+
+def _recipes(config: Config, experiment: Experiment) -> Iterator[tuple[Weights, Full | Binarize]]:
+    """Recipes of the networks that are trained for these results, and not read from files."""
+    binary = "binary" in config.weights and not experiment.given("binary")
+    if (binary or "full" in config.weights) and not experiment.given("full"):
+        yield "full", experiment.train
+    if binary:
+        yield "binary", experiment.binarize
 
 
 def _section(result: str, frames: Any, folder: Path) -> dict[str, Any]:

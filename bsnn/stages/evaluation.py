@@ -220,7 +220,6 @@ def held_out_images(job: Job, count: int, wanted: int) -> Tensor:
     Raises:
         ConfigError: when all training images calibrate.
     """
-
     left = torch.ones(count, dtype=torch.bool)
     left[protocol.calibration(job.experiment, count)] = False
     others = left.nonzero()[:, 0]

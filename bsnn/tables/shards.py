@@ -128,7 +128,7 @@ def compared(labels: np.ndarray, ann: np.ndarray, predicted: np.ndarray) -> dict
 
 
 def percent(right: np.ndarray) -> float:
-    """Share of images for which it holds."""
+    """Percent of the images, for which it holds."""
     return 100 * int(right.sum()) / len(right)
 
 
