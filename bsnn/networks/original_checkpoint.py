@@ -114,9 +114,8 @@ def check(path: str | Path, network: config.Network, weights: config.Weights, im
     Raises:
         ArtifactError: as `load`.
     """
-    held = read(path)
-    classes = len(next(reversed(held.values())))
-    named = _named(path, held, vgg.plan(network, (3, image_size, image_size), classes))
+    held, shape = read(path), (3, image_size, image_size)
+    named = _named(path, held, vgg.plan(network, shape, len(next(reversed(held.values())))))
     if weights == "binary":
         _require_binary(path, named, _binary(named))
 
@@ -124,8 +123,7 @@ def check(path: str | Path, network: config.Network, weights: config.Weights, im
 def kind(path: str | Path) -> config.Weights:
     """As which kind of network a checkpoint can be converted: binary if one of its layers is, else full.
 
-    Zeros among binary weights make it full, and so do filters of nothing but zeros, whose neurons no threshold can keep
-    silent; both with a warning. As real numbers they are converted as by the original's script, which knows no others.
+    Zeros among binary weights make it full, with a warning; so do filters of zeros, which no threshold silences.
 
     Raises:
         ArtifactError: see `read`.
@@ -245,8 +243,7 @@ def split(weight: Tensor) -> tuple[Tensor, Tensor] | None:
 
     `alpha * sign` gives the weight back, bit for bit (except for the sign of a zero).
     """
-    alpha = _alpha(weight)
-    magnitude = weight.abs().flatten(1)
+    alpha, magnitude = _alpha(weight), weight.abs().flatten(1)
     if magnitude.shape[1] < 2 or not bool((magnitude == alpha[:, None]).all()):  # one weight is always alpha * sign
         return None
     return torch.where(weight < 0, -1, 1).to(torch.int8), alpha
@@ -269,8 +266,7 @@ def _zeros(weight: Tensor) -> int:
 
 
 def _require_binary(path: str | Path, named: Mapping[str, Tensor], binary: Mapping[str, object]) -> None:
-    holed = {name: _zeros(weight) for name, weight in named.items() if name not in binary}
-    holed = {name: count for name, count in holed.items() if count}
+    holed = {name: count for name, weight in named.items() if name not in binary and (count := _zeros(weight))}
     if holed:
         raise ArtifactError(
             f"{path}: zeros among binary weights: {_counted(holed)}. The original leaves sign(0) at 0, one bit a "
@@ -298,7 +294,7 @@ def save(path: str | Path, trained: Trained) -> None:
     for number, layer in enumerate(trained.plan):
         # A convolution is followed by two of ReLU, dropout and pool; a linear layer has dropout before and ReLU after.
         conv, linear = f"features.module.{3 * number}", f"classifier.{3 * (number - convolutions) + 1}"
-        weight = trained.module.get_submodule(layer.name).get_parameter("weight")
-        state[f"{conv if layer.op == 'conv' else linear}.weight"] = weight.detach().cpu().contiguous().clone()
+        weight = trained.module.get_submodule(layer.name).get_parameter("weight").detach().cpu().contiguous().clone()
+        state[f"{conv if layer.op == 'conv' else linear}.weight"] = weight
     with artifacts.replacing(path) as temporary, temporary.open("wb") as file:
         torch.save({"state_dict": state}, file)  # to a path, a full disk is a failed assertion

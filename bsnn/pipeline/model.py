@@ -90,10 +90,8 @@ class Pipeline:
         if name not in TARGETS:
             raise ConfigError(f"there is no target '{name}'{meant(name, TARGETS)}; targets: {', '.join(TARGETS)}")
         result = name.removeprefix("paper_") if name.startswith("paper_") else ""
-        found = [
-            (stage, place) for one in self.config.run for stage in TARGETS[name] for place in self.places(stage, one)
-        ]
-        found = [(stage, place) for stage, place in found if place.result == result]
+        every = [(stage, at) for one in self.config.run for stage in TARGETS[name] for at in self.places(stage, one)]
+        found = [(stage, place) for stage, place in every if place.result == result]
         if not found:
             experiments = [self.config.experiments[one] for one in self.config.run]
             if all(one.own is not None for one in experiments):  # modules of one's own cannot have ablations either
