@@ -35,6 +35,15 @@ def test_percentile_is_named_by_its_walk_alone() -> None:
     assert naming - others <= set(re.findall(r"`([^`]+)`", walk))
 
 
+def test_no_file_is_above_300_lines() -> None:
+    files = [
+        path for folder in ("bsnn", "workflow") for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".smk")
+    ]
+    assert files
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
 def test_every_row_of_inputs_names_tests_that_are_there() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     rows = [line for line in (ROOT / "docs" / "inputs.md").read_text().splitlines() if line.startswith("| ")]
