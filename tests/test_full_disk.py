@@ -87,8 +87,8 @@ def fill(folder: Path, room: int) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files that a reader looks at; locks hold nothing."""
-    found = {path for path in folder.rglob("*") if path.is_file() and path.name not in ("filler", "lock")}
+    """All files that a reader looks at; locks hold nothing, or who runs."""
+    found = {path for path in folder.rglob("*") if path.is_file() and path.name not in ("filler", "lock", ".run.txt")}
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
