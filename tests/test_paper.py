@@ -140,7 +140,7 @@ def test_epochs_are_those_of_networks_trained_here() -> None:
     def epochs(*weights: str, **imported: dict[str, str]) -> str | None:
         given = small.settings(weights=list(weights)).model_dump(mode="json", exclude_unset=True)
         changed = merge(given, {"experiments": {small.NAME: {"imported": imported}}})
-        return dict(report.facts(config.validate(changed), small.NAME)).get("Epochs")
+        return dict(report.facts(Pipeline(config.validate(changed)), small.NAME)).get("Epochs")
 
     both = epochs("full", "binary")
     assert both is not None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bsnn import artifacts
-from bsnn.config import Binarize, Config, Experiment, Full, Weights, format_percentile
+from bsnn.config import Binarize, Config, Full, Weights, format_percentile
 from bsnn.paper import plan, write
 from bsnn.paper.catalogue import CATALOGUE
 from bsnn.pipeline.model import Pipeline
@@ -31,7 +30,7 @@ def page(pipeline: Pipeline, name: str, folder: Path, path: Path) -> None:
     text = template("paper.html.j2").render(
         name=name,
         description=config.experiments[name].description,
-        facts=facts(config, name),
+        facts=facts(pipeline, name),
         sections=[_section(result, frames, folder) for result, frames in read.items()],
         machines=_view(about.machines(origins), ""),
         versions=_view(about.versions(origins), ""),
@@ -46,10 +45,16 @@ def _origins(config: Config, name: str, read: dict[str, Any]) -> Results:
     return Results(config, name, {"origins": pd.concat(parts).drop_duplicates(ignore_index=True)})
 
 
-def facts(config: Config, name: str) -> list[tuple[str, str]]:
+def facts(pipeline: Pipeline, name: str) -> list[tuple[str, str]]:
     """What the results are of, in a few words each."""
-    experiment = config.experiments[name]
-    trained = [f"{recipe.epochs} {weights}" for weights, recipe in _recipes(config, experiment)]
+    config, experiment = pipeline.config, pipeline.config.experiments[name]
+    recipes: dict[str, tuple[Weights, Full | Binarize]]
+    recipes = {"train": ("full", experiment.train), "binarize": ("binary", experiment.binarize)}
+    trained = [
+        f"{recipe.epochs} {weights}"
+        for stage, (weights, recipe) in recipes.items()
+        if any(pipeline.places(stage, name)) and not experiment.given(weights)  # not read from a file
+    ]
     return [
         ("Data set", f"{experiment.data.name}, {experiment.data.image_size} × {experiment.data.image_size}"),
         ("Pool", f"{experiment.family.pool}, {experiment.family.place} the ReLU"),
@@ -62,15 +67,6 @@ def facts(config: Config, name: str) -> list[tuple[str, str]]:
             f"percentile {format_percentile(config.paper.chosen)}, T = {plan.chosen_time(config, name)}",
         ),
     ]
-
-
-def _recipes(config: Config, experiment: Experiment) -> Iterator[tuple[Weights, Full | Binarize]]:
-    """Recipes of the networks that are trained for these results, and not read from files."""
-    binary = "binary" in config.weights and not experiment.given("binary")
-    if (binary or "full" in config.weights) and not experiment.given("full"):
-        yield "full", experiment.train
-    if binary:
-        yield "binary", experiment.binarize
 
 
 def _section(result: str, frames: Any, folder: Path) -> dict[str, Any]:
