@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bsnn.errors import ConversionError
-from bsnn.graphs.description import IMAGE, Path, Pool, moved
+from bsnn.graphs.description import IMAGE, Path, Pool, forget, moved
 
 Theta = float | Tensor  # of a whole layer, or float64 [channels or units]
 Thresholds = Mapping[str, float] | Mapping[str, Theta]
@@ -108,9 +108,7 @@ class SpikingNetwork:
 
     def forget(self, index: int, outputs: dict[str, Tensor]) -> None:
         """Drop the outputs, by layer, that no layer after the one at this place reads."""
-        read = {path.source for paths in self.sums[index + 1 :] for path in paths}
-        for name in [name for name in outputs if name not in read]:
-            del outputs[name]
+        forget(outputs, (path for paths in self.sums[index + 1 :] for path in paths))
 
     @property
     def exact(self) -> bool:

@@ -14,7 +14,7 @@ norm's factor, as the scale; the factor's sign turns the signs. So sums over spi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -140,6 +140,13 @@ class Graph:
     def to(self, device: torch.device | str) -> Graph:
         """The same network with its tensors on a device."""
         return moved(self, device)
+
+
+def forget(outputs: dict[str, Tensor], readers: Iterable[Path]) -> None:
+    """Drop the outputs, by layer, that none of these paths reads."""
+    read = {path.source for path in readers}
+    for name in [name for name in outputs if name not in read]:
+        del outputs[name]
 
 
 def moved(part: Part, device: torch.device | str) -> Part:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool
+from bsnn.graphs.description import IMAGE, Graph, Layer, Path, Pool, forget
 
 Observer = Callable[[str, Tensor], None]
 Term = Callable[[Path, Tensor], Tensor]
@@ -32,8 +32,7 @@ def forward(graph: Graph, images: Tensor, observe: Observer | None = None, image
         if observe is not None and layer.name in observed:
             observe(layer.name, x)
         outputs[layer.name] = x
-        read = {source for later in graph.layers[index + 1 :] for source in later.sources}
-        outputs = {name: values for name, values in outputs.items() if name in read}
+        forget(outputs, (path for later in graph.layers[index + 1 :] for path in later.paths))
     return x
 
 

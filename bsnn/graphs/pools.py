@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bsnn.graphs.building import Builder
-from bsnn.graphs.description import IMAGE, Pool
+from bsnn.graphs.description import IMAGE, Pair, Pool
 from bsnn.graphs.operations import Arguments, pair
 from bsnn.graphs.problems import UnsupportedError
 from bsnn.graphs.sums import Output, Sum, Unknown, Value
@@ -40,7 +40,7 @@ def mean(builder: Builder, arguments: Arguments, shape: tuple[int, ...]) -> Valu
         raise UnsupportedError(
             f"a mean over dimensions {list(dimensions)}", "use nn.AdaptiveAvgPool2d(1) or x.mean((2, 3))"
         )
-    found = _applied(builder, value, _made("average", value.shape[1:]), (value.shape[0], 1, 1))
+    found = _applied(builder, value, _made("average", (value.shape[1], value.shape[2])), (value.shape[0], 1, 1))
     if len(shape) == 3 or isinstance(found, Unknown):
         return found
     # Without keepdim the pooled map of one place loses its two dimensions: the same values, flat.
@@ -78,7 +78,7 @@ def _adaptive(builder: Builder, value: Value, kind: str, shape: tuple[int, ...])
     return _applied(builder, value, _made(kind, kernel), shape)
 
 
-def _made(kind: str, kernel: tuple[int, ...]) -> Pool:
+def _made(kind: str, kernel: Pair) -> Pool:
     return Pool(kind, kernel, kernel, (0, 0), kernel[0] * kernel[1] if kind == "average" else 1)  # type: ignore[arg-type]
 
 
