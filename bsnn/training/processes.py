@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from bsnn import config, errors, log
@@ -44,9 +46,10 @@ def run(
         BsnnError: an error of ours in any of the processes, as what it was.
     """
     fabric = _fabric(recipe, compute)
-    handing_on = nullcontext() if compute.processes == 1 else stopping.on_signal(stopping.tell_children)
+    alone = compute.processes == 1
+    handing_on = nullcontext() if alone else stopping.on_signal(stopping.tell_children)
     try:
-        with handing_on:
+        with handing_on, nullcontext() if alone or compute.nodes > 1 else _store():
             found: Found = fabric.launch(partial(_process, function=function, logs=logs))
     except ProcessRaisedException as error:
         # Of another process's error only its traceback comes, as text, which ends with the error's class and message.
@@ -87,6 +90,23 @@ def _fabric(recipe: config.Train, compute: config.Compute) -> Fabric:
         precision=choose(compute, device),
         plugins=None if alone else [LightningEnvironment()],
     )
+
+
+@contextmanager
+def _store() -> Iterator[None]:
+    """The store through which the processes find each other, served by this one, as torchrun serves it.
+
+    Fabric looks for a free port and lets it go again, for the first process to listen there later;
+    another training's may be faster.
+    """
+    before = dict(os.environ)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    os.environ |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
 
 
 def _process(fabric: Fabric, function: Callable[[Fabric], Found], logs: Sequence[str]) -> Found:
