@@ -85,9 +85,9 @@ def _methods(name: str, folder: Path, weights: str = "binary") -> str:
     return f"{_markdown(shown, disable_numparse=True)}\n\n{note}: [{name}](../{folder}/{name})."
 
 
-def _ours(name: str, folder: Path) -> str:
-    """The binary network on the whole test set, as the tables of the literature have it."""
-    return f"{_markdown(_by_method(name, folder), disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
+def _ours(name: str, folder: Path, weights: str = "binary") -> str:
+    """A network as the tables of the literature have it, the ANN beside the methods."""
+    return f"{_markdown(_by_method(name, folder, weights), disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
 
 
 def _simulation(folder: Path) -> str:
@@ -198,6 +198,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "cpu_methods": partial(_methods, "cifar100-cpu-pretrained"),
     "cpu_full": partial(_methods, "cifar100-cpu-full", weights="full"),
+    "cpu_full_long": partial(_ours, "cifar100-cpu-full-long", weights="full"),
     "cpu_paper_accuracy": partial(_paper_accuracy, CPU_PAPER),
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
@@ -205,6 +206,8 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
     "cpu_all": partial(_ours, "cifar100-cpu-all"),
+    "half_all_full": partial(_ours, "cifar100-half-all-full", weights="full"),
+    "cpu_all_full": partial(_ours, "cifar100-cpu-all-full", weights="full"),
     "resnet20": partial(_resnet20, "comparison"),
     "resnet20_binary": partial(_resnet20, "comparison_binary"),
 }
