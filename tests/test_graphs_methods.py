@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import cast
 
 import pytest
 import torch
@@ -217,8 +218,36 @@ def test_binary_weights_cannot_carry_amplitudes() -> None:
     theta = {name: torch.ones(graph.layer(name).shape[0]) for name in graph.observed}
     with pytest.raises(ConversionError, match=r"before 'blocks\.0\.conv1'.*one threshold per layer"):
         from_graph.convert(graph, theta)
-    with pytest.raises(ConversionError, match="one threshold per layer"):
-        bsnn.to_spiking(graph, [images(4, 8)], method=Method(channels=True), population="positive")
+
+
+def test_layers_that_binary_weights_read_keep_one_threshold() -> None:
+    """Binary 3x3 convolutions, the second behind a maximum pool, and a real shortcut, as most binary networks have."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.shortcut = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 1)
+            self.binary, self.second = (nn.Conv2d(*channels, 3, padding=1, bias=False) for channels in ((4, 6), (6, 5)))
+            for layer in (self.binary, self.second):
+                layer.weight.data = 0.1 * layer.weight.data.sign()
+            self.last = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            x = F.max_pool2d((self.binary(x) + self.shortcut(x)).relu(), 2)
+            return cast(Tensor, self.last(self.second(x).relu().mean((2, 3))))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, batch = Mixed(), images(8, 8)
+    graph = from_module(module, batch)
+    first, middle, last, *_ = graph.observed
+    whole = dict.fromkeys(graph.observed, 0.5)
+    found = channel_thresholds.thresholds(graph, [batch], 99.0, "all", whole)
+    assert (found[first], found[middle]) == (0.5, 0.5)
+    assert isinstance(found[last], Tensor)
+    assert found[last].shape == (5,)
+    bsnn.to_spiking(graph, [batch], method=Method(channels=True), population="positive")
 
 
 def test_operations_at_each_spikes_place() -> None:

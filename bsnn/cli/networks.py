@@ -169,6 +169,7 @@ def export_nir(
 ) -> None:
     """Export a converted network as NIR; thresholds at latency.percentile, unless the method says otherwise."""
     from bsnn import nir_graph
+    from bsnn.conversion.method import skipped
     from bsnn.stages.evaluation import Evaluation
 
     with log.job():
@@ -178,6 +179,11 @@ def export_nir(
             job = full if full.pipeline.path("network", full.place).exists() else job
         settings = job.experiment.latency
         switches, steps = settings.method(name), steps or max(settings.time)
+        if skipped(switches) is not None:
+            raise ConfigError(
+                f"method '{name}' leaves out first steps of the read-out, by a delay or a second pass, which NIR "
+                "cannot say: export another, or this one without"
+            )
         network = Evaluation(job).converted(switches, steps).network
         percentile = switches.percentile_at(steps, settings.percentile)
         thresholds = f"percentile {percentile:g}" if switches.threshold == "percentile" else switches.threshold

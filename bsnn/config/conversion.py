@@ -8,6 +8,8 @@ from bsnn.config.method import METHODS, Method
 from bsnn.config.values import AnyPercentile, Name, Percentile, Population, Section, Several, Weights
 from bsnn.errors import ConfigError
 
+EXIT_EVERY = 4  # time steps between two looks at the margins, with early exit
+
 
 class Activations(Section):
     """Calibration images for the percentiles: training images, without augmentation, with dropout off."""
@@ -68,7 +70,10 @@ class Search(Section):
 
 
 class EarlyExit(Section):
-    """Images leave once their margin reaches a bound, which is chosen on training images that calibrate nothing."""
+    """Images leave once their margin reaches a bound, which is chosen on training images that calibrate nothing.
+
+    Margins are looked at after every `EXIT_EVERY` steps.
+    """
 
     method: Name = Field("half-threshold", description="Method of conversion; one that does not depend on T.")
     loss: float = Field(0.5, ge=0, description="Points of accuracy that the chosen bound may cost on held-out images.")
@@ -100,11 +105,25 @@ class Latency(Section):
         return self
 
     @model_validator(mode="after")
+    def _methods_have_their_times(self) -> Latency:
+        for name, method in self.methods.items():
+            if name in METHODS and method == Method.model_validate(METHODS[name]):  # they are for any times
+                continue
+            if method.percentiles and not set(method.percentiles) & set(self.time):
+                raise ValueError(f"methods.{name}.percentiles: none of its times is one of latency.time, {self.time}")
+            if method.second_pass != "none" and method.first_pass >= max(self.time):
+                raise ValueError(
+                    f"methods.{name}.first_pass: after {method.first_pass} of at most {max(self.time)} time steps "
+                    "(latency.time) no second pass begins"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _exit_needs_a_curve(self) -> Latency:
         name = self.early_exit.method
+        if name == EarlyExit().method:  # own methods do not have to name the default's, nor leave it as it is
+            return self
         if name not in self.names:
-            if self.early_exit == EarlyExit():  # own methods do not have to name the default's
-                return self
             raise ValueError(f"early_exit.method: there is no method '{name}'; methods: {', '.join(self.names)}")
         if self.method(name).per_time:
             raise ValueError(f"early_exit.method: '{name}' is fitted to one number of steps; take one that is not")
@@ -155,8 +174,9 @@ class Latency(Section):
 
     @property
     def exit_method(self) -> str:
-        """Method whose images leave early: the baseline where an experiment's own methods lack the default's."""
-        return self.early_exit.method if self.early_exit.method in self.names else "baseline"
+        """Method whose images leave early: the baseline where the default's is missing, or fitted to one T."""
+        name = self.early_exit.method
+        return name if name in self.names and not self.method(name).per_time else "baseline"
 
     @property
     def names(self) -> list[str]:

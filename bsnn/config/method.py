@@ -106,6 +106,8 @@ class Method(Section):
             )
         if self.negative_threshold != 1 and not self.signed:
             raise ValueError("a negative threshold is that of signed spikes: give `signed: true` as well")
+        if self.first_pass != 4 and self.second_pass == "none":
+            raise ValueError("first_pass is that of a second pass: give `second_pass` as well")
         if self.threshold != "percentile" and (self.percentile is not None or self.percentiles):
             raise ValueError(f"threshold {self.threshold} chooses thresholds by itself: leave the percentile out")
         return self

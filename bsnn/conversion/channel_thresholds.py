@@ -2,7 +2,8 @@
 
 A percentile of each convolution channel's (each linear unit's) activations instead of one of the whole layer's, after
 Bu et al. 2025 (CVPR). The amplitude of a spike then differs between channels and is multiplied into the next layer's
-weights, which binary weights of +-1 cannot carry (bsnn.conversion.from_graph refuses them).
+weights, which binary weights of +-1 cannot carry: a layer that such weights read, in a network of both kinds, keeps the
+threshold of the whole layer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from bsnn.conversion.activations import mode, observe
 from bsnn.conversion.percentiles import Population
 from bsnn.errors import ConversionError
-from bsnn.graphs.description import Graph
+from bsnn.graphs.description import IMAGE, Graph
 from bsnn.networks.vgg import Trained
 
 
@@ -29,7 +30,7 @@ def thresholds(
     whole: Mapping[str, float],
     *,
     dropout_seed: int | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | float]:
     """Threshold of each channel of each observed layer.
 
     Args:
@@ -41,7 +42,7 @@ def thresholds(
         dropout_seed: with one, dropout is active, as in bsnn.conversion.activations.
 
     Returns:
-        float64 [channels or units], by layer name, on the CPU.
+        float64 [channels or units], by layer name, on the CPU; one number for a layer that binary weights read.
 
     Raises:
         ConversionError: no images.
@@ -53,12 +54,25 @@ def thresholds(
     if not found:
         raise ConversionError("thresholds of channels are measured on calibration images, and there are none")
     # Layer by layer: a layer's batches and their concatenation are in memory together, those of all layers never.
-    return {
+    own: dict[str, Tensor | float] = {
         name: torch.tensor(
             _percentiles(np.concatenate(found.pop(name), 1), percentile, population, whole[name]), dtype=torch.float64
         )
         for name in list(found)
     }
+    return own | ({name: whole[name] for name in _of_one_size(trained)} if isinstance(trained, Graph) else {})
+
+
+def _of_one_size(graph: Graph) -> set[str]:
+    """Layers whose spikes binary weights add up, through pools too."""
+    layers = {layer.name: layer for layer in graph.layers}
+
+    def senders(source: str) -> set[str]:
+        if source == IMAGE or source in graph.observed:
+            return {source} - {IMAGE}
+        return {one for part in layers[source].sources for one in senders(part)}
+
+    return {one for layer in graph.layers for path in layer.paths if path.binary for one in senders(path.source)}
 
 
 def _by_channel(values: Tensor) -> np.ndarray:

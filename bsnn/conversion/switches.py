@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.errors import ConversionError
+from bsnn.graphs.description import IMAGE
 
 
 def each_neuron(network: SpikingNetwork, change: Callable[[SpikingLayer], SpikingLayer]) -> SpikingNetwork:
@@ -106,7 +107,8 @@ def with_bursts(network: SpikingNetwork, most: int) -> SpikingNetwork:
     """
     if not 1 <= most <= 15:
         raise ConversionError(f"a burst has 1 to 15 spikes, found {most}")
-    if network.exact and any(layer.weight is not None or layer.paths for layer in network.layers[1:]):
+    inner = (path for paths in network.sums for path in paths if path.source != IMAGE)
+    if network.exact and any(path.weight is not None for path in inner):
         raise ConversionError("bursts are for full-precision networks: binary ones keep to one bit an event")
     if any(layer.signed for layer in network.layers):
         raise ConversionError("bursts and signed spikes both repair what one spike per step cannot do: use one")

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bsnn.errors import BsnnError
+from bsnn.errors import BsnnError, ConversionError
 
 TEXT = pd.ArrowDtype(pa.string())  # the same column type in a file, whatever the version of pandas
 CANDIDATES = 400  # thresholds tried, from SMALLEST of the maximum up to it, each 1.3 % above the one before
@@ -32,7 +32,8 @@ def from_table(table: pa.Table | pd.DataFrame, percentile: float, population: st
         layer's activations), in the network's order.
 
     Raises:
-        BsnnError: percentile or population that the table does not hold; a layer whose lambda is zero or NaN.
+        BsnnError: percentile or population that the table does not hold.
+        ConversionError: a layer whose lambda is zero or NaN.
     """
     arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
     chosen = arrow.filter(pc.field("population") == population)
@@ -66,12 +67,12 @@ def _made(lambdas: dict[str, float], percentile: float, population: str) -> pd.D
 
 def _check(layer: str, value: float, percentile: float, population: str) -> None:
     if value is None or not math.isfinite(value):
-        raise BsnnError(
+        raise ConversionError(
             f"layer '{layer}' has no {percentile}th percentile in population '{population}': it never gave a positive "
             "activation; train the network further, or take more calibration images"
         )
     if value <= 0:
-        raise BsnnError(
+        raise ConversionError(
             f"layer '{layer}': the {percentile}th percentile of population '{population}' is {value}, and a threshold "
             "must be positive; choose a larger percentile, or population 'positive' if the layer is mostly silent"
         )
@@ -97,7 +98,8 @@ def by_squared_error(table: pa.Table | pd.DataFrame, steps: int, initial: float)
         as `from_table`, with percentile NaN and population "all".
 
     Raises:
-        BsnnError: fewer than one step, no population "all", or a layer without a positive activation.
+        BsnnError: fewer than one step, or no population "all".
+        ConversionError: a layer without a positive activation.
     """
     if steps < 1:
         raise BsnnError(f"thresholds by squared error are for at least 1 time step, found {steps}")

@@ -102,7 +102,8 @@ def _method(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     chosen = settings.method(place.method)
     at = {"percentile": format_percentile(chosen.percentile_at(place.steps, settings.percentile))}
     own = {"steps": place.steps, "images": settings.images, **engine(pipeline, place)}
-    return {**own, **switched(pipeline, experiment, chosen, at)}
+    late = {"delay": "of the image"} if chosen.delay and "delayed" in experiment.quirks else {}  # until then: of spikes
+    return {**own, **late, **switched(pipeline, experiment, chosen, at)}
 
 
 def simulation_of(pipeline: Pipeline, place: Place) -> Place | None:
@@ -221,8 +222,9 @@ STAGES: dict[str, Stage] = {
         {"search": File(OF_NETWORK + "/search-{key}.parquet"), "text": File(OF_NETWORK + "/search-{key}.csv")},
         NETWORK,
         # 2: begins with all methods, tries the shift; 3: as simulate; 4: guided by ideal curves; 5: negative
-        # thresholds; 6: a drop of just the wanted points is enough, and curves judge thresholds of two passes, too
-        version=6,
+        # thresholds; 6: a drop of just the wanted points is enough, and curves judge thresholds of two passes, too;
+        # 7: the one-standard-error rule, and curves above what is reached are tried
+        version=7,
         name="search",
         same_step=True,
         settings=search,

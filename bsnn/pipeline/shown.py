@@ -86,7 +86,8 @@ def _keys(pipeline: Pipeline, stage: str, experiment: str) -> dict[str, str]:
 def _methods(pipeline: Pipeline, place: Place) -> dict[str, Any]:
     experiment = pipeline.experiment(place)
     keys = {name: _keys(pipeline, stage, place.experiment) for name, stage in (("runs", "method"), ("ideals", "ideal"))}
-    return {"experiment": place.experiment, "time": sorted(experiment.latency.time), **keys, **_shift(experiment)}
+    shown = {"time": sorted(experiment.latency.time), "order": experiment.latency.names}  # figures show first and last
+    return {"experiment": place.experiment, **shown, **keys, **_shift(experiment)}
 
 
 def _methods_read(pipeline: Pipeline, place: Place) -> Iterator[Need]:

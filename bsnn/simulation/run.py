@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bsnn.config.conversion import EXIT_EVERY
 from bsnn.engines.base import Engine
 from bsnn.errors import ConfigError
 from bsnn.log import Bar
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _WORTHWHILE_STEPS = 8  # a batch is halved until this many steps fit into memory at once
-EXIT_EVERY = 4  # steps between two looks at the margins, with early exit
 
 
 @dataclass(frozen=True)

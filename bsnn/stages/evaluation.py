@@ -31,6 +31,7 @@ from bsnn.networks.vgg import Trained
 from bsnn.pipeline.job import Job
 from bsnn.simulation import readout
 from bsnn.simulation import run as simulation
+from bsnn.simulation.readout import Skipped
 from bsnn.simulation.run import Simulation
 from bsnn.stages import common
 
@@ -148,8 +149,19 @@ class Evaluation:
             converted.steps,
             early_exit=early_exit,
             total=len(self.order),
-            skipped=conversion.skipped(converted.method),
+            skipped=self._skipped(converted),
         )
+
+    def _skipped(self, converted: Converted) -> Skipped | None:
+        """First steps that the read-out leaves out.
+
+        Under delayed propagation nothing arrives in the first of them: those are in no simulation, whose steps are
+        shifted later on.
+        """
+        skipped = conversion.skipped(converted.method)
+        if skipped is None or skipped.restarts or "delayed" not in self.job.experiment.quirks:
+            return skipped
+        return Skipped(max(skipped.most - readout.propagation_delays(converted.network)[-1], 0))
 
     def even(self, method: Method, times: list[int], *, clipped: bool = True) -> Tensor:
         """Classes of the images by a method's thresholds and rounding with even input, int16 [N, times].

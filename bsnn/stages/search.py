@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 from bsnn.config import Method
 from bsnn.conversion import search
 from bsnn.conversion.search import Score
+from bsnn.errors import ConversionError
 from bsnn.pipeline.identity import canonical
 from bsnn.pipeline.job import Job
 from bsnn.simulation import accounting
@@ -59,12 +60,12 @@ def find_switches(job: Job) -> None:
 class Curves:
     """Accuracy of the ideal curves of methods at the wanted steps, each found once.
 
-    Of two passes it is that of the second; None where that has no step.
+    Of two passes it is that of the second; None where that has no step, or where the network has no such thresholds.
     """
 
     bench: Evaluation
     steps: int
-    found: dict[str, float] = field(default_factory=dict)
+    found: dict[str, float | None] = field(default_factory=dict)
 
     def __call__(self, method: Method) -> float | None:
         """Accuracy in percent of even input with the method's thresholds and rounding."""
@@ -74,7 +75,10 @@ class Curves:
             return None
         name = f"{time} {one.model_dump_json()}"
         if name not in self.found:
-            self.found[name] = self.bench.correct(self.bench.even(one, [time], clipped=False)[:, 0])
+            try:
+                self.found[name] = self.bench.correct(self.bench.even(one, [time], clipped=False)[:, 0])
+            except ConversionError:
+                self.found[name] = None
         return self.found[name]
 
 
@@ -84,11 +88,15 @@ def _score(bench: Evaluation, steps: int, method: Method) -> Score:
     final = result.predicted[:, -1]
     agreement = 100 * float((final == bench.predicted).double().mean())
     logger.info("T = %d: %.2f %% by %s", steps, bench.correct(final), _switches(method))
-    return Score(bench.correct(final), agreement, float(result.counts.sum()) / len(bench.order))
+    right = tuple((final == bench.labels).tolist())
+    return Score(bench.correct(final), agreement, float(result.counts.sum()) / len(bench.order), right)
 
 
 def _row(what: str, steps: int, method: Method, score: Score | None, ann: float) -> dict[str, object]:
-    reached = {} if score is None else {**asdict(score), "drop": ann - score.accuracy}
+    reached: dict[str, object] = {}
+    if score is not None:
+        reached = {name: getattr(score, name) for name in ("accuracy", "agreement", "spikes")}
+        reached["drop"] = ann - score.accuracy
     columns = dict.fromkeys(("what", "T", "accuracy", "ann", "drop", "agreement", "spikes", "switches"))
     return columns | reached | {"what": what, "T": steps, "ann": ann, "switches": _switches(method)}
 
