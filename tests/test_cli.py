@@ -113,6 +113,16 @@ def test_nir_takes_one_step_or_more(folder: Path, steps: str) -> None:
     assert "--steps" in done.output
 
 
+@pytest.mark.parametrize("method", ["srp", "cos", "delayed-readout"])
+def test_nir_has_no_read_out_that_leaves_steps_out(
+    folder: Path, capfd: pytest.CaptureFixture[str], method: str
+) -> None:
+    done = run("export-nir", small.NAME, "network.nir", "--method", method)
+    assert done.exit_code == 1
+    assert f"method '{method}' leaves out first steps of the read-out" in done.output + capfd.readouterr().err
+    assert not Path("network.nir").exists()
+
+
 def test_misspelled_target_gets_a_suggestion(folder: Path) -> None:
     with pytest.raises(ConfigError, match="there is no target 'latancy'; is 'latency' meant"):
         Pipeline(config.load("config.yaml")).target("latancy")

@@ -8,16 +8,18 @@ import torch
 from engine_checks import SINGLE, assert_equal, reference
 from engine_checks import run as blocks
 from networks_for_tests import images, neuron, row, spiking, thresholds, trained
+from torch import nn
 
 from bsnn import engines
 from bsnn.config import Method
-from bsnn.conversion import activations, balancing, channel_thresholds, errors_by_layer, switches
+from bsnn.conversion import activations, balancing, channel_thresholds, errors_by_layer, from_graph, switches
 from bsnn.conversion import method as conversion
 from bsnn.conversion.layers import SpikingLayer, SpikingNetwork, per_output
 from bsnn.conversion.second_pass import SecondPassEngine
 from bsnn.conversion.spiking import convert
 from bsnn.engines import torch_engine
 from bsnn.errors import ConversionError, EngineError
+from bsnn.graphs.reading import from_module
 from bsnn.networks.vgg import Trained
 from bsnn.simulation.readout import Skipped
 
@@ -208,6 +210,14 @@ def test_bursts_are_refused_for_binary_networks_and_signed_spikes() -> None:
         switches.with_bursts(spiking(1), 5)
     with pytest.raises(ConversionError, match="signed"):
         switches.with_bursts(switches.with_signed_spikes(spiking(1, binary=False)), 5)
+
+
+def test_real_weights_behind_a_pool_alone_are_no_binary_network() -> None:
+    """Convolution, maximum pool, read-out: no sum over spikes but the read-out's own."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 5))
+    graph = from_module(module, torch.rand(2, 3, 8, 8))
+    network = from_graph.convert(graph, dict.fromkeys(graph.observed, 0.5))
+    assert any(layer.burst == 5 for layer in switches.with_bursts(network, 5).layers)
 
 
 def test_only_one_engine_takes_bursts() -> None:

@@ -37,6 +37,9 @@ def method_keys(loaded: config.Config, name: str = "baseline", steps: int = 128)
         ({"second_pass": "srp", "delay": 3}, "cannot be combined"),
         ({"second_pass": "cos", "threshold": "squared-error"}, "cannot be combined"),
         ({"threshold": "squared-error", "percentile": 99.0}, "leave the percentile out"),
+        ({"first_pass": 8}, "give `second_pass` as well"),
+        ({"second_pass": "srp", "first_pass": 128}, "after 128 of at most 128 time steps .* no second pass begins"),
+        ({"percentiles": {10: 99.0}}, r"none of its times is one of latency\.time"),
         ({"percentile": 99.12345}, "off the grid"),
         ({"initial": 1.5}, "less than 1"),
         ({"singed": True}, "unknown key"),
@@ -55,6 +58,28 @@ def test_baseline_is_always_there_and_plain() -> None:
         load(methods={"baseline": {"signed": True}})
     with pytest.raises(ConfigError, match="negative threshold is that of signed spikes"):
         load(methods={"mine": {"negative_threshold": 0.0}})
+
+
+def test_default_methods_are_for_any_times() -> None:
+    latency = load(time=[32, 64]).experiments["digits"].latency
+    assert latency.method("percentile-by-time").percentile_at(32, 99.9) == 99.9
+    assert load(time=[2]).experiments["digits"].latency.names == latency.names
+
+
+def test_own_methods_need_not_have_that_of_early_exit() -> None:
+    """Nor to leave it as it is: the baseline's images leave then."""
+    fitted = {"half-threshold": {"initial": 0.5, "correction": "potential"}}
+    for methods in ({"mine": {"initial": 0.25}}, fitted):
+        assert load(methods=methods, early_exit={"loss": 1.0}).experiments["digits"].latency.exit_method == "baseline"
+    with pytest.raises(ConfigError, match=r"early_exit\.method: there is no method 'other'; methods: baseline, mine"):
+        load(methods={"mine": {"initial": 0.25}}, early_exit={"method": "other"})
+
+
+def test_order_of_methods_is_that_of_tables_and_figures() -> None:
+    """Figures show the first and the last method."""
+    one, other = ({name: METHODS[name] for name in names} for names in (("cos", "srp"), ("srp", "cos")))
+    before, after = method_keys(load(methods=one), "cos"), method_keys(load(methods=other), "cos")
+    assert [stage for stage in before if before[stage] != after[stage]] == ["latency_tables"]
 
 
 def test_ideal_curves_are_of_thresholds_and_rounding() -> None:

@@ -82,3 +82,9 @@ def test_delayed_propagation_is_refused_where_steps_are_chosen(target: str, rule
         stages.run(rule, Job(found, Place("tiny", "binary")))
     assert pipeline(protocol={"preset": "original", "delayed": False}).target(target)
     assert found.target("latency")
+
+
+def test_early_exit_is_refused_where_no_image_can_leave() -> None:
+    with pytest.raises(ConfigError, match=r"latency\.time: images leave after steps 4, 8 and so on, and no more"):
+        pipeline(latency={"time": [2, 4]}).target("early_exit")
+    assert pipeline(latency={"time": [2, 5]}).target("early_exit")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from workflow_for_tests import TINY
 
-from bsnn import artifacts, datasets
+from bsnn import artifacts, datasets, stages
 from bsnn.config import Method, merge, validate
 from bsnn.console import answer
 from bsnn.conversion.search import Score
@@ -264,3 +264,17 @@ def test_early_exit_needs_a_method_that_is_read_at_every_step() -> None:
         job().pipeline.check("method", Place("tiny", method="other", steps=8))
     with pytest.raises(ConfigError, match=r"simulated for \[8\] steps, not 4"):
         job().pipeline.check("method", Place("tiny", method="half", steps=4))
+
+
+def test_a_delay_counts_from_the_image_under_delayed_propagation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the first spikes have come to the read-out, after six steps, it leaves out what is not there."""
+    monkeypatch.chdir(folder)
+    latency_of = {"time": [8, 12, 16], "images": 16, "methods": {"late": {"delay": 6}}}
+    changes = {"protocol": {"delayed": True}, "latency": latency_of}
+    pipeline = Job.of(validate(merge(TINY, {"weights": ["full"], "experiments": {"tiny": changes}})), "tiny").pipeline
+    for rule in ("method", "ideal"):
+        for place in pipeline.places(rule, "tiny"):
+            stages.run(rule, Job(pipeline, place))
+    found = latency.collect(pipeline, "tiny")["latency"].set_index("method").drop(columns="weights")
+    assert found.loc["baseline", "accuracy"].nunique() > 1
+    assert np.array_equal(found.loc["baseline"], found.loc["late"])

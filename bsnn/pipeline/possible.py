@@ -21,7 +21,7 @@ def check(stage: Stage, experiment: Experiment, place: Place) -> None:
             "propagation, and delayed propagation shifts them layer by layer: run the experiment without the "
             "original's protocol, or with protocol: {preset: original, delayed: false}"
         )
-    if stage.name == "exit" and max(experiment.latency.time) <= EXIT_EVERY:
+    if stage.name in ("exit", "exits") and max(experiment.latency.time) <= EXIT_EVERY:
         raise ConfigError(
             f"experiments.{place.experiment}.latency.time: images leave after steps {EXIT_EVERY}, {2 * EXIT_EVERY} and "
             f"so on, and no more than {max(experiment.latency.time)} are simulated: give a longer time for early exit"
