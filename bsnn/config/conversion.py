@@ -72,7 +72,7 @@ class Search(Section):
 class EarlyExit(Section):
     """Images leave once their margin reaches a bound, which is chosen on training images that calibrate nothing.
 
-    Margins are looked at after every `EXIT_EVERY` steps.
+    Margins are looked at after every fourth step.
     """
 
     method: Name = Field("half-threshold", description="Method of conversion; one that does not depend on T.")
