@@ -14,7 +14,7 @@ from bsnn.errors import ConfigError
 BYTES = 2**20  # of a file
 DEPTH = 50  # of sections and lists within each other
 NODES = 100_000  # sections, lists and values, aliases written out
-SHOWN = 600  # characters of a message's part
+SHOWN = 1000  # characters of a message's part
 WORD = 40  # of these, that may be left out for the sake of a whole word
 
 
