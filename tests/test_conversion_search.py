@@ -1,12 +1,13 @@
 """The search on made-up scores: finds the best, tries nothing twice, passes over what is refused."""
 
+import random
 from itertools import product
 from typing import Literal
 
 import pytest
 
 from bsnn.config import Latency, Method
-from bsnn.conversion.search import Guide, Score, best, choice, starts, values
+from bsnn.conversion.search import Guide, Score, _neighbours, best, choice, starts, values
 from bsnn.errors import ConversionError
 
 SWITCHES = values([98.0, 99.0])
@@ -147,6 +148,45 @@ def test_agreement_decides_within_a_standard_error() -> None:
     assert not far.near(most), "it lost 3 images and won none: the error is 1.7"
     assert choice([most, near, far]) is near
     assert choice([most, far]) is most
+
+
+def test_just_one_standard_error_is_chance() -> None:
+    """Of 500 images one lost and none won, or three lost and one won: whatever number is right beside them."""
+    for right in range(1, 497):
+        for lost, won in ((1, 0), (3, 1)):
+            images = [True] * right + [False] * (500 - right)
+            other = [False] * min(lost, right) + images[lost : 500 - won] + [True] * won
+            if right < lost:
+                continue
+            most, less = (Score(100 * sum(one) / 500, 0.0, 0.0, tuple(one)) for one in (images, other))
+            assert less.near(most), (right, lost, won)
+
+
+def test_every_value_of_a_switch_is_tried_beside_a_longer_first_pass() -> None:
+    method = Method(second_pass="srp", first_pass=8, initial=0.5)
+    for switch in values([99.0], "full")[-2:]:
+        assert len(list(_neighbours(method, switch))) == len(switch)
+
+
+def test_a_round_over_all_switches_changes_nothing_at_the_end() -> None:
+    """Where the choice comes back to what it was, other switches have been tried beside another."""
+    for seed in range(300):
+        draw = random.Random(seed)
+        scores: dict[str, Score] = {}
+
+        def evaluate(method: Method, draw: random.Random = draw, scores: dict[str, Score] = scores) -> Score:
+            right = tuple(draw.random() < 0.6 for _ in range(100))
+            return scores.setdefault(
+                method.model_dump_json(), Score(float(sum(right)), 100 * draw.random(), 1.0, right)
+            )
+
+        switches = [
+            [{"initial": part} for part in (0.0, 0.25, 0.5)],
+            [{"delay": steps} for steps in (0, 2)],
+            [{"percentile": one} for one in (98.0, 99.0, 99.9)],
+        ]
+        found, _, _ = best(evaluate, [Method(percentile=98.0)], switches)
+        assert all(one.model_dump_json() in scores for switch in switches for one in _neighbours(found, switch)), seed
 
 
 def test_what_the_network_cannot_have_is_passed_over() -> None:

@@ -39,7 +39,7 @@ def method_keys(loaded: config.Config, name: str = "baseline", steps: int = 128)
         ({"threshold": "squared-error", "percentile": 99.0}, "leave the percentile out"),
         ({"first_pass": 8}, "give `second_pass` as well"),
         ({"second_pass": "srp", "first_pass": 128}, "after 128 of at most 128 time steps .* no second pass begins"),
-        ({"percentiles": {10: 99.0}}, r"none of its times is one of latency\.time"),
+        ({"percentiles": {10: 99.0}}, r"none of its times is in latency\.time or"),
         ({"percentile": 99.12345}, "off the grid"),
         ({"initial": 1.5}, "less than 1"),
         ({"singed": True}, "unknown key"),
@@ -64,6 +64,13 @@ def test_default_methods_are_for_any_times() -> None:
     latency = load(time=[32, 64]).experiments["digits"].latency
     assert latency.method("percentile-by-time").percentile_at(32, 99.9) == 99.9
     assert load(time=[2]).experiments["digits"].latency.names == latency.names
+
+
+def test_methods_may_be_for_the_time_of_the_search_alone() -> None:
+    timed, twice = {"percentiles": {16: 99.0}}, {"second_pass": "srp", "initial": 0.25}
+    assert load(time=[1, 2, 4], methods={"timed": timed, "twice": twice})
+    with pytest.raises(ConfigError, match="after 4 of at most 4 time steps"):
+        load(time=[1, 2, 4], methods={"twice": twice}, search={"drop": 1.0})
 
 
 def test_own_methods_need_not_have_that_of_early_exit() -> None:

@@ -146,6 +146,24 @@ def test_just_the_wanted_drop_is_enough(folder: Path, monkeypatch: pytest.Monkey
     assert set(table["T"]) == {2}
 
 
+def test_what_reaches_the_drop_is_chosen_among(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another, as accurate but for chance, agrees more often with the ANN, and loses more than is wanted."""
+    monkeypatch.chdir(folder)
+
+    def reached(bench: evaluation.Evaluation, steps: int, method: Method) -> Score:
+        lost, agreement = (5, 90.0) if method.initial == 0.5 else (8, 95.0)
+        right = tuple(2 * lost <= image < 40 + lost for image in range(60))
+        return Score(bench.ann - lost, agreement, 0.0, right)
+
+    monkeypatch.setattr(stages_search, "_score", reached)
+    for drop, initial in ((6.0, 0.5), (8.0, 0.0)):
+        wanted = job(search={**SEARCH, "time": None, "drop": drop})
+        stages_search.find_switches(wanted)
+        table = pd.read_csv(wanted.pipeline.path("find_switches", Place("tiny", "full", 0)).with_suffix(".csv"))
+        assert table["T"].iloc[-1] == 2
+        assert json.loads(table["switches"].iloc[-1]).get("initial", 0.0) == initial
+
+
 def test_just_the_allowed_loss_is_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     exits = stages_search._exits

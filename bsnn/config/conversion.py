@@ -106,15 +106,18 @@ class Latency(Section):
 
     @model_validator(mode="after")
     def _methods_have_their_times(self) -> Latency:
+        times = sorted({*self.time, *([self.search.time or 16] if self.search.drop is None else [])})
         for name, method in self.methods.items():
             if name in METHODS and method == Method.model_validate(METHODS[name]):  # they are for any times
                 continue
-            if method.percentiles and not set(method.percentiles) & set(self.time):
-                raise ValueError(f"methods.{name}.percentiles: none of its times is one of latency.time, {self.time}")
-            if method.second_pass != "none" and method.first_pass >= max(self.time):
+            if method.percentiles and not set(method.percentiles) & set(times):
                 raise ValueError(
-                    f"methods.{name}.first_pass: after {method.first_pass} of at most {max(self.time)} time steps "
-                    "(latency.time) no second pass begins"
+                    f"methods.{name}.percentiles: none of its times is in latency.time or latency.search.time, {times}"
+                )
+            if method.second_pass != "none" and method.first_pass >= times[-1]:
+                raise ValueError(
+                    f"methods.{name}.first_pass: after {method.first_pass} of at most {times[-1]} time steps "
+                    "(latency.time, latency.search.time) no second pass begins"
                 )
         return self
 

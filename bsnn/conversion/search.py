@@ -36,7 +36,9 @@ class Score:
         """Whether chance may be why it is less accurate: by at most one standard error of the difference."""
         lost = np.subtract(most.right, self.right, dtype=np.float64)
         error = 100 * lost.std(ddof=1) / np.sqrt(len(lost)) if len(lost) > 1 else 0.0
-        return bool(most.accuracy - self.accuracy <= error)
+        return bool(
+            most.accuracy - self.accuracy <= error + 1e-9
+        )  # just one error is often met: one image lost, none won
 
 
 def choice(scores: Iterable[Score]) -> Score:
@@ -58,14 +60,14 @@ def values(percentiles: list[float], weights: Weights = "binary") -> list[list[d
     # What a value turns off, since config.Method refuses it beside: signed spikes; what no burst goes with (`single`);
     # what no second pass goes with (`alone`); and the second pass itself (`once`).
     unsigned: dict[str, Any] = {"signed": False, "negative_threshold": 1.0}
-    single: dict[str, Any] = {**unsigned, "second_pass": "none", "threshold": "percentile"}
+    once: dict[str, Any] = {"second_pass": "none", "first_pass": 4}
+    single: dict[str, Any] = {**unsigned, **once, "threshold": "percentile"}
     full: list[list[dict[str, Any]]] = [
         [{"channels": False}, {"channels": True, "threshold": "percentile"}],
         [{"burst": 1}, *({"burst": most, **single} for most in (2, 5))],
     ]
     by_percentile = [{"threshold": "percentile", "percentile": percentile} for percentile in percentiles]
     alone: dict[str, Any] = {**unsigned, "correction": "none", "delay": 0, "threshold": "percentile"}
-    once: dict[str, Any] = {"second_pass": "none", "first_pass": 4}
     return [
         [
             *by_percentile,
@@ -151,6 +153,20 @@ class Tried(NamedTuple):
     why: str
 
 
+def chosen(tried: Iterable[Tried]) -> tuple[Method, Score]:
+    """The `choice` among what was tried, and what it reaches.
+
+    Raises:
+        ConversionError: nothing has a score: the network can have none of these.
+    """
+    every = list(tried)
+    found = [(one.method, one.score) for one in every if one.score is not None]
+    if not found:
+        raise ConversionError(f"the network can have none of the methods that a search begins with: {every[-1].why}")
+    most = choice(score for _, score in found)
+    return next(pair for pair in found if pair[1] is most)
+
+
 def best(
     evaluate: Callable[[Method], Score],
     starts: list[Method],
@@ -178,20 +194,12 @@ def best(
             score, why = None, str(error)
         tried[method.model_dump_json()] = Tried(method, score, why)
 
-    def chosen() -> tuple[Method, Score]:
-        found = [(one.method, one.score) for one in tried.values() if one.score is not None]
-        if not found:
-            [*_, last] = tried.values()
-            raise ConversionError(f"the network can have none of the methods that a search begins with: {last.why}")
-        best = choice([score for _, score in found])
-        return next(pair for pair in found if pair[1] is best)
-
     for method in starts:
         if method.model_dump_json() not in tried:
             attempt(method, "a method of the experiment")
-    base, before = chosen(), None
-    while base != before:
-        before = base
+    base, changed = chosen(tried.values()), True
+    while changed:
+        changed = False
         for switch in switches:
             for method in _neighbours(base[0], switch):
                 name = method.model_dump_json()
@@ -202,6 +210,7 @@ def best(
                     attempt(method, why)
                 else:
                     passed[name] = Tried(method, None, why)
-            base = chosen()
+            before, base = base, chosen(tried.values())
+            changed |= base != before
     left = [one for name, one in passed.items() if name not in tried]  # passed over, and not tried later
     return *base, [*tried.values(), *left]

@@ -38,6 +38,9 @@ def find_switches(job: Job) -> None:
         slack, percentile = wanted.slack, settings.percentile
         guide = None if slack is None else search.Guide(bench.ann, curve, percentile, slack)
         chosen, reached, tried = search.best(partial(_score, bench, steps), starts, switches, guide)
+        if wanted.drop is not None:  # of what reaches the drop, if anything does
+            enough = [one for one in tried if one.score and bench.ann - one.score.accuracy <= wanted.drop + SLACK]
+            chosen, reached = search.chosen(enough) if enough else (chosen, reached)
         logger.info("T = %d, chosen: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
         for method, score, why in tried:
             what, ideal = "passed over" if score is None else "tried", None if guide is None else curve(method)
