@@ -198,6 +198,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "half_full": partial(_methods, "cifar100-half-full", weights="full"),
     "cpu_methods": partial(_methods, "cifar100-cpu-pretrained"),
     "cpu_full": partial(_methods, "cifar100-cpu-full", weights="full"),
+    "half_full_long": partial(_ours, "cifar100-half-full-long", weights="full"),
     "cpu_full_long": partial(_ours, "cifar100-cpu-full-long", weights="full"),
     "cpu_paper_accuracy": partial(_paper_accuracy, CPU_PAPER),
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
