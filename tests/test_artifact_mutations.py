@@ -31,7 +31,7 @@ SHARDS = 3
 CHANGES = {
     "percentile": [99.0],
     "experiments": {
-        "tiny": {"simulation": {"shards": SHARDS}, "latency": {"time": [4], "images": 10, "methods": {}}},
+        "tiny": {"simulation": {"shards": SHARDS}, "latency": {"time": [5], "images": 10, "methods": {}}},
     },
 }
 SETTINGS = config.validate(merge(TINY, CHANGES))
@@ -198,7 +198,7 @@ def read_simulation(root: Path, settings: config.Config = SETTINGS) -> Any:
 
 
 def read_method(root: Path) -> Any:
-    run = latency.Run(Pipeline(SETTINGS, root), Place("tiny", "binary", 0, steps=4))
+    run = latency.Run(Pipeline(SETTINGS, root), Place("tiny", "binary", 0, steps=5))
     shards = gather.shards(run.pipeline, "method", run.place)
     return run.operations().to_dict(), run.errors().to_dict(), [len(shard.predictions) for shard in shards]
 

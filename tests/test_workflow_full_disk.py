@@ -15,7 +15,7 @@ from bsnn.config import merge
 
 pytestmark = pytest.mark.slow
 
-FEW = {"time": [2, 4], "images": 20, "methods": {"half": {"initial": 0.5}, "corrected": {"correction": "potential"}}}
+FEW = {"time": [2, 5], "images": 20, "methods": {"half": {"initial": 0.5}, "corrected": {"correction": "potential"}}}
 CHOICES = {"search": {"images": 20}, "early_exit": {"method": "half", "images": 20}}
 CONFIG = merge(TINY, {"percentile": [99.0], "weights": ["full"], "paper": {"percentile": [99.0], "chosen": 99.0}})
 CONFIG = merge(CONFIG, {"experiments": {"tiny": {"latency": {**FEW, **CHOICES}}}})
