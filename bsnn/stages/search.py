@@ -38,14 +38,15 @@ def find_switches(job: Job) -> None:
         slack, percentile = wanted.slack, settings.percentile
         guide = None if slack is None else search.Guide(bench.ann, curve, percentile, slack)
         chosen, reached, tried = search.best(partial(_score, bench, steps), starts, switches, guide)
-        if wanted.drop is not None:  # of what reaches the drop, if anything does
-            enough = [one for one in tried if one.score and bench.ann - one.score.accuracy <= wanted.drop + SLACK]
-            chosen, reached = search.chosen(enough) if enough else (chosen, reached)
+        drop = float("inf") if wanted.drop is None else wanted.drop + SLACK
+        enough = [one for one in tried if one.score and bench.ann - one.score.accuracy <= drop]
+        if enough:
+            chosen, reached = search.chosen(enough)
         logger.info("T = %d, chosen: %.2f %% by %s", steps, reached.accuracy, _switches(chosen))
         for method, score, why in tried:
             what, ideal = "passed over" if score is None else "tried", None if guide is None else curve(method)
             rows.append(_row(what, steps, method, score, bench.ann) | {"ideal": ideal, "why": why})
-        if wanted.drop is None or bench.ann - reached.accuracy <= wanted.drop + SLACK:
+        if enough:
             break
     else:
         logger.warning(
