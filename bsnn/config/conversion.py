@@ -106,7 +106,7 @@ class Latency(Section):
 
     @model_validator(mode="after")
     def _methods_have_their_times(self) -> Latency:
-        times = sorted({*self.time, *([self.search.time or 16] if self.search.drop is None else [])})
+        times = sorted({*self.time, *self.searched})
         for name, method in self.methods.items():
             if name in METHODS and method == Method.model_validate(METHODS[name]):  # they are for any times
                 continue
@@ -174,6 +174,11 @@ class Latency(Section):
     def runs(self, name: str) -> list[int]:
         """Numbers of steps that a method is simulated for: the longest one shows all others, if it does not matter."""
         return sorted(self.time) if self.method(name).per_time else [max(self.time)]
+
+    @property
+    def searched(self) -> list[int]:
+        """Numbers of steps that a search is for, from few to many: one, unless it is for a drop."""
+        return [self.search.time or 16] if self.search.drop is None else sorted(self.time)
 
     @property
     def exit_method(self) -> str:

@@ -32,7 +32,7 @@ def find_switches(job: Job) -> None:
     switches = search.values(wanted.percentiles, job.place.weights)
     rows: list[dict[str, object]] = []
     # From few steps to many: the first number that reaches the wanted drop is the one; without one, the last counts.
-    for steps in [wanted.time or 16] if wanted.drop is None else sorted(settings.time):
+    for steps in settings.searched:
         starts = search.starts(settings, steps, job.place.weights)
         curve = Curves(bench, steps)
         slack, percentile = wanted.slack, settings.percentile
