@@ -66,8 +66,10 @@ def mounted(folder: Path) -> Iterator[None]:
     done = subprocess.run(mount, capture_output=True, text=True) if shutil.which("mount") else None
     if done is None or done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip() if done else 'no command mount'}")
-    yield
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
