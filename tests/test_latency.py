@@ -42,11 +42,17 @@ def test_standard_error_of_the_mean_drop_over_seeds() -> None:
     lost = [np.array([1, 0, 0, 0], np.int8), np.array([1, 1, 0, 0], np.int8)]
     same = {"weights": "full", "method": "baseline", "T": 2, "ann": 100.0, "agreement": 50.0, "spikes": 1.0}
     rows = [{**same, "accuracy": 100 - 25.0 * n, "drop": 25.0 * n, "lost": image} for n, image in enumerate(lost, 1)]
-    table = latency._latency(pd.DataFrame(rows), ["weights", "method", "T"], "spikes")
+    keys = ["weights", "method", "T"]
+    table = latency._latency(pd.DataFrame(rows), keys, "spikes")
     assert list(table.columns) == [
-        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
+        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes"),
+        *("accuracy_std", "ann_std", "drop_std"),
     ]
     assert table["drop"].tolist() == [37.5]
+    assert table[["accuracy_std", "ann_std", "drop_std"]].to_numpy().tolist() == [
+        [pytest.approx(12.5 * 2**0.5), 0.0, pytest.approx(12.5 * 2**0.5)]
+    ]
+    assert latency._latency(pd.DataFrame(rows[:1]), keys, "spikes")["drop_std"].isna().all()
     variance = (0.625**2 + 0.125**2 + 2 * 0.375**2) / 3
     assert table["drop_se"].tolist() == [pytest.approx(100 * (variance / 4) ** 0.5)]
 

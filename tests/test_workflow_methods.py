@@ -71,7 +71,8 @@ def test_tables_say_what_the_artifacts_hold(finished: Path) -> None:
     pipeline = Pipeline(validate(settings()), finished / "results")
     table = pd.read_csv(finished / "results/tiny/tables/latency.csv")
     assert list(table.columns) == [
-        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes")
+        *("weights", "method", "T", "accuracy", "ann", "drop", "drop_se", "agreement", "spikes"),
+        *("accuracy_std", "ann_std", "drop_std"),
     ]
     assert list(zip(table["method"], table["T"], strict=True)) == [
         (method, time) for method in ("baseline", *METHODS) for time in (2, 8)

@@ -179,7 +179,7 @@ STAGES: dict[str, Stage] = {
     "latency_tables": Stage(
         _note("tables/latency"),
         (),
-        version=3,  # 2: standard error of the drop, agreement, Pareto front; 3: ideal curves
+        version=4,  # 2: standard error of the drop, agreement, Pareto front; 3: ideal curves; 4: deviations over seeds
         name="latency",
         settings=_methods,
         reads=_methods_read,

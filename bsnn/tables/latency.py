@@ -117,13 +117,14 @@ def collect(pipeline: Pipeline, name: str) -> dict[str, pd.DataFrame]:
 
     Returns:
         latency: weights, method, T, accuracy, ann (percent), drop, and drop_se, its standard error over the test
-            images (points), agreement with the ANN's predictions (percent of images), spikes (an image, until T);
+            images (points), agreement with the ANN's predictions (percent of images), spikes (an image, until T); and
+            accuracy_std, ann_std and drop_std, sample standard deviations over seeds (none for one seed);
         latency_costs: weights, method, T, operations of an image until T, and nanojoules by preset;
         latency_operations: weights, method, T (as simulated), layer, step, quantity, value;
         latency_errors: weights, method, T, layer, and the errors of bsnn.conversion.errors_by_layer;
-        latency_ideal: of the ideal curves: weights, method, T, accuracy, ann, drop, drop_se and agreement as above,
-            percentile of the thresholds, and the points that the conversion loses in parts: clipping, quantisation,
-            and, beside the accuracy that is `simulated`, unevenness.
+        latency_ideal: of the ideal curves: weights, method, T, accuracy, ann, drop and agreement with their columns
+            as above, percentile of the thresholds, and the points that the conversion loses in parts: clipping,
+            quantisation, and, beside the accuracy that is `simulated`, unevenness.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or of other settings.
@@ -174,14 +175,15 @@ def _accuracies(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _latency(rows: pd.DataFrame, keys: list[str], *more: str) -> pd.DataFrame:
-    """Means over seeds, of `more` columns too, and the standard error of the mean drop over the test images.
+    """Means over seeds, of `more` columns too; their deviations; the mean drop's standard error over the test images.
 
     Both networks see the same images, so their difference is surer than either accuracy.
     """
     groups = rows.groupby(keys, sort=False)
     table = groups[["accuracy", "ann", "drop", "agreement", *more]].mean()
     table.insert(3, "drop_se", groups["lost"].agg(_standard_error))
-    return table.reset_index()
+    deviations = groups[["accuracy", "ann", "drop"]].std().add_suffix("_std")
+    return table.join(deviations).reset_index()
 
 
 def _standard_error(lost: pd.Series) -> float:
