@@ -1,6 +1,7 @@
 """What all tests share: their settings, their order, and one finished run of the workflow."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from workflow_for_tests import TINY, checkout, run
 
 settings.register_profile("bsnn", deadline=None)  # what a loaded machine takes says nothing about the code
 settings.load_profile("bsnn")
+
+# A shell without job control starts what it puts into the background with SIGINT ignored, and so all processes below;
+# tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
