@@ -67,11 +67,21 @@ def _accuracy(names: tuple[str, ...], folder: Path) -> str:
     return f"{_of_numbers(wide)}\n\n{note}; {made}."
 
 
+def _percent(frame: pd.DataFrame, mean: str, deviation: str) -> pd.Series:
+    """Accuracies, with their deviation over seeds where there are several; older tables of one have no such column."""
+    spread = frame.get(deviation, pd.Series(float("nan"), frame.index))
+    pairs = zip(frame[mean], spread, strict=True)
+    texts = [f"{value:.2f}" if pd.isna(by) else f"{value:.2f} ± {by:.2f}" for value, by in pairs]
+    return pd.Series(texts, frame.index)
+
+
 def _by_method(name: str, folder: Path, weights: str = "binary") -> pd.DataFrame:
     """Accuracy of one kind of network: one row for each method, with that of its ANN, and one column for each time."""
     frame = pd.read_csv(folder / name / "latency.csv")
-    frame = frame[frame["weights"] == weights].assign(ANN=lambda own: own["ann"].map("{:.2f}".format))
-    wide = frame.pivot(index=["method", "ANN"], columns="T", values="accuracy").map("{:.2f}".format)
+    frame = frame[frame["weights"] == weights].assign(
+        ANN=lambda own: _percent(own, "ann", "ann_std"), SNN=lambda own: _percent(own, "accuracy", "accuracy_std")
+    )
+    wide = frame.pivot(index=["method", "ANN"], columns="T", values="SNN")
     return wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
 
 
@@ -159,7 +169,7 @@ def _paper_time(names: tuple[str, ...], folder: Path) -> str:
     """Accuracy over time for each percentile, and from when on it stays within one point of the ANN."""
     frame, note = _of_paper(names, "time", folder)
     shown = frame[["weights", "percentile"]].assign(
-        ANN=frame["ann_mean"].map("{:.2f}".format), SNN=frame["snn_mean"].map("{:.2f}".format), T=frame["time"]
+        ANN=_percent(frame, "ann_mean", "ann_std"), SNN=_percent(frame, "snn_mean", "snn_std"), T=frame["time"]
     )
     wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
     wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
@@ -188,6 +198,7 @@ def _paper_pooling(name: str, folder: Path) -> str:
 
 
 CPU_PAPER = ("cifar100-cpu-paper", "cifar100-cpu-paper-2000")
+HALF_SEEDS = ("cifar100-half-seeds", "cifar100-half-seeds-2000")
 HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
@@ -204,10 +215,13 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
+    "half_seeds_time": partial(_paper_time, HALF_SEEDS),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
     "cpu_all": partial(_ours, "cifar100-cpu-all"),
     "half_all_full": partial(_ours, "cifar100-half-all-full", weights="full"),
+    "half_seeds": partial(_ours, "cifar100-half-seeds"),
+    "half_seeds_full": partial(_ours, "cifar100-half-seeds-2000", weights="full"),
     "cpu_all_full": partial(_ours, "cifar100-cpu-all-full", weights="full"),
     "resnet20": partial(_resnet20, "comparison"),
     "resnet20_binary": partial(_resnet20, "comparison_binary"),
