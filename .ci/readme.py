@@ -198,7 +198,6 @@ def _paper_pooling(name: str, folder: Path) -> str:
 
 
 CPU_PAPER = ("cifar100-cpu-paper", "cifar100-cpu-paper-2000")
-HALF_SEEDS = ("cifar100-half-seeds", "cifar100-half-seeds-2000")
 HALF_PAPER = ("cifar100-half-paper", "cifar100-half-paper-2000")
 
 PAGE_TABLES: dict[str, Callable[[Path], str]] = {
@@ -215,7 +214,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
-    "half_seeds_time": partial(_paper_time, HALF_SEEDS),
+    "half_seeds_time": partial(_paper_time, ("cifar100-half-seeds",)),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
     "cpu_all": partial(_ours, "cifar100-cpu-all"),

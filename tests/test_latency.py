@@ -57,6 +57,16 @@ def test_standard_error_of_the_mean_drop_over_seeds() -> None:
     assert table["drop_se"].tolist() == [pytest.approx(100 * (variance / 4) ** 0.5)]
 
 
+def test_ideal_curves_of_three_seeds_have_their_percentile() -> None:
+    percentiles = {"baseline": 99.9, "fitted": float("nan")}
+    one = {"weights": "full", "T": 2, "accuracy": 50.0, "ann": 60.0, "drop": 10.0, "agreement": 50.0}
+    one |= {"clipping": 4.0, "quantisation": 6.0, "lost": np.array([1, 0], np.int8)}
+    rows = [{**one, "method": method, "percentile": at} for _ in range(3) for method, at in percentiles.items()]
+    table = latency._curves(pd.DataFrame(rows), ["weights", "method", "T"])
+    assert table["method"].tolist() == list(percentiles)
+    assert np.array_equal(table["percentile"], list(percentiles.values()), equal_nan=True)
+
+
 def test_pareto_front_has_what_nothing_beats() -> None:
     frame = pd.DataFrame({"cost": [3, 1, 2, 2, 5, 4], "accuracy": [50.0, 10.0, 40.0, 30.0, 60.0, 50.0]})
     assert list(pareto(frame, "cost").index) == [1, 2, 0, 4]  # 3: less accurate at its cost; 5: no better than 0
