@@ -100,6 +100,18 @@ def _ours(name: str, folder: Path, weights: str = "binary") -> str:
     return f"{_markdown(_by_method(name, folder, weights), disable_numparse=True)}\n\n[{name}](../{folder}/{name})."
 
 
+def _trainings(names: tuple[str, ...], folder: Path) -> str:
+    """Accuracy over time at each percentile, means and deviations over seeds."""
+    frame = pd.concat([pd.read_csv(folder / name / "accuracy.csv") for name in names], ignore_index=True)
+    shown = frame[["weights", "percentile", "images"]].assign(
+        ANN=_percent(frame, "ann_mean", "ann_std"), SNN=_percent(frame, "snn_mean", "snn_std"), T=frame["time"]
+    )
+    wide = shown.pivot(index=["weights", "percentile", "images", "ANN"], columns="T", values="SNN")
+    wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    made = [(name, json.loads((folder / name / "origin.json").read_text())["command"]) for name in names]
+    return f"{_of_numbers(wide)}\n\n{'; '.join(f'`{how}`: [{name}](../{folder}/{name})' for name, how in made)}."
+
+
 def _simulation(folder: Path) -> str:
     """Speed of the engines and their peers, with columns of its own for each machine."""
     path, setting = folder / "simulation.csv", ["network", "batch", "steps"]
@@ -214,7 +226,7 @@ PAGE_TABLES: dict[str, Callable[[Path], str]] = {
     "cpu_paper_time": partial(_paper_time, CPU_PAPER),
     "half_paper_accuracy": partial(_paper_accuracy, HALF_PAPER),
     "half_paper_time": partial(_paper_time, HALF_PAPER),
-    "half_seeds_time": partial(_paper_time, ("cifar100-half-seeds",)),
+    "half_trainings": partial(_trainings, ("cifar100-half-seeds", "cifar100-half-seeds-2000")),
     "half_pooling": partial(_paper_pooling, "cifar100-half-pools"),
     "half_all": partial(_ours, "cifar100-half-all"),
     "cpu_all": partial(_ours, "cifar100-cpu-all"),
