@@ -103,13 +103,22 @@ def _ours(name: str, folder: Path, weights: str = "binary") -> str:
 def _trainings(names: tuple[str, ...], folder: Path) -> str:
     """Accuracy over time at each percentile, means and deviations over seeds."""
     frame = pd.concat([pd.read_csv(folder / name / "accuracy.csv") for name in names], ignore_index=True)
-    shown = frame[["weights", "percentile", "images"]].assign(
+    return f"{_of_numbers(_over_time(frame, ['weights', 'percentile', 'images']))}\n\n{_made(names, folder)}."
+
+
+def _over_time(frame: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    """Accuracy at each time, beside that of the ANN: a row for each combination of some columns."""
+    shown = frame[rows].assign(
         ANN=_percent(frame, "ann_mean", "ann_std"), SNN=_percent(frame, "snn_mean", "snn_std"), T=frame["time"]
     )
-    wide = shown.pivot(index=["weights", "percentile", "images", "ANN"], columns="T", values="SNN")
-    wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
-    made = [(name, json.loads((folder / name / "origin.json").read_text())["command"]) for name in names]
-    return f"{_of_numbers(wide)}\n\n{'; '.join(f'`{how}`: [{name}](../{folder}/{name})' for name, how in made)}."
+    wide = shown.pivot(index=[*rows, "ANN"], columns="T", values="SNN")
+    return wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+
+
+def _made(names: tuple[str, ...], folder: Path) -> str:
+    """The commands behind kept experiments, and where their tables lie, seen from a page in docs/."""
+    commands = [json.loads((folder / name / "origin.json").read_text())["command"] for name in names]
+    return "; ".join(f"`{how}`: [{name}](../{folder}/{name})" for name, how in zip(names, commands, strict=True))
 
 
 def _simulation(folder: Path) -> str:
@@ -157,15 +166,13 @@ def _resnet20(name: str, folder: Path) -> str:
 
 def _of_paper(names: tuple[str, ...], table: str, folder: Path) -> tuple[pd.DataFrame, str]:
     """A table of the paper's results, of several kept experiments one below the other, and where they are from."""
-    frames, notes = [], []
+    frames = []
     for name in names:
         frame = pd.read_csv(folder / name / "paper" / f"{table}.csv")
         if "percentile" in frame:
             frame["percentile"] = frame["percentile"].map(format_percentile, na_action="ignore")
-        command = json.loads((folder / name / "origin.json").read_text())["command"]
         frames.append(frame)
-        notes.append(f"`{command}`: [{name}](../{folder}/{name})")
-    return pd.concat(frames, ignore_index=True), "; ".join(notes)
+    return pd.concat(frames, ignore_index=True), _made(names, folder)
 
 
 def _paper_accuracy(names: tuple[str, ...], folder: Path) -> str:
@@ -180,11 +187,7 @@ def _paper_accuracy(names: tuple[str, ...], folder: Path) -> str:
 def _paper_time(names: tuple[str, ...], folder: Path) -> str:
     """Accuracy over time for each percentile, and from when on it stays within one point of the ANN."""
     frame, note = _of_paper(names, "time", folder)
-    shown = frame[["weights", "percentile"]].assign(
-        ANN=_percent(frame, "ann_mean", "ann_std"), SNN=_percent(frame, "snn_mean", "snn_std"), T=frame["time"]
-    )
-    wide = shown.pivot(index=["weights", "percentile", "ANN"], columns="T", values="SNN")
-    wide = wide.rename(columns="T = {}".format).rename_axis(columns=None).reset_index()
+    wide = _over_time(frame, ["weights", "percentile"])
     near, _ = _of_paper(names, "latency", folder)
     near = near[near["within"] == 1].set_index(["weights", "percentile"])["time_mean"]
     reached = pd.to_numeric(near, errors="coerce").map("{:.0f}".format, na_action="ignore").fillna("not reached")
